@@ -1,0 +1,43 @@
+"""SHA-RNN: small language models with a long memory and a single attention head.
+
+The public names load on first use, so that `import sharnn` and `sharnn --help` need no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "ModelConfig": "sharnn.config",
+    "DataConfig": "sharnn.config",
+    "OptimConfig": "sharnn.config",
+    "TrainConfig": "sharnn.config",
+    "Recipe": "sharnn.config",
+    "LanguageModel": "sharnn.model",
+    "RecurrentState": "sharnn.model",
+    "Corpus": "sharnn.data.corpus",
+    "prepare": "sharnn.data.prepare",
+    "Lamb": "sharnn.optim",
+    "load_model": "sharnn.checkpoint",
+    "save_model": "sharnn.checkpoint",
+    "evaluate_static": "sharnn.evaluate",
+    "Session": "sharnn.generate",
+    "Sampling": "sharnn.generate",
+    "generate": "sharnn.generate",
+    "Trainer": "sharnn.train",
+}
+
+__all__ = ["__version__", *_HOMES]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'sharnn' has no attribute '{name}'")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,569 @@
+"""The typed settings of a model and of a run.
+
+A recipe is a YAML file with the sections `model`, `data`, `optim` and `train`; each section is one
+dataclass below, each key one field, and the text under a field is its help on the command line. All
+values are checked when the object is built, so nothing invalid gets past the front door. Settings
+that depend on others (a `boom_dim` of four times `embed_dim`) are `None` until then and are filled
+in: a built config says everything.
+
+This module imports no torch: `--help` and `data` answer at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import itertools
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from sharnn.errors import ConfigError
+from sharnn.files import explain_os_error
+
+Architecture = Literal["sha-rnn", "lstm", "transformer"]
+AttentionPlacement = Literal["one", "all", "none"]
+Reach = Literal["sliding", "segment"]
+Device = str
+Dtype = Literal["auto", "fp32", "bf16", "fp16"]
+
+#: Vocabularies larger than this get a split softmax (REFERENCE: the original's threshold).
+SPLIT_SOFTMAX_THRESHOLD = 75_000
+#: The original's cutoffs of the split softmax, in words of falling frequency.
+SPLIT_SOFTMAX_CUTOFFS = (2_800, 20_000, 76_000)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return ` (did you mean …?)` for the known name closest to `name`, or nothing."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f" (did you mean '{close[0]}'?)" if close else ""
+
+
+def _require(ok: bool, message: str) -> None:
+    if not ok:
+        raise ConfigError(message)
+
+
+def _require_positive(owner: Any, section: str, *names: str) -> None:
+    for name in names:
+        value = getattr(owner, name)
+        _require(value >= 1, f"{section}.{name} is {value}: it must be at least 1")
+
+
+def _require_probability(owner: Any, section: str, *names: str) -> None:
+    for name in names:
+        value = getattr(owner, name)
+        _require(0 <= value < 1, f"{section}.{name} is {value}: it must be at least 0 and below 1")
+
+
+# --------------------------------------------------------------------------------------- amounts
+
+_AMOUNT = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kMG]?)\s*(steps?|epochs?|tokens?|%|s|m|h)\s*")
+_SCALE = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
+_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+AmountUnit = Literal["seconds", "steps", "epochs", "tokens", "budget"]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run has come, in every unit that an `Amount` can name.
+
+    Attributes:
+        seconds: Wall-clock seconds spent in training, without validation and saving.
+        steps: Optimiser steps taken, skipped ones included.
+        epochs: Passes over the training lanes, fractions included.
+        tokens: Tokens seen over all lanes.
+        budget: Share of the run's budget that is used up, 0 … 1.
+    """
+
+    seconds: float = 0.0
+    steps: float = 0.0
+    epochs: float = 0.0
+    tokens: float = 0.0
+    budget: float = 0.0
+
+
+@dataclass(frozen=True)
+class Amount:
+    """A stretch of training such as `90s`, `10m`, `5000steps`, `3epochs`, `50Mtokens` or `5%`.
+
+    Attributes:
+        value: How many, in `unit`; for `budget` a share between 0 and 1.
+        unit: What is counted.
+    """
+
+    value: float
+    unit: AmountUnit
+
+    @classmethod
+    def parse(cls, text: str, option: str, *, share: bool = True) -> Amount:
+        """Return the amount that `text` names.
+
+        Args:
+            text: A number and a unit: `s`, `m`, `h`, `steps`, `epochs`, `tokens` (with `k`, `M` or
+                `G` before it) or `%` of the budget.
+            option: The setting it comes from, for the error.
+            share: Whether `%` may be used (a budget cannot be a share of itself).
+
+        Raises:
+            ConfigError: `text` has no such form.
+        """
+        match = _AMOUNT.fullmatch(text)
+        units = "90s, 10m, 2h, 5000steps, 3epochs, 50Mtokens" + (", 5%" if share else "")
+        if match is None or (match[3] == "%" and not share):
+            raise ConfigError(f"{option} is '{text}': give a number and a unit, such as {units}")
+        number, scale, unit = float(match[1]) * _SCALE[match[2]], match[2], match[3]
+        if scale and unit in ("s", "m", "h", "%"):
+            raise ConfigError(
+                f"{option} is '{text}': {scale} goes with steps and tokens, not {unit}"
+            )
+        if unit in _SECONDS:
+            return cls(number * _SECONDS[unit], "seconds")
+        if unit == "%":
+            _require(number <= 100, f"{option} is '{text}': a share of the budget is at most 100%")
+            return cls(number / 100, "budget")
+        names: dict[str, AmountUnit] = {"step": "steps", "epoch": "epochs", "token": "tokens"}
+        return cls(number, names[unit.rstrip("s")])
+
+    def share_of(self, progress: Progress) -> float:
+        """Return how much of this amount `progress` has covered; 1 and more means all of it."""
+        if self.value == 0:
+            return math.inf
+        return getattr(progress, self.unit) / self.value
+
+
+# ----------------------------------------------------------------------------------------- model
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What the model is: its architecture, its sizes and its choices (REFERENCE §1–3)."""
+
+    architecture: Architecture = "sha-rnn"
+    """sha-rnn (LSTM, one attention head, Boom), or a baseline: lstm (an LSTM language model without
+    attention and Boom), transformer (pre-norm, rotary positions, sliding memory)."""
+    vocab_size: int = 256
+    """Number of tokens V; a run takes it from the tokenizer."""
+    embed_dim: int = 1024
+    """Width D of embedding, LSTM and head."""
+    boom_dim: int | None = None
+    """Width F of the Boom layer, or of the Transformer's feed-forward layer; 4 × embed_dim when not
+    given. The lstm has none."""
+    num_layers: int = 4
+    """Number of stacked blocks L."""
+    attention_layers: AttentionPlacement | list[int] | None = None
+    """Which blocks of a sha-rnn attend: one (the second last, the paper's choice and the default),
+    all, none, or a list of indices from 0."""
+    window: int | None = None
+    """Rows of memory that a position can reach, itself included; 5000 when not given. 0 lets go of
+    the memory and leaves an LSTM with Boom."""
+    reach: Reach = "sliding"
+    """sliding: every position sees exactly the last `window` rows, however the text is cut into
+    segments. segment: the original's rule, whose reach depends on where segments begin."""
+    overparam_value_gate: bool | None = None
+    """Over-parameterise the value gate of the head while training, as the original does; folded
+    into one vector afterwards."""
+    residual: bool = False
+    """Blocks with identity skips and a final LayerNorm, instead of the paper's blocks, whose skips
+    carry the normalised value and pass by neither the LSTM nor the whole stack."""
+    forget_bias: float = 0.0
+    """Added to the LSTM's forget-gate bias at initialisation; the original has 0."""
+    num_heads: int | None = None
+    """Heads of the transformer baseline; embed_dim / 64 when not given. A SHA-RNN has one."""
+    input_dropout: float = 0.0
+    """Dropout on the embeddings."""
+    hidden_dropout: float = 0.0
+    """Dropout on the output of each LSTM, attention and Boom, and inside Boom."""
+    output_dropout: float = 0.0
+    """Dropout before the softmax."""
+    attention_dropout: float = 0.0
+    """Dropout inside the head: on the query, the values and the attention weights."""
+    split_softmax: list[int] | None = None
+    """Cutoffs of the split softmax over words of falling frequency; given by itself (2800, 20000,
+    76000) for vocabularies over 75,000. An empty list keeps the full softmax."""
+
+    def __post_init__(self) -> None:
+        """Check every value, and fill in those that follow from others.
+
+        Raises:
+            ConfigError: A value is out of range, or says something that would do nothing.
+        """
+        _require_positive(self, "model", "vocab_size", "embed_dim", "num_layers")
+        _require_probability(
+            self, "model", "input_dropout", "hidden_dropout", "output_dropout", "attention_dropout"
+        )
+        _require(math.isfinite(self.forget_bias), f"model.forget_bias is {self.forget_bias}")
+        {
+            "sha-rnn": self._resolve_sha_rnn,
+            "lstm": self._resolve_lstm,
+            "transformer": self._resolve_transformer,
+        }[self.architecture]()
+        self._resolve_split_softmax()
+
+    def _set(self, **values: Any) -> None:
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+    def _refuse(self, *names: str) -> None:
+        """Refuse settings that would do nothing in this architecture."""
+        for name in names:
+            if getattr(self, name):
+                raise ConfigError(
+                    f"model.{name} is {getattr(self, name)!r}, but a model.architecture of "
+                    f"'{self.architecture}' has no use for it: leave it out"
+                )
+
+    def _default(self, **values: Any) -> None:
+        self._set(**{k: v for k, v in values.items() if getattr(self, k) is None})
+
+    def _resolve_sha_rnn(self) -> None:
+        self._refuse("num_heads")
+        self._default(boom_dim=4 * self.embed_dim, window=5000, attention_layers="one", num_heads=0)
+        assert self.boom_dim is not None
+        assert self.window is not None
+        _require(
+            self.boom_dim >= self.embed_dim,
+            f"model.boom_dim is {self.boom_dim}: it must be at least model.embed_dim "
+            f"({self.embed_dim}), for Boom sums chunks of that width",
+        )
+        _require(self.window >= 0, f"model.window is {self.window}: it must be 0 or more")
+        self._set(attention_layers=self._placed_attention())
+        if not self.attention_layers:
+            self._refuse("attention_dropout", "overparam_value_gate")
+        self._default(overparam_value_gate=bool(self.attention_layers))
+
+    def _placed_attention(self) -> list[int]:
+        placement, num_layers = self.attention_layers, self.num_layers
+        if isinstance(placement, list):
+            outside = [i for i in placement if not 0 <= i < num_layers]
+            _require(
+                not outside,
+                f"model.attention_layers names block {outside and outside[0]}, but there are "
+                f"{num_layers} blocks, 0 to {num_layers - 1}",
+            )
+        if self.window == 0 or placement == "none":
+            return []
+        if placement == "one":
+            return [max(num_layers - 2, 0)]
+        return list(range(num_layers)) if placement == "all" else sorted(set(placement or []))
+
+    def _resolve_lstm(self) -> None:
+        if self.attention_layers == "none":
+            self._set(attention_layers=[])
+        self._refuse(
+            "boom_dim", "window", "attention_layers", "num_heads", "attention_dropout",
+            "overparam_value_gate",
+        )  # fmt: skip
+        self._set(
+            boom_dim=0, window=0, attention_layers=[], num_heads=0, overparam_value_gate=False
+        )
+
+    def _resolve_transformer(self) -> None:
+        self._refuse("attention_layers", "residual", "forget_bias", "overparam_value_gate")
+        self._default(
+            boom_dim=4 * self.embed_dim, window=512, num_heads=max(self.embed_dim // 64, 1)
+        )
+        self._set(attention_layers=[], overparam_value_gate=False)
+        assert self.window is not None
+        assert self.num_heads is not None
+        _require(self.window >= 1, "model.window is 0: a transformer must see at least itself")
+        _require(
+            self.num_heads >= 1 and self.embed_dim % (2 * self.num_heads) == 0,
+            f"model.num_heads is {self.num_heads}: model.embed_dim ({self.embed_dim}) must be a "
+            "multiple of twice that, for heads of even width",
+        )
+        _require(
+            self.reach == "sliding", "model.reach is 'segment': the transformer's reach is sliding"
+        )
+
+    def _resolve_split_softmax(self) -> None:
+        if self.split_softmax is None:
+            large = self.vocab_size > SPLIT_SOFTMAX_THRESHOLD
+            cutoffs = [c for c in SPLIT_SOFTMAX_CUTOFFS if c < self.vocab_size] if large else []
+            self._set(split_softmax=cutoffs)
+        assert self.split_softmax is not None
+        bounds = [0, *self.split_softmax, self.vocab_size]
+        _require(
+            not self.split_softmax or all(a < b for a, b in itertools.pairwise(bounds)),
+            f"model.split_softmax is {self.split_softmax}: cutoffs must rise and lie between 0 and "
+            f"the vocabulary of {self.vocab_size}",
+        )
+
+
+# ------------------------------------------------------------------------------------------ data
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What is read, and how it is cut into lanes and segments."""
+
+    texts: list[str] = field(default_factory=list)
+    """Known corpora, files, folders, globs or - (standard input); usually given as TEXT."""
+    tokenizer: Literal["byte", "word"] | None = None
+    """byte, or word for texts in WikiText's tokenised form; the corpus's own when not given."""
+    digest: str | None = None
+    """Digest of the prepared corpus; written by a run, so that a resume finds the same one."""
+    num_lanes: int = 16
+    """Lanes B: contiguous parts of the text that are read side by side, each with its own state."""
+    segment_length: int = 128
+    """Tokens T of each lane per step; gradients do not cross segments, states do."""
+    random_segments: bool = False
+    """Draw each segment's length as the paper does: around T, and around T/2 one time in twenty."""
+
+    def __post_init__(self) -> None:
+        """Check ranges.
+
+        Raises:
+            ConfigError: A value is out of range.
+        """
+        _require_positive(self, "data", "num_lanes", "segment_length")
+        _require(
+            not self.random_segments or self.segment_length >= 5,
+            f"data.segment_length is {self.segment_length}: random segments need 5 or more",
+        )
+
+
+# ----------------------------------------------------------------------------------------- optim
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """How the weights move: the optimiser and its schedule."""
+
+    name: Literal["lamb", "adamw", "muon"] = "adamw"
+    """lamb (the original's, with a minimum trust), adamw, or muon for the matrices with adamw for
+    the rest."""
+    lr: float = 2e-3
+    """Learning rate at the top of the schedule."""
+    matrix_lr: float | None = None
+    """Muon's learning rate for the matrices (scaled to match AdamW's root mean square); lr when
+    not given."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay, on matrices (lamb: on everything, as the original)."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Decay of the first and second moment of lamb and adamw."""
+    min_trust: float | None = None
+    """Lower bound of LAMB's trust ratio; 0.25 when not given. Other optimisers have none."""
+    grad_clip: float = 0.25
+    """Upper bound of the gradient norm; 0 does not clip."""
+    warmup: str = "0steps"
+    """Linear warm-up, such as 800steps or 2%."""
+    hold: str = "0%"
+    """Share of the budget, warm-up included, at the full learning rate before the decay begins."""
+    decay: Literal["constant", "halving", "cosine", "linear"] = "cosine"
+    """How the learning rate falls from the end of the hold to the end of the budget."""
+    halve_at: list[float] = field(default_factory=list)
+    """For halving: shares of the budget (0 … 1) after each of which the learning rate is halved."""
+    final_lr: float = 0.0
+    """For cosine and linear: the share of lr that is left at the end."""
+
+    def __post_init__(self) -> None:
+        """Check ranges and refuse what would do nothing.
+
+        Raises:
+            ConfigError: A value is out of range, or contradicts another.
+        """
+        for name in ("lr", "matrix_lr"):
+            value = getattr(self, name)
+            _require(
+                value is None or (0 < value < math.inf), f"optim.{name} is {value}: give a rate > 0"
+            )
+        _require(
+            self.matrix_lr is None or self.name == "muon",
+            f"optim.matrix_lr does nothing with optim.name '{self.name}': it is for muon",
+        )
+        _require(
+            self.min_trust is None or self.name == "lamb",
+            f"optim.min_trust does nothing with optim.name '{self.name}': it is for lamb",
+        )
+        _require(
+            self.min_trust is None or self.min_trust >= 0, f"optim.min_trust is {self.min_trust}"
+        )
+        for name in ("weight_decay", "grad_clip"):
+            value = getattr(self, name)
+            _require(0 <= value < math.inf, f"optim.{name} is {value}: it must be 0 or more")
+        _require(
+            all(0 <= b < 1 for b in self.betas), f"optim.betas are {self.betas}: each in [0, 1)"
+        )
+        Amount.parse(self.warmup, "optim.warmup")
+        hold = Amount.parse(self.hold, "optim.hold")
+        _require(hold.unit == "budget", f"optim.hold is '{self.hold}': give a share, such as 50%")
+        _require(
+            hold.value == 0 or self.decay in ("cosine", "linear"),
+            f"optim.hold does nothing with optim.decay '{self.decay}'",
+        )
+        _require(
+            bool(self.halve_at) == (self.decay == "halving"),
+            f"optim.halve_at is {self.halve_at} and optim.decay is '{self.decay}': halving needs "
+            "the shares of the budget to halve at, the other decays have no use for them",
+        )
+        _require(
+            all(0 < share < 1 for share in self.halve_at),
+            f"optim.halve_at is {self.halve_at}: each must lie between 0 and 1",
+        )
+        _require(0 <= self.final_lr <= 1, f"optim.final_lr is {self.final_lr}: a share, 0 to 1")
+        _require(
+            self.final_lr == 0 or self.decay in ("cosine", "linear"),
+            f"optim.final_lr does nothing with optim.decay '{self.decay}'",
+        )
+
+
+# ----------------------------------------------------------------------------------------- train
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How long, on what, and what is kept."""
+
+    budget: str = "10m"
+    """When training ends: 90s, 10m, 2h, 5000steps, 3epochs or 50Mtokens. The schedule follows it."""
+    seed: int = 0
+    """Of the initial weights, dropout and segment lengths."""
+    device: Device = "auto"
+    """auto (CUDA when there is one), cpu, cuda or cuda:N."""
+    dtype: Dtype = "auto"
+    """Of matrix products: fp32, bf16, fp16 (CUDA only); auto takes bf16 where the hardware has it."""
+    grad_accum_steps: int = 1
+    """Groups of lanes that are run one after the other in a step: less memory, same gradient."""
+    validate_every: str = "5%"
+    """Between validations; the best weights are kept."""
+    validation_tokens: int = 100_000
+    """At most this many tokens of the valid split are scored each time; 0 scores all of it."""
+    checkpoint_every: str = "2m"
+    """Between saves of everything that a resume needs."""
+    early_stop: int = 0
+    """Stop after this many validations without a new best; 0 never does."""
+    max_skipped_steps: int = 10
+    """Stop after this many steps in a row without a finite loss and gradient."""
+    tensorboard: bool = False
+    """Also write TensorBoard events (needs the extra 'track')."""
+
+    def __post_init__(self) -> None:
+        """Check ranges.
+
+        Raises:
+            ConfigError: A value is out of range.
+        """
+        _require_positive(self, "train", "grad_accum_steps", "max_skipped_steps")
+        for name in ("validation_tokens", "early_stop", "seed"):
+            value = getattr(self, name)
+            _require(value >= 0, f"train.{name} is {value}: it must be 0 or more")
+        budget = Amount.parse(self.budget, "train.budget", share=False)
+        _require(budget.value > 0, f"train.budget is '{self.budget}': it must be more than nothing")
+        for name in ("validate_every", "checkpoint_every"):
+            amount = Amount.parse(getattr(self, name), f"train.{name}")
+            _require(
+                amount.value > 0, f"train.{name} is '{getattr(self, name)}': more than nothing"
+            )
+        _require(
+            re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device) is not None,
+            f"train.device is '{self.device}': give auto, cpu, cuda or cuda:N",
+        )
+
+
+# ---------------------------------------------------------------------------------------- recipe
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All settings of a run; what a recipe file holds and what a run folder records."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+    def __post_init__(self) -> None:
+        """Check what sections must agree on.
+
+        Raises:
+            ConfigError: Lanes cannot be cut into that many groups.
+        """
+        lanes, groups = self.data.num_lanes, self.train.grad_accum_steps
+        _require(
+            lanes % groups == 0,
+            f"train.grad_accum_steps is {groups}: data.num_lanes ({lanes}) must be a multiple of it",
+        )
+
+    def to_yaml(self) -> str:
+        """Return this recipe as YAML, every value resolved."""
+        return yaml.safe_dump(to_dict(self), sort_keys=False, allow_unicode=True)
+
+
+SECTIONS: dict[str, type] = {
+    "model": ModelConfig,
+    "data": DataConfig,
+    "optim": OptimConfig,
+    "train": TrainConfig,
+}
+
+
+def _tuples_to_lists(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _tuples_to_lists(v) for k, v in value.items()}
+    return [_tuples_to_lists(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Return a config dataclass as plain dicts, lists and scalars, fit for JSON and YAML."""
+    return _tuples_to_lists(dataclasses.asdict(config))
+
+
+def check_keys(settings: Mapping[str, Any], known: Iterable[str], where: str) -> None:
+    """Refuse keys that do not exist.
+
+    Raises:
+        ConfigError: Names the unknown key, the file and the nearest known key.
+    """
+    names = list(known)
+    for key in settings:
+        if key not in names:
+            raise ConfigError(f"{where}: there is no setting '{key}'{did_you_mean(key, names)}")
+
+
+def _recipes_folder() -> Path:
+    return Path(__file__).parent / "recipes"
+
+
+def shipped_recipes() -> list[str]:
+    """Return the names of the recipes that come with the package, sorted."""
+    return sorted(path.stem for path in _recipes_folder().glob("*.yaml"))
+
+
+def load_recipe_settings(name_or_file: str) -> dict[str, dict[str, Any]]:
+    """Return the settings of a shipped recipe or of a recipe file, keys checked, values not yet.
+
+    Raises:
+        ConfigError: There is no such recipe, it is not YAML, or it has unknown keys.
+    """
+    shipped = shipped_recipes()
+    path = Path(name_or_file)
+    if name_or_file in shipped:
+        path = _recipes_folder() / f"{name_or_file}.yaml"
+    elif not path.exists():
+        raise ConfigError(
+            f"there is no recipe '{name_or_file}'{did_you_mean(name_or_file, shipped)}: give a file "
+            f"or one of {', '.join(shipped)}"
+        )
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except OSError as failure:
+        raise ConfigError(explain_os_error(failure, path, "read")) from failure
+    except (yaml.YAMLError, UnicodeDecodeError) as failure:
+        raise ConfigError(f"recipe {path} is not YAML: {failure}") from failure
+    if not isinstance(settings, dict):
+        raise ConfigError(f"recipe {path} must hold the sections {', '.join(SECTIONS)}")
+    check_keys(settings, SECTIONS, f"recipe {path}")
+    for section, values in settings.items():
+        if not isinstance(values, dict):
+            raise ConfigError(
+                f"recipe {path}: section '{section}' must hold settings, not {values!r}"
+            )
+        fields = [f.name for f in dataclasses.fields(SECTIONS[section])]
+        check_keys(values, fields, f"recipe {path}, section '{section}'")
+    return settings

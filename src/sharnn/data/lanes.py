@@ -1,0 +1,132 @@
+"""Lanes: a text read at several places side by side, each place carrying its own state.
+
+Legend: N tokens of the text · B lanes · n = (N - 1) // B tokens of a lane · T tokens of a segment.
+
+    text   ├──────── lane 0 ────────┼──────── lane 1 ────────┼──────── lane 2 ────────┤
+            segment 0 │ segment 1 │ …
+
+Lane b reads tokens `b·n … (b + 1)·n - 1` and predicts the token after each, so that every target
+belongs to one lane alone; at most B tokens at the end of the text are left over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sharnn.errors import DataError
+
+Tokens = npt.NDArray[np.unsignedinteger[Any]]
+
+#: The original's spread of random segment lengths, the shortest it draws, and how often it halves T.
+_LENGTH_STD = 5
+_MIN_LENGTH = 5
+_FULL_LENGTH_SHARE = 0.95
+
+
+@dataclass(frozen=True)
+class Segment:
+    """What one step reads.
+
+    Attributes:
+        inputs: `[B, T]`.
+        targets: `[B, T]`, the token after each input.
+        first: Whether the lanes begin (again) here: the state must be a fresh one.
+        epoch: Passes over the lanes after this segment, fractions included.
+    """
+
+    inputs: Tokens
+    targets: Tokens
+    first: bool
+    epoch: float
+
+
+class LaneStream:
+    """An endless walk over the lanes, resumable to the token.
+
+    Args:
+        tokens: The text, usually a memory map; segments are copied out of it one at a time.
+        num_lanes: B.
+        segment_length: T, or its mean where lengths are random.
+        random_segments: Draw lengths as the original does: base T with probability 0.95, else T / 2;
+            then `min(T, max(5, int(N(base, 5))))`.
+        seed: Of the lengths.
+
+    Raises:
+        DataError: The text is too short for a segment of one token in each lane.
+    """
+
+    def __init__(
+        self,
+        tokens: Tokens,
+        num_lanes: int,
+        segment_length: int,
+        random_segments: bool = False,
+        seed: int = 0,
+    ) -> None:
+        self.lane_length = (len(tokens) - 1) // num_lanes
+        if self.lane_length < 1:
+            raise DataError(
+                f"the text has {len(tokens)} tokens, too few for {num_lanes} lanes of at least one "
+                f"token and its successor: use a longer text, or data.num_lanes of at most "
+                f"{max(len(tokens) - 1, 0)}"
+            )
+        self.tokens = tokens
+        self.num_lanes = num_lanes
+        self.segment_length = segment_length
+        self.random_segments = random_segments
+        self._rng = np.random.Generator(np.random.PCG64(seed))
+        self._cursor = 0
+        self._epoch = 0
+
+    def next_segment(self) -> Segment:
+        """Return the next segment; after the lanes' end the walk starts again at their beginning."""
+        if self._cursor >= self.lane_length:
+            self._cursor = 0
+            self._epoch += 1
+        start = self._cursor
+        stop = min(start + self._draw_length(), self.lane_length)
+        self._cursor = stop
+        window = np.stack(
+            [
+                self.tokens[lane * self.lane_length + start : lane * self.lane_length + stop + 1]
+                for lane in range(self.num_lanes)
+            ]
+        )
+        epoch = self._epoch + stop / self.lane_length
+        return Segment(window[:, :-1], window[:, 1:], first=start == 0, epoch=epoch)
+
+    def _draw_length(self) -> int:
+        longest = self.segment_length
+        if not self.random_segments:
+            return longest
+        base = longest if self._rng.random() < _FULL_LENGTH_SHARE else longest / 2
+        return min(longest, max(_MIN_LENGTH, int(self._rng.normal(base, _LENGTH_STD))))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the place and the randomness to come, as JSON values."""
+        return {
+            "cursor": self._cursor,
+            "epoch": self._epoch,
+            "lane_length": self.lane_length,
+            "rng": self._rng.bit_generator.state,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where `state_dict` was taken.
+
+        Raises:
+            DataError: It was taken over lanes of another length: another text or lane count.
+        """
+        if state["lane_length"] != self.lane_length:
+            raise DataError(
+                f"the place to go on from lies in lanes of {state['lane_length']} tokens, these have "
+                f"{self.lane_length}: the text or data.num_lanes is not the same"
+            )
+        self._cursor = int(state["cursor"])
+        self._epoch = int(state["epoch"])
+        self._rng.bit_generator.state = state["rng"]

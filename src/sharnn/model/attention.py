@@ -1,0 +1,122 @@
+"""The single head: a gated query over a memory that is key and value at once.
+
+Legend: B lanes · T tokens · K memory rows and the segment's own · D embed_dim.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from sharnn.ops import Ops
+
+#: The original's epsilon. Embeddings start with a variance near 1e-5, so the usual 1e-5 would change
+#: the first block; 1e-12 underflows in fp16, so LayerNorms compute in float32.
+NORM_EPS = 1e-12
+
+
+class LayerNorm(nn.LayerNorm):
+    """Affine LayerNorm over the last dimension that computes in float32 and keeps its input's dtype."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(dim, eps=NORM_EPS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise `x` of any shape `[…, D]`."""
+        if x.dtype == torch.float16:
+            return super().forward(x.float()).to(x.dtype)
+        return super().forward(x)
+
+
+class OverparamGate(nn.Module):
+    """A vector of D gates, computed from a vector and a matrix while training (paper, section 3.2).
+
+    `w = σ(W_f s + b_f) ⊙ tanh(W_c s + b_c)` with `s = σ(seed)`. It takes no input, so after training
+    `fold()` keeps the vector and lets go of the 2D² weights.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.seed = nn.Parameter(torch.zeros(dim))
+        self.linear = nn.Linear(dim, 2 * dim)
+
+    def forward(self) -> Tensor:
+        """Return the gates `[D]`."""
+        candidate_D, gate_D = self.linear(self.seed.sigmoid()).chunk(2)
+        return gate_D.sigmoid() * candidate_D.tanh()
+
+    def fold(self) -> VectorGate:
+        """Return the same gates as a plain vector."""
+        folded = VectorGate(self.seed.shape[0])
+        with torch.no_grad():
+            folded.weight.copy_(self())
+        return folded
+
+
+class VectorGate(nn.Module):
+    """A plain vector of D gates, 0.5 at the start."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((dim,), 0.5))
+
+    def forward(self) -> Tensor:
+        """Return the gates `[D]`."""
+        return self.weight
+
+    def fold(self) -> VectorGate:
+        """Return itself: there is nothing left to fold."""
+        return self
+
+
+class SingleHeadAttention(nn.Module):
+    """One head whose only matrix makes the query (paper, section 3.2; REFERENCE §1).
+
+    `q = σ(qs) ⊙ LN(W_q g + b_q)`, keys `σ(ks) ⊙ K`, values `w ⊙ K`. Rows are written to the memory
+    once and never projected, so a step costs one D × D product however long the memory is.
+    """
+
+    def __init__(self, dim: int, overparam_value_gate: bool, dropout: float) -> None:
+        super().__init__()
+        self.query = nn.Linear(dim, dim)
+        self.query_norm = LayerNorm(dim)
+        self.query_gate = nn.Parameter(torch.zeros(dim))
+        self.key_gate = nn.Parameter(torch.zeros(dim))
+        self.value_gate: OverparamGate | VectorGate = (
+            OverparamGate(dim) if overparam_value_gate else VectorGate(dim)
+        )
+        self.dropout = dropout
+
+    def queries(self, x: Tensor) -> Tensor:
+        """Return normalised and gated queries for `x`, both `[…, D]`."""
+        return self.query_norm(self.query(x)) * self.query_gate.sigmoid()
+
+    def forward(
+        self,
+        x_BTD: Tensor,
+        rows_BKD: Tensor,
+        window: int,
+        lengths: tuple[int, ...] | None,
+        ops: Ops,
+    ) -> Tensor:
+        """Attend from `x_BTD` over `rows_BKD`, whose last T rows are the segment's own.
+
+        Args:
+            x_BTD: Normalised block input.
+            rows_BKD: Memory rows, then the segment's rows.
+            window: Rows in reach of a position, its own included.
+            lengths: Memory rows that each lane has written; None when all have written all.
+            ops: Form of the operation.
+
+        Returns:
+            `[B, T, D]`.
+        """
+        return ops.attention(
+            self.queries(x_BTD),
+            rows_BKD,
+            self.key_gate.sigmoid(),
+            self.value_gate(),
+            window,
+            lengths,
+            self.dropout if self.training else 0.0,
+        )

@@ -1,0 +1,176 @@
+"""The language model: embedding, blocks, tied softmax.
+
+Legend: B lanes · T tokens · D embed_dim · V vocab_size · L blocks.
+
+| tensor | at initialisation |
+|---|---|
+| embedding, Linear weights | N(0, 0.1 / √D) (Transformer: N(0, 0.02), into the residual / √(2L)) |
+| Linear and softmax biases, tombstones | 0 |
+| LayerNorm gain, bias | 1, 0 |
+| LSTM weights and biases | U(-1/√D, 1/√D), then `forget_bias` on the forget gate |
+| query, key and value gates | 0, so that σ gives 0.5 |
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sharnn.config import ModelConfig
+from sharnn.model.attention import LayerNorm
+from sharnn.model.block import Block, LstmBlock, ShaRnnBlock, TransformerBlock
+from sharnn.model.softmax import SplitSoftmax, TiedSoftmax
+from sharnn.model.state import RecurrentState
+from sharnn.ops import FAST, Ops
+
+
+class LanguageModel(nn.Module):
+    """A SHA-RNN, or one of the baselines behind the same interface.
+
+    State goes in and comes out: `logits, state = model(tokens, state)`. One call over a text equals
+    any chain of calls over its parts (the recurrence law), for every reach but `segment`.
+    """
+
+    def __init__(self, config: ModelConfig, ops: Ops = FAST) -> None:
+        super().__init__()
+        self.config = config
+        self.ops = ops
+        self.embedding = nn.Embedding(config.vocab_size, config.embed_dim)
+        self.blocks = nn.ModuleList(
+            _make_block(config, index) for index in range(config.num_layers)
+        )
+        has_identity_path = config.residual or config.architecture == "transformer"
+        self.final_norm = LayerNorm(config.embed_dim) if has_identity_path else nn.Identity()
+        self.softmax: TiedSoftmax | SplitSoftmax
+        if config.split_softmax:
+            self.softmax = SplitSoftmax(config.vocab_size, config.embed_dim, config.split_softmax)
+        else:
+            self.softmax = TiedSoftmax(config.vocab_size)
+        self._initialise()
+
+    @torch.no_grad()
+    def _initialise(self) -> None:
+        config = self.config
+        transformer = config.architecture == "transformer"
+        std = 0.02 if transformer else 0.1 / math.sqrt(config.embed_dim)
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                module.weight.normal_(0, std)
+            if isinstance(module, nn.Linear):
+                module.bias.zero_()
+            if isinstance(module, nn.LSTM):
+                bias_4D = module.bias_ih_l0
+                assert isinstance(bias_4D, Tensor)
+                bias_4D[config.embed_dim : 2 * config.embed_dim] += config.forget_bias
+        if transformer:
+            for block in self.blocks:
+                assert isinstance(block, TransformerBlock)
+                for into_residual in (block.attention_out, block.feed_forward_out):
+                    into_residual.weight.div_(math.sqrt(2 * config.num_layers))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.embedding.weight.device
+
+    def initial_state(self, num_lanes: int) -> RecurrentState:
+        """Return the state of `num_lanes` lanes that have seen nothing."""
+        weight = self.embedding.weight
+        return RecurrentState(
+            tuple(
+                block.initial_state(num_lanes, weight.device, weight.dtype) for block in self._typed
+            )
+        )
+
+    @property
+    def _typed(self) -> list[Block]:
+        return list(self.blocks)  # type: ignore[arg-type]
+
+    def set_window(self, window: int) -> None:
+        """Let every position reach `window` rows from now on, whatever was trained with.
+
+        Args:
+            window: 0 forgets the memory; a Transformer needs at least 1.
+        """
+        for block in self._typed:
+            block.window = window
+
+    def hidden(self, tokens_BT: Tensor, state: RecurrentState) -> tuple[Tensor, RecurrentState]:
+        """Return what the softmax reads, `[B, T, D]`, and the next state."""
+        h_BTD = self._drop(self.embedding(tokens_BT.long()), self.config.input_dropout)
+        layers = []
+        for block, layer_state in zip(self.blocks, state.layers, strict=True):
+            h_BTD, layer_state = block(h_BTD, layer_state, self.ops)
+            layers.append(layer_state)
+        out_BTD = self._drop(self.final_norm(h_BTD), self.config.output_dropout)
+        return out_BTD, RecurrentState(tuple(layers))
+
+    def forward(self, tokens_BT: Tensor, state: RecurrentState) -> tuple[Tensor, RecurrentState]:
+        """Read a segment.
+
+        Args:
+            tokens_BT: Tokens, any integer dtype.
+            state: The state before the segment; it is not altered.
+
+        Returns:
+            Logits of each position's next token `[B, T, V]` (with a split softmax its
+            log-probabilities), and the state after the segment. Its memory carries no gradient,
+            its hidden and cell states do until `detach`.
+        """
+        out_BTD, state = self.hidden(tokens_BT, state)
+        return self.softmax.logits(out_BTD, self.embedding.weight), state
+
+    def nats(
+        self, tokens_BT: Tensor, targets_BT: Tensor, state: RecurrentState
+    ) -> tuple[Tensor, RecurrentState]:
+        """Return `-log p(target)` of each position in nats, `[B, T]` in float32, and the next state."""
+        out_BTD, state = self.hidden(tokens_BT, state)
+        return self.softmax.nats(out_BTD, self.embedding.weight, targets_BT), state
+
+    def fold(self) -> LanguageModel:
+        """Return a copy that computes the same with each value gate folded to a vector.
+
+        The over-parameterised gate helps training alone: folding saves 2D² + 2D weights a head.
+        """
+        folded = copy.deepcopy(self)
+        folded.config = dataclasses.replace(self.config, overparam_value_gate=False)
+        for block in folded.blocks:
+            if isinstance(block, ShaRnnBlock) and block.attention is not None:
+                block.attention.value_gate = block.attention.value_gate.fold()
+        return folded
+
+    def num_parameters(self) -> int:
+        """Number of weights, the embedding counted once."""
+        return sum(p.numel() for p in self.parameters())
+
+    def _drop(self, x: Tensor, rate: float) -> Tensor:
+        return F.dropout(x, rate, self.training)
+
+
+def _make_block(config: ModelConfig, index: int) -> Block:
+    if config.architecture == "lstm":
+        return LstmBlock(config)
+    if config.architecture == "transformer":
+        return TransformerBlock(config)
+    assert isinstance(config.attention_layers, list)
+    return ShaRnnBlock(config, attends=index in config.attention_layers)
+
+
+def count_parameters(config: ModelConfig) -> int:
+    """Return the number of weights of a model without building it.
+
+    For a SHA-RNN with D = embed_dim, F = boom_dim, A attention layers among L blocks:
+    V·D + V for the embedding and the softmax bias; per block 8D² + 8D for the LSTM, F·D + F for Boom
+    and 2D for each LayerNorm (3, or 2 with `residual`); per attention layer D² + D for the query, 2D
+    for its norm, 4D for the norms of input and memory, 2D for the gates of query and key, and for the
+    value gate 2D² + 3D (D once folded); 2D for the final LayerNorm of `residual`. The original counts
+    2D more for every block, 4D for every block without attention and 4D for every head: weights that
+    never get a gradient.
+    """
+    with torch.device("meta"):
+        return LanguageModel(config).num_parameters()

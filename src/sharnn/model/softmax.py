@@ -1,0 +1,84 @@
+"""The output distribution: softmax tied to the embedding, whole or split by word frequency.
+
+Legend: N positions · D embed_dim · V vocab_size · S tails of the split.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class TiedSoftmax(nn.Module):
+    """`softmax(h Embᵀ + b)`; its weight is the embedding's and is handed in, not owned."""
+
+    def __init__(self, vocab_size: int) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(vocab_size))
+
+    def logits(self, hidden: Tensor, embedding_VD: Tensor) -> Tensor:
+        """Return logits `[…, V]` for `hidden` `[…, D]`."""
+        return F.linear(hidden, embedding_VD, self.bias)
+
+    def nats(self, hidden: Tensor, embedding_VD: Tensor, targets: Tensor) -> Tensor:
+        """Return `-log p(target)` in float32, in the shape of `targets` `[…]`."""
+        logits = self.logits(hidden, embedding_VD).float()
+        nats = F.cross_entropy(logits.flatten(0, -2), targets.flatten().long(), reduction="none")
+        return nats.view(targets.shape)
+
+
+class SplitSoftmax(nn.Module):
+    """A softmax over a head of frequent words and S tails of rarer ones (REFERENCE §5).
+
+    The head holds the words below the first cutoff and one tombstone a tail, with a vector and a bias
+    of its own: `log p(word) = log p(tombstone of its tail) + log p(word | tail)`. The tombstone of
+    tail i is the head's column -i. A position pays for the head and, when its target is rare, one
+    tail.
+    """
+
+    def __init__(self, vocab_size: int, dim: int, cutoffs: Sequence[int]) -> None:
+        super().__init__()
+        self.bounds = [0, *cutoffs, vocab_size]
+        self.bias = nn.Parameter(torch.zeros(vocab_size))
+        self.tail_vectors = nn.Parameter(torch.zeros(len(cutoffs), dim))
+        self.tail_bias = nn.Parameter(torch.zeros(len(cutoffs)))
+
+    def _head_log_probs(self, hidden_ND: Tensor, embedding_VD: Tensor) -> Tensor:
+        """Return log-probabilities `[N, head words + S]`."""
+        stop = self.bounds[1]
+        weight = torch.cat([embedding_VD[:stop], self.tail_vectors])
+        bias = torch.cat([self.bias[:stop], self.tail_bias])
+        return F.linear(hidden_ND, weight, bias).float().log_softmax(-1)
+
+    def _tail_log_probs(self, tail: int, hidden_ND: Tensor, embedding_VD: Tensor) -> Tensor:
+        """Return `log p(word | tail)` for the words of tail 1 … S."""
+        words = slice(self.bounds[tail], self.bounds[tail + 1])
+        return F.linear(hidden_ND, embedding_VD[words], self.bias[words]).float().log_softmax(-1)
+
+    def logits(self, hidden: Tensor, embedding_VD: Tensor) -> Tensor:
+        """Return log-probabilities of all words, `[…, V]`; their softmax is themselves."""
+        flat_ND = hidden.flatten(0, -2)
+        head = self._head_log_probs(flat_ND, embedding_VD)
+        parts = [head[:, : self.bounds[1]]]
+        for tail in range(1, len(self.bounds) - 1):
+            parts.append(head[:, -tail, None] + self._tail_log_probs(tail, flat_ND, embedding_VD))
+        return torch.cat(parts, dim=-1).view(*hidden.shape[:-1], -1)
+
+    def nats(self, hidden: Tensor, embedding_VD: Tensor, targets: Tensor) -> Tensor:
+        """Return `-log p(target)` in float32, in the shape of `targets` `[…]`."""
+        flat_ND, wanted_N = hidden.flatten(0, -2), targets.flatten().long()
+        head = self._head_log_probs(flat_ND, embedding_VD)
+        tail_N = torch.bucketize(wanted_N, torch.tensor(self.bounds[1:-1], device=wanted_N.device),
+                                 right=True)  # fmt: skip
+        column_N = torch.where(tail_N == 0, wanted_N, head.shape[1] - tail_N)
+        log_prob_N = head.gather(1, column_N[:, None]).squeeze(1)
+        for tail in range(1, len(self.bounds) - 1):
+            rare = (tail_N == tail).nonzero().squeeze(1)
+            if rare.numel():
+                within = self._tail_log_probs(tail, flat_ND[rare], embedding_VD)
+                word = wanted_N[rare, None] - self.bounds[tail]
+                log_prob_N = log_prob_N.index_add(0, rare, within.gather(1, word).squeeze(1))
+        return -log_prob_N.view(targets.shape)

@@ -1,0 +1,175 @@
+"""What a model carries from one segment to the next.
+
+Legend: B lanes · D embed_dim · M memory rows.
+
+States are values: every method returns a new state and leaves the old one as it was, so a state can
+be kept, forked, rolled back and compared. Memory rows have no positions, so a lane's memory is a set
+of rows and dropping a lane's history is dropping its rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class AttentionMemory:
+    """Rows that later positions may attend to.
+
+    Attributes:
+        rows: `[B, M, D]`, oldest first, without gradient. Written once, never projected again.
+        lengths: For each lane, how many of its rows, counted from the last, it has written since
+            its last reset. Kept on the host, so that no device has to be asked for shapes.
+    """
+
+    rows: Tensor
+    lengths: tuple[int, ...]
+
+    @property
+    def ragged(self) -> tuple[int, ...] | None:
+        """The lengths where lanes differ from the number of rows, else None."""
+        return None if all(n == self.rows.shape[1] for n in self.lengths) else self.lengths
+
+    def append(self, new_BTD: Tensor, keep: int) -> AttentionMemory:
+        """Return a memory with `new_BTD` behind the old rows, cut to the last `keep` rows."""
+        rows = torch.cat([self.rows, new_BTD.detach().to(self.rows.dtype)], dim=1)
+        lengths = tuple(n + new_BTD.shape[1] for n in self.lengths)
+        return AttentionMemory(rows, lengths).last(keep)
+
+    def last(self, keep: int) -> AttentionMemory:
+        """Return a memory of the last `keep` rows at most, none that no lane has written."""
+        keep = min(keep, max(self.lengths, default=0), self.rows.shape[1])
+        rows = self.rows[:, self.rows.shape[1] - keep :]
+        return AttentionMemory(rows, tuple(min(n, keep) for n in self.lengths))
+
+
+@dataclass(frozen=True)
+class LayerState:
+    """The state of one block; what the block does not have is None.
+
+    Attributes:
+        hidden: LSTM hidden state `[B, D]`.
+        cell: LSTM cell state `[B, D]`.
+        memory: Attention memory; of a Transformer block its past keys and values, `[B, M, 2D]`.
+    """
+
+    hidden: Tensor | None = None
+    cell: Tensor | None = None
+    memory: AttentionMemory | None = None
+
+
+@dataclass(frozen=True)
+class RecurrentState:
+    """The state of a model for B lanes: one `LayerState` a block."""
+
+    layers: tuple[LayerState, ...]
+
+    @property
+    def num_lanes(self) -> int:
+        """Number of lanes B."""
+        for layer in self.layers:
+            if layer.memory is not None:
+                return len(layer.memory.lengths)
+            if layer.hidden is not None:
+                return layer.hidden.shape[0]
+        return 0
+
+    def detach(self) -> RecurrentState:
+        """Return the same values without their history: truncated back-propagation ends here."""
+        return self._map(lambda t: t.detach())
+
+    def to(self, *args: Any, **kwargs: Any) -> RecurrentState:
+        """Return a state on another device or in another dtype; arguments as `Tensor.to`."""
+        return self._map(lambda t: t.to(*args, **kwargs))
+
+    def reset(self, lanes: Iterable[int]) -> RecurrentState:
+        """Return a state in which `lanes` have seen nothing yet; other lanes keep all they have."""
+        chosen = set(lanes)
+        outside = [lane for lane in chosen if not 0 <= lane < self.num_lanes]
+        if outside:
+            raise IndexError(f"lane {outside[0]} of a state of {self.num_lanes} lanes")
+        keep = [lane not in chosen for lane in range(self.num_lanes)]
+
+        def zero(tensor: Tensor | None) -> Tensor | None:
+            if tensor is None:
+                return None
+            kept = torch.tensor(keep, device=tensor.device)[:, None]
+            return torch.where(kept, tensor, torch.zeros_like(tensor))
+
+        def forget(memory: AttentionMemory | None) -> AttentionMemory | None:
+            if memory is None:
+                return None
+            lengths = tuple(n if k else 0 for n, k in zip(memory.lengths, keep, strict=True))
+            return AttentionMemory(memory.rows, lengths).last(memory.rows.shape[1])
+
+        return RecurrentState(
+            tuple(LayerState(zero(s.hidden), zero(s.cell), forget(s.memory)) for s in self.layers)
+        )
+
+    def select(self, lanes: Sequence[int]) -> RecurrentState:
+        """Return a state whose lanes are `lanes` of this one, in that order; repeats are copies."""
+
+        def pick(tensor: Tensor) -> Tensor:
+            return tensor.index_select(0, torch.tensor(list(lanes), device=tensor.device))
+
+        layers = []
+        for layer in self._map(pick).layers:
+            if layer.memory is not None:
+                lengths = tuple(layer.memory.lengths[lane] for lane in lanes)
+                memory = AttentionMemory(layer.memory.rows, lengths)
+                layer = replace(layer, memory=memory.last(memory.rows.shape[1]))
+            layers.append(layer)
+        return RecurrentState(tuple(layers))
+
+    def expand(self, copies: int) -> RecurrentState:
+        """Return a state in which each lane stands `copies` times in a row."""
+        return self.select([lane for lane in range(self.num_lanes) for _ in range(copies)])
+
+    def is_finite(self) -> bool:
+        """Whether no value is infinite or not a number (waits for the device)."""
+        return all(bool(tensor.isfinite().all()) for tensor in self.to_tensors().values())
+
+    def num_bytes(self) -> int:
+        """Memory that the state takes, in bytes."""
+        return sum(t.numel() * t.element_size() for t in self.to_tensors().values())
+
+    def to_tensors(self) -> dict[str, Tensor]:
+        """Return the state as named tensors, for a file: `layer2.memory`, `layer2.lengths`, …"""
+        tensors: dict[str, Tensor] = {}
+        for index, layer in enumerate(self.layers):
+            if layer.hidden is not None and layer.cell is not None:
+                tensors[f"layer{index}.hidden"] = layer.hidden
+                tensors[f"layer{index}.cell"] = layer.cell
+            if layer.memory is not None:
+                tensors[f"layer{index}.memory"] = layer.memory.rows
+                tensors[f"layer{index}.lengths"] = torch.tensor(layer.memory.lengths)
+        return tensors
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor], num_layers: int) -> RecurrentState:
+        """Return the state that `to_tensors` took apart."""
+        layers = []
+        for index in range(num_layers):
+            memory = None
+            if f"layer{index}.memory" in tensors:
+                lengths = tuple(int(n) for n in tensors[f"layer{index}.lengths"])
+                memory = AttentionMemory(tensors[f"layer{index}.memory"], lengths)
+            hidden, cell = (tensors.get(f"layer{index}.{name}") for name in ("hidden", "cell"))
+            layers.append(LayerState(hidden, cell, memory))
+        return cls(tuple(layers))
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> RecurrentState:
+        def apply(layer: LayerState) -> LayerState:
+            memory = layer.memory
+            return LayerState(
+                None if layer.hidden is None else change(layer.hidden),
+                None if layer.cell is None else change(layer.cell),
+                None if memory is None else replace(memory, rows=change(memory.rows)),
+            )
+
+        return RecurrentState(tuple(apply(layer) for layer in self.layers))

@@ -1,0 +1,132 @@
+"""The definition of every operation, written to be read: each fast path must equal these.
+
+Legend: B lanes · T tokens of a segment · M memory rows · K = M + T rows attended to · D embed_dim ·
+F boom_dim. The equations are those of the SHA-RNN paper (arXiv 1911.11423, sections 3.1 to 3.3).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+LstmResult = tuple[Tensor, Tensor, Tensor]
+
+#: Slope of the sigmoid in Boom's activation x·σ(1.702 x), an approximation of GELU.
+GELU_SLOPE = 1.702
+
+
+def lstm(
+    x_BTD: Tensor,
+    hidden_BD: Tensor,
+    cell_BD: Tensor,
+    weights: Sequence[Tensor],
+) -> LstmResult:
+    """Run one LSTM layer over a segment, token by token.
+
+    Args:
+        x_BTD: Inputs.
+        hidden_BD: Hidden state carried in.
+        cell_BD: Cell state carried in.
+        weights: `weight_ih [4D, D]`, `weight_hh [4D, D]`, `bias_ih [4D]`, `bias_hh [4D]`, gates in
+            the order input, forget, candidate, output.
+
+    Returns:
+        Outputs `[B, T, D]`, and the hidden and cell state after the last token, `[B, D]` each.
+    """
+    weight_ih, weight_hh, bias_ih, bias_hh = weights
+    outputs = []
+    from_input = F.linear(x_BTD, weight_ih, bias_ih)
+    for from_input_B4D in from_input.unbind(1):
+        gates_B4D = from_input_B4D + F.linear(hidden_BD, weight_hh, bias_hh)
+        i, f, g, o = gates_B4D.chunk(4, dim=-1)
+        cell_BD = f.sigmoid() * cell_BD + i.sigmoid() * g.tanh()
+        hidden_BD = o.sigmoid() * cell_BD.tanh()
+        outputs.append(hidden_BD)
+    return torch.stack(outputs, dim=1), hidden_BD, cell_BD
+
+
+def reach_mask(
+    num_tokens: int,
+    num_memory: int,
+    window: int,
+    lengths: Sequence[int] | None = None,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """Return which of the K rows each of T positions may attend to, True where it may.
+
+    Position t stands at row M + t. It sees itself and the rows before it, `window` in all.
+
+    Args:
+        num_tokens: T.
+        num_memory: M.
+        window: Rows in reach, the position's own included; M + T or more sets no bound.
+        lengths: For each lane, how many of the memory rows, counted from the last, it has written;
+            the others belong to no text of its own. None: all of them.
+        device: Where the mask is made.
+
+    Returns:
+        `[1, T, K]`, or `[B, T, K]` with `lengths`.
+    """
+    row = torch.arange(num_memory + num_tokens, device=device)
+    position = num_memory + torch.arange(num_tokens, device=device)[:, None]
+    mask_1TK = ((row <= position) & (row > position - window))[None]
+    if lengths is None:
+        return mask_1TK
+    first_B = num_memory - torch.tensor(lengths, device=device)
+    return mask_1TK & (row >= first_B[:, None, None])
+
+
+def attention(
+    query_BTD: Tensor,
+    rows_BKD: Tensor,
+    key_gate_D: Tensor,
+    value_gate_D: Tensor,
+    window: int,
+    lengths: Sequence[int] | None = None,
+    dropout: float = 0.0,
+) -> Tensor:
+    """Attend with a single head over rows that are both keys and values (paper, section 3.2).
+
+    Args:
+        query_BTD: Queries, already normalised and gated.
+        rows_BKD: The memory's rows, then the segment's own T rows.
+        key_gate_D: σ(ks), multiplies the rows as keys.
+        value_gate_D: w, multiplies the rows as values.
+        window: Rows that a position reaches, its own included.
+        lengths: See `reach_mask`.
+        dropout: Rate on queries, values and attention weights.
+
+    Returns:
+        `softmax(q kᵀ / √D) v`, `[B, T, D]`.
+    """
+    num_tokens, num_rows, dim = query_BTD.shape[1], rows_BKD.shape[1], rows_BKD.shape[2]
+    query_BTD = F.dropout(query_BTD, dropout)
+    key_BKD = key_gate_D * rows_BKD
+    value_BKD = F.dropout(value_gate_D * rows_BKD, dropout)
+    mask = reach_mask(num_tokens, num_rows - num_tokens, window, lengths, rows_BKD.device)
+    scores_BTK = query_BTD @ key_BKD.transpose(1, 2) / math.sqrt(dim)
+    weights_BTK = scores_BTK.masked_fill(~mask, -math.inf).softmax(dim=-1)
+    return F.dropout(weights_BTK, dropout) @ value_BKD
+
+
+def boom(x_BTD: Tensor, weight_FD: Tensor, bias_F: Tensor, dropout: float = 0.0) -> Tensor:
+    """Widen to F, activate, and sum chunks of width D (paper, section 3.3): no second matrix.
+
+    Args:
+        x_BTD: Inputs.
+        weight_FD: W₁. Where D does not divide F, the last F mod D rows have no effect.
+        bias_F: b₁.
+        dropout: Rate on the activations.
+
+    Returns:
+        `Σ_n φ(W₁ x + b₁)[n D : (n + 1) D]` with `φ(z) = z·σ(1.702 z)`, `[B, T, D]`.
+    """
+    dim = x_BTD.shape[-1]
+    z_BTF = F.linear(x_BTD, weight_FD, bias_F)
+    z_BTF = F.dropout(z_BTF * torch.sigmoid(GELU_SLOPE * z_BTF), dropout)
+    num_chunks = z_BTF.shape[-1] // dim
+    return z_BTF[..., : num_chunks * dim].unflatten(-1, (num_chunks, dim)).sum(-2)

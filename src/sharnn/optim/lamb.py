@@ -1,0 +1,99 @@
+"""LAMB with a minimum trust: layer-wise rates that never fall below a share of the global one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+#: Norms of weights count up to this (You et al. 2019, the clamp φ of LAMB).
+_MAX_WEIGHT_NORM = 10.0
+
+
+class Lamb(Optimizer):
+    """The SHA-RNN paper's optimiser (section 4; REFERENCE §5).
+
+    With `m = β₁ m + (1 - β₁) g` and `v = β₂ v + (1 - β₂) g²`, neither corrected for bias:
+
+        s = m / (√v + ε) + wd · p
+        trust = max(min(‖p‖, 10) / ‖s‖, min_trust), or 1 where either norm is 0
+        p = p - lr · trust · s
+
+    Each tensor has a trust of its own. Plain LAMB lets it go to 0 for tensors that start small, such
+    as the embeddings here; the lower bound keeps them moving.
+
+    Args:
+        params: Tensors or groups.
+        lr: Learning rate.
+        betas: Decay of the first and second moment.
+        eps: Added to √v.
+        weight_decay: Decay added to the step before trust is taken.
+        min_trust: Lower bound of the trust ratio; 0 is plain LAMB, 1 and more leaves the upper side.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 2e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-6,
+        weight_decay: float = 0.0,
+        min_trust: float = 0.25,
+    ) -> None:
+        defaults = {
+            "lr": lr,
+            "betas": tuple(betas),
+            "eps": eps,
+            "weight_decay": weight_decay,
+            "min_trust": min_trust,
+        }
+        super().__init__(params, defaults)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """Take one step on every tensor that has a gradient."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            self._step_group(group)
+        return loss
+
+    def _step_group(self, group: dict[str, Any]) -> None:
+        params = [p for p in group["params"] if p.grad is not None]
+        if not params:
+            return
+        grads: list[Tensor] = [p.grad for p in params]
+        for p in params:
+            if not self.state[p]:
+                self.state[p] = {"exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
+        first = [self.state[p]["exp_avg"] for p in params]
+        second = [self.state[p]["exp_avg_sq"] for p in params]
+        beta1, beta2 = group["betas"]
+        torch._foreach_mul_(first, beta1)
+        torch._foreach_add_(first, grads, alpha=1 - beta1)
+        torch._foreach_mul_(second, beta2)
+        torch._foreach_addcmul_(second, grads, grads, value=1 - beta2)
+
+        steps = torch._foreach_sqrt(second)
+        torch._foreach_add_(steps, group["eps"])
+        torch._foreach_reciprocal_(steps)
+        torch._foreach_mul_(steps, first)
+        if group["weight_decay"]:
+            torch._foreach_add_(steps, params, alpha=group["weight_decay"])
+        trusts = self._trust_ratios(params, steps, group["min_trust"])
+        torch._foreach_mul_(steps, trusts)
+        torch._foreach_add_(params, steps, alpha=-group["lr"])
+
+    @staticmethod
+    def _trust_ratios(params: list[Tensor], steps: list[Tensor], min_trust: float) -> list[Tensor]:
+        """Return one trust ratio a tensor, on the device: nothing waits for it."""
+        weight_norms = torch.stack(torch._foreach_norm(params)).clamp(max=_MAX_WEIGHT_NORM)
+        step_norms = torch.stack(torch._foreach_norm(steps))
+        both = (weight_norms > 0) & (step_norms > 0)
+        ratios = torch.where(both, weight_norms / step_norms.clamp_min(1e-30), 1.0)
+        return list(ratios.clamp(min=min_trust).unbind())

@@ -1,0 +1,20 @@
+"""Shared by all tests: reproducible hypothesis, and a cache that is not the user's."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+settings.register_profile("sharnn", deadline=None, derandomize=True, print_blob=True)
+settings.load_profile("sharnn")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    patch = pytest.MonkeyPatch()
+    patch.setenv("SHARNN_CACHE", str(tmp_path_factory.mktemp("cache")))
