@@ -14,17 +14,21 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import itertools
+import itertools
 import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
 from sharnn.errors import ConfigError
 from sharnn.files import explain_os_error
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser, Namespace
 
 Architecture = Literal["sha-rnn", "lstm", "transformer"]
 AttentionPlacement = Literal["one", "all", "none"]
@@ -86,6 +90,10 @@ class Progress:
     epochs: float = 0.0
     tokens: float = 0.0
     budget: float = 0.0
+
+    def with_budget(self, budget: float) -> Progress:
+        """Return the same progress with another share of the budget."""
+        return dataclasses.replace(self, budget=budget)
 
 
 @dataclass(frozen=True)
@@ -203,7 +211,7 @@ class ModelConfig:
             "lstm": self._resolve_lstm,
             "transformer": self._resolve_transformer,
         }[self.architecture]()
-        self._resolve_split_softmax()
+        self._check_split_softmax()
 
     def _set(self, **values: Any) -> None:
         for name, value in values.items():
@@ -281,17 +289,22 @@ class ModelConfig:
             self.reach == "sliding", "model.reach is 'segment': the transformer's reach is sliding"
         )
 
-    def _resolve_split_softmax(self) -> None:
-        if self.split_softmax is None:
-            large = self.vocab_size > SPLIT_SOFTMAX_THRESHOLD
-            cutoffs = [c for c in SPLIT_SOFTMAX_CUTOFFS if c < self.vocab_size] if large else []
-            self._set(split_softmax=cutoffs)
-        assert self.split_softmax is not None
-        bounds = [0, *self.split_softmax, self.vocab_size]
+    @property
+    def softmax_cutoffs(self) -> list[int]:
+        """Cutoffs of the split softmax in force; empty for a full softmax."""
+        if self.split_softmax is not None:
+            return self.split_softmax
+        if self.vocab_size <= SPLIT_SOFTMAX_THRESHOLD:
+            return []
+        return [cutoff for cutoff in SPLIT_SOFTMAX_CUTOFFS if cutoff < self.vocab_size]
+
+    def _check_split_softmax(self) -> None:
+        cutoffs = self.softmax_cutoffs
+        rising = all(a < b for a, b in itertools.pairwise([0, *cutoffs, self.vocab_size]))
         _require(
-            not self.split_softmax or all(a < b for a, b in itertools.pairwise(bounds)),
-            f"model.split_softmax is {self.split_softmax}: cutoffs must rise and lie between 0 and "
-            f"the vocabulary of {self.vocab_size}",
+            not cutoffs or rising,
+            f"model.split_softmax is {cutoffs}: cutoffs must rise and lie between 0 and the "
+            f"vocabulary of {self.vocab_size}",
         )
 
 
@@ -352,9 +365,9 @@ class OptimConfig:
     grad_clip: float = 0.25
     """Upper bound of the gradient norm; 0 does not clip."""
     warmup: str = "0steps"
-    """Linear warm-up, such as 800steps or 2%."""
+    """Linear warm-up, such as 800steps, or a percentage of the budget."""
     hold: str = "0%"
-    """Share of the budget, warm-up included, at the full learning rate before the decay begins."""
+    """Percentage of the budget, warm-up included, at the full rate before the decay begins."""
     decay: Literal["constant", "halving", "cosine", "linear"] = "cosine"
     """How the learning rate falls from the end of the hold to the end of the budget."""
     halve_at: list[float] = field(default_factory=list)
@@ -431,7 +444,7 @@ class TrainConfig:
     grad_accum_steps: int = 1
     """Groups of lanes that are run one after the other in a step: less memory, same gradient."""
     validate_every: str = "5%"
-    """Between validations; the best weights are kept."""
+    """Between validations, in the units of budget or as a percentage of it; the best is kept."""
     validation_tokens: int = 100_000
     """At most this many tokens of the valid split are scored each time; 0 scores all of it."""
     checkpoint_every: str = "2m"
@@ -567,3 +580,36 @@ def load_recipe_settings(name_or_file: str) -> dict[str, dict[str, Any]]:
         fields = [f.name for f in dataclasses.fields(SECTIONS[section])]
         check_keys(values, fields, f"recipe {path}, section '{section}'")
     return settings
+
+
+def add_settings(parser: ArgumentParser) -> None:
+    """Give a parser an option for every setting, `--model.embed_dim` and so on."""
+    for section, config in SECTIONS.items():
+        parser.add_class_arguments(config, section)
+
+
+def recipe_from_settings(settings: Mapping[str, Any]) -> Recipe:
+    """Return the recipe that a file's settings make, all values checked.
+
+    Raises:
+        ConfigError: A value is of the wrong type or out of range.
+    """
+    from jsonargparse import ArgumentError, ArgumentParser
+
+    parser = ArgumentParser(exit_on_error=False)
+    add_settings(parser)
+    try:
+        return build_recipe(parser.parse_object(dict(settings)))
+    except ArgumentError as failure:
+        raise ConfigError(str(failure)) from failure
+
+
+def build_recipe(parsed: Namespace) -> Recipe:
+    """Return the recipe in a parser's result, which may hold other options too."""
+    sections = {}
+    for section, config in SECTIONS.items():
+        values = dict(parsed[section])
+        if "betas" in values:
+            values["betas"] = tuple(values["betas"])
+        sections[section] = config(**values)
+    return Recipe(**sections)

@@ -143,7 +143,9 @@ def read_json(path: Path, error: type[SharnnError] = SharnnError) -> Any:
     except OSError as failure:
         raise error(explain_os_error(failure, path, "read")) from failure
     except ValueError as failure:
-        raise error(f"{path} is not valid JSON ({failure}): it is truncated or was altered") from failure
+        raise error(
+            f"{path} is not valid JSON ({failure}): it is truncated or was altered"
+        ) from failure
 
 
 def sha256_of_file(path: Path) -> str:

@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sharnn.config import ModelConfig
+from sharnn.errors import ConfigError
 from sharnn.model.attention import LayerNorm
 from sharnn.model.block import Block, LstmBlock, ShaRnnBlock, TransformerBlock
 from sharnn.model.softmax import SplitSoftmax, TiedSoftmax
@@ -47,8 +48,8 @@ class LanguageModel(nn.Module):
         has_identity_path = config.residual or config.architecture == "transformer"
         self.final_norm = LayerNorm(config.embed_dim) if has_identity_path else nn.Identity()
         self.softmax: TiedSoftmax | SplitSoftmax
-        if config.split_softmax:
-            self.softmax = SplitSoftmax(config.vocab_size, config.embed_dim, config.split_softmax)
+        if config.softmax_cutoffs:
+            self.softmax = SplitSoftmax(config.vocab_size, config.embed_dim, config.softmax_cutoffs)
         else:
             self.softmax = TiedSoftmax(config.vocab_size)
         self._initialise()
@@ -83,21 +84,35 @@ class LanguageModel(nn.Module):
         weight = self.embedding.weight
         return RecurrentState(
             tuple(
-                block.initial_state(num_lanes, weight.device, weight.dtype) for block in self._typed
+                block.initial_state(num_lanes, weight.device, weight.dtype) for block in self.typed_blocks
             )
         )
 
     @property
-    def _typed(self) -> list[Block]:
+    def typed_blocks(self) -> list[Block]:
+        """The blocks, for type checkers."""
         return list(self.blocks)  # type: ignore[arg-type]
+
+    @property
+    def has_memory(self) -> bool:
+        """Whether any block remembers rows to attend to."""
+        return self.config.architecture == "transformer" or bool(self.config.attention_layers)
 
     def set_window(self, window: int) -> None:
         """Let every position reach `window` rows from now on, whatever was trained with.
 
         Args:
             window: 0 forgets the memory; a Transformer needs at least 1.
+
+        Raises:
+            ConfigError: The window is out of range, or the model has no memory.
         """
-        for block in self._typed:
+        least = 1 if self.config.architecture == "transformer" else 0
+        if window < least:
+            raise ConfigError(f"a window of {window} rows: it must be at least {least}")
+        if not self.has_memory and window > 0:
+            raise ConfigError("a window does nothing: this model has no attention memory")
+        for block in self.typed_blocks:
             block.window = window
 
     def hidden(self, tokens_BT: Tensor, state: RecurrentState) -> tuple[Tensor, RecurrentState]:
@@ -147,6 +162,16 @@ class LanguageModel(nn.Module):
     def num_parameters(self) -> int:
         """Number of weights, the embedding counted once."""
         return sum(p.numel() for p in self.parameters())
+
+    def state_bytes(self) -> int:
+        """Return what one lane's state takes once its memory is full, in bytes."""
+        config, element = self.config, self.embedding.weight.element_size()
+        assert isinstance(config.attention_layers, list)
+        assert config.window is not None
+        if config.architecture == "transformer":
+            return config.num_layers * config.window * 2 * config.embed_dim * element
+        rows = 2 * config.num_layers + len(config.attention_layers) * config.window
+        return rows * config.embed_dim * element
 
     def _drop(self, x: Tensor, rate: float) -> Tensor:
         return F.dropout(x, rate, self.training)

@@ -1,0 +1,7 @@
+"""`python -m sharnn`."""
+
+import sys
+
+from sharnn.cli.main import main
+
+sys.exit(main())

@@ -1,0 +1,87 @@
+"""The command line: one verb a file, loaded when it is called."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import traceback
+from collections.abc import Sequence
+
+from sharnn import __version__
+from sharnn.config import did_you_mean
+from sharnn.errors import SharnnError
+
+VERBS = ("train", "evaluate", "generate", "report", "info", "data")
+
+_INTRODUCTION = """\
+usage: sharnn VERB … [--help] [--debug]
+
+SHA-RNN language models: train, score and sample them on the machine you have.
+"""
+
+_EXAMPLES = """
+  sharnn train my.txt --out runs/mine --budget 10m      train on your own text
+  sharnn train --resume runs/mine                       go on where it stopped
+  sharnn evaluate runs/mine other.txt                   score it in bits per byte
+  sharnn generate runs/mine --prompt "The "             sample it
+  sharnn report runs/mine                               draw its learning curves
+
+'sharnn VERB --help' teaches a verb; --debug shows where an error came from.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb and return the exit code: 0, 1 for a failure, 2 for a wrong call, 130 for Ctrl-C."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    try:
+        return _dispatch(arguments)
+    except KeyboardInterrupt:
+        print("sharnn: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader has left (`sharnn generate … | head`); nothing more can be said to it.
+        sys.stderr.close()
+        return 0
+    except SharnnError as error:
+        return _fail(str(error), error.exit_code, debug)
+    except Exception as error:
+        if type(error).__name__ == "ArgumentError":
+            return _fail(str(error), 2, debug)
+        if debug:
+            raise
+        return _fail(f"{type(error).__name__}: {error} (--debug shows where)", 1, debug)
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_overview())
+        return 0
+    verb, rest = arguments[0], arguments[1:]
+    if verb == "--version":
+        print(f"sharnn {__version__}")
+        return 0
+    if verb not in VERBS:
+        return _fail(
+            f"there is no verb '{verb}'{did_you_mean(verb, VERBS)}: one of {', '.join(VERBS)}", 2, False
+        )
+    return importlib.import_module(f"sharnn.cli.{verb}").run(rest)
+
+
+def _overview() -> str:
+    lines = [
+        f"  {verb:<10}{importlib.import_module(f'sharnn.cli.{verb}').HELP}" for verb in VERBS
+    ]
+    return _INTRODUCTION + "\n" + "\n".join(lines) + "\n" + _EXAMPLES
+
+
+def _fail(message: str, code: int, debug: bool) -> int:
+    if debug:
+        traceback.print_exc()
+    print(f"sharnn: error: {message}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

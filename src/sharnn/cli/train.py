@@ -1,0 +1,148 @@
+"""`sharnn train`: fit a model to a text, or go on with a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sharnn.cli.common import check_options, error_console, make_parser, prepare_bar
+from sharnn.config import add_settings, build_recipe, load_recipe_settings, shipped_recipes
+from sharnn.errors import ConfigError
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser, Namespace
+
+HELP = "fit a model to a text, or go on with a run"
+
+DEFAULT_TEXT = "python-stdlib"
+DEFAULT_RECIPE = "desktop"
+
+_DESCRIPTION = f"""\
+Fit a model to TEXT: a known corpus ('sharnn data list'), files, folders, globs, or - for standard
+input; without TEXT, {DEFAULT_TEXT}. Settings come from a recipe and from options, and options win
+wherever they stand. Ctrl-C saves; --resume goes on, to the token."""
+
+#: Settings of a recipe's model that hold for every architecture.
+_SHARED_SETTINGS = (
+    "embed_dim", "num_layers", "input_dropout", "hidden_dropout", "output_dropout",
+)  # fmt: skip
+
+_OPTIONS = ("--out", "--resume", "--recipe", "--budget", "--device", "--print-recipe")
+
+
+def run(argv: list[str]) -> int:
+    """Parse, train, and say where the model is."""
+    check_options(argv, _OPTIONS, settings=True)
+    parser = _parser()
+    _take_recipe(parser, argv)
+    options = parser.parse_args(argv)
+    if options.resume is not None:
+        return _resume(options, argv)
+    return _start(options)
+
+
+def _parser() -> ArgumentParser:
+    examples = (
+        "examples:\n"
+        "  sharnn train my.txt --out runs/mine --budget 10m\n"
+        "  sharnn train enwik8 --recipe paper-enwik8-one --out runs/paper\n"
+        "  sharnn train 'notes/**/*.md' --out runs/notes --model.embed_dim 512 --optim.lr 0.003\n"
+        "  sharnn train --resume runs/mine --budget 1h\n\n"
+        f"recipes: {', '.join(shipped_recipes())} (default {DEFAULT_RECIPE}), or a YAML file"
+    )
+    parser = make_parser("train", "TEXT… --out RUN [options]", _DESCRIPTION, examples)
+    parser.add_argument("texts", nargs="*", metavar="TEXT", help="what to train on")
+    parser.add_argument("--out", type=str | None, help="folder of the run (default runs/TEXT)")
+    parser.add_argument("--resume", type=str | None, metavar="RUN", help="run folder to go on with")
+    parser.add_argument("--recipe", type=str | None, metavar="NAME|FILE", help="settings to begin with")
+    parser.add_argument(
+        "--budget", type=str | None, help="90s, 10m, 2h, 5000steps, 3epochs, 50Mtokens"
+    )
+    parser.add_argument("--device", type=str | None, help="auto, cpu, cuda or cuda:N")
+    parser.add_argument(
+        "--print-recipe", action="store_true", help="print the settings as a recipe and stop"
+    )
+    add_settings(parser)
+    return parser
+
+
+def _take_recipe(parser: ArgumentParser, argv: list[str]) -> None:
+    """Make the recipe's settings the defaults, so that options win wherever they stand."""
+    name = _value_of("--recipe", argv) or DEFAULT_RECIPE
+    settings = load_recipe_settings(name)
+    model = settings.get("model", {})
+    architecture = _value_of("--model.architecture", argv)
+    if architecture not in (None, model.get("architecture", "sha-rnn")):
+        # What the recipe says of a SHA-RNN means nothing to a baseline that is asked for instead.
+        settings["model"] = {key: model[key] for key in _SHARED_SETTINGS if key in model}
+    for section, values in settings.items():
+        parser.set_defaults({f"{section}.{key}": value for key, value in values.items()})
+
+
+def _value_of(option: str, argv: list[str]) -> str | None:
+    """Return what was last given for an option, before anything is parsed."""
+    value = None
+    for index, argument in enumerate(argv):
+        if argument == option and index + 1 < len(argv):
+            value = argv[index + 1]
+        elif argument.startswith(f"{option}="):
+            value = argument.split("=", 1)[1]
+    return value
+
+
+def _start(options: Namespace) -> int:
+    if options.texts:
+        options["data"]["texts"] = list(options.texts)
+    elif not options["data"]["texts"]:
+        options["data"]["texts"] = [DEFAULT_TEXT]
+    for shortcut in ("budget", "device"):
+        if options[shortcut] is not None:
+            options["train"][shortcut] = options[shortcut]
+    recipe = build_recipe(options)
+    if options.print_recipe:
+        print(recipe.to_yaml(), end="")
+        return 0
+    out = Path(options.out) if options.out else _default_out(recipe.data.texts[0])
+    from sharnn.train import start_run
+
+    console = error_console()
+    with prepare_bar(console) as progress:
+        outcome = start_run(recipe, out, console, progress)
+    return _finish(outcome, out)
+
+
+def _resume(options: Namespace, argv: list[str]) -> int:
+    allowed = ("--resume", "--budget", "--device")
+    given = [a.split("=", 1)[0] for a in argv if a.startswith("--")]
+    useless = options.texts or [name for name in given if name not in allowed]
+    if useless:
+        raise ConfigError(
+            f"--resume takes everything from the run, so {useless[0]} would do nothing: leave it out, "
+            "or begin a new run (only --budget and --device can be changed)"
+        )
+    from sharnn.train import resume_run
+
+    out, console = Path(options.resume), error_console()
+    with prepare_bar(console) as progress:
+        outcome = resume_run(out, console, options.budget, options.device, progress)
+    return _finish(outcome, out)
+
+
+def _default_out(text: str) -> Path:
+    """Return runs/NAME for the first text's name."""
+    stem = Path(text).name.split(".")[0] if text != "-" else "stdin"
+    name = "".join(c if c.isalnum() or c in "-_" else "-" for c in stem).strip("-")
+    return Path("runs") / (name or "run")
+
+
+def _finish(outcome: Any, out: Path) -> int:
+    counters = outcome.counters
+    if outcome.interrupted:
+        print(f"stopped and saved at step {counters.step:,}; go on with: sharnn train --resume {out}")
+        return 130
+    best = counters.best_bits_per_byte
+    print(f"{outcome.reason} after {counters.step:,} steps and {counters.tokens_seen:,} tokens")
+    if best is not None:
+        print(f"best valid bits per byte  {best:.4f}  (in lanes, at step {counters.best_step:,})")
+    print(f"model  {out / 'best'}")
+    return 0

@@ -1,0 +1,85 @@
+"""Scores: nats added up once, divided once.
+
+Models with different tokens are compared in bits per byte of the same text, or nats per original
+word; a loss per token compares nothing but itself.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+LN2 = math.log(2)
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a model makes of a text.
+
+    Attributes:
+        protocol: How it was read: `strict` or `paper`.
+        nats: Sum of `-log p` over the scored tokens, natural logarithm.
+        num_tokens: Tokens scored.
+        num_bytes: Bytes of the scored tokens.
+        num_chars: UTF-8 characters that begin in them.
+        num_words: Words, parted by white space, that begin in them.
+        unscored_tokens: Tokens of the text that the protocol leaves out.
+        unscored_bytes: Their bytes.
+        seconds: Time it took.
+    """
+
+    protocol: str
+    nats: float
+    num_tokens: int
+    num_bytes: int
+    num_chars: int
+    num_words: int
+    unscored_tokens: int = 0
+    unscored_bytes: int = 0
+    seconds: float = 0.0
+
+    @property
+    def bits_per_byte(self) -> float:
+        """Bits per byte of the scored text."""
+        return _ratio(self.nats / LN2, self.num_bytes)
+
+    @property
+    def bits_per_char(self) -> float:
+        """Bits per UTF-8 character; the same as per byte in plain ASCII."""
+        return _ratio(self.nats / LN2, self.num_chars)
+
+    @property
+    def bits_per_token(self) -> float:
+        """Bits per token; compares models with the same tokenizer alone."""
+        return _ratio(self.nats / LN2, self.num_tokens)
+
+    @property
+    def word_perplexity(self) -> float:
+        """`exp(nats / words)`: infinite where a text has almost no words."""
+        nats_per_word = _ratio(self.nats, self.num_words)
+        return math.exp(nats_per_word) if nats_per_word < 700 else math.inf
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Speed of the evaluation."""
+        return _ratio(self.num_tokens, self.seconds)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return counts and ratios as JSON values; a ratio to nothing is null."""
+        ratios = {
+            name: getattr(self, name)
+            for name in (
+                "bits_per_byte",
+                "bits_per_char",
+                "bits_per_token",
+                "word_perplexity",
+                "tokens_per_second",
+            )
+        }
+        finite = {k: v if math.isfinite(v) else None for k, v in ratios.items()}
+        return {**asdict(self), **finite}
+
+
+def _ratio(amount: float, count: float) -> float:
+    return amount / count if count else math.inf

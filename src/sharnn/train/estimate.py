@@ -1,0 +1,143 @@
+"""What a run will take, said before it starts.
+
+Legend: B lanes · T tokens of a segment · D embed_dim · F boom_dim · V vocab_size · W window.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import psutil
+import torch
+
+from sharnn.config import Amount, Recipe
+from sharnn.errors import TrainingError
+from sharnn.model import count_parameters
+from sharnn.train.precision import Precision
+
+#: Share of the speed of one large matrix product that a whole training step reaches, as seen on a
+#: 2-core CPU; an estimate before the first step needs no more than the right order of magnitude.
+_EFFICIENCY = 0.2
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Expected cost of a run.
+
+    Attributes:
+        num_parameters: Weights.
+        memory_bytes: Peak of weights, gradients, moments, activations and states.
+        tokens_per_second: Training speed.
+        seconds: Time to the end of the budget.
+        tokens: Tokens seen by then.
+    """
+
+    num_parameters: int
+    memory_bytes: int
+    tokens_per_second: float
+    seconds: float
+    tokens: float
+
+
+def estimate_run(recipe: Recipe, precision: Precision, lane_tokens: int) -> Estimate:
+    """Estimate a run from its settings and a short probe of the machine.
+
+    Args:
+        recipe: With a resolved model.
+        precision: Where and how it computes.
+        lane_tokens: Tokens of an epoch over all lanes.
+    """
+    num_parameters = count_parameters(recipe.model)
+    rate = _EFFICIENCY * _probe_flops(precision) / _flops_per_token(recipe)
+    budget = Amount.parse(recipe.train.budget, "train.budget")
+    tokens = {
+        "tokens": budget.value,
+        "epochs": budget.value * lane_tokens,
+        "steps": budget.value * recipe.data.num_lanes * recipe.data.segment_length,
+        "seconds": budget.value * rate,
+    }[budget.unit]
+    seconds = budget.value if budget.unit == "seconds" else tokens / rate
+    return Estimate(num_parameters, _memory_bytes(recipe, precision), rate, seconds, tokens)
+
+
+def check_memory(estimate: Estimate, device: torch.device) -> None:
+    """Refuse a run that cannot fit.
+
+    Raises:
+        TrainingError: More is needed than the device has free; says what would lower it.
+    """
+    available = available_memory_bytes(device)
+    if estimate.memory_bytes > available:
+        raise TrainingError(
+            f"training needs about {estimate.memory_bytes / 2**30:.1f} GiB and "
+            f"{available / 2**30:.1f} GiB are free on {device}: lower data.num_lanes, "
+            "data.segment_length, model.window or model.embed_dim, or raise train.grad_accum_steps"
+        )
+
+
+def available_memory_bytes(device: torch.device) -> int:
+    """Return the memory that can still be had on `device`, in bytes."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return psutil.virtual_memory().available
+
+
+def used_memory_bytes(device: torch.device) -> int:
+    """Return the memory of this process on `device`, in bytes; on CUDA its peak."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_reserved(device)
+    return psutil.Process().memory_info().rss
+
+
+def _flops_per_token(recipe: Recipe) -> float:
+    """Return multiply-adds times two, forward and backward (three forwards), of one token."""
+    model = recipe.model
+    embedding = model.vocab_size * model.embed_dim
+    weights = count_parameters(model)  # tied: the embedding's weights are the softmax's products
+    reach = _num_heads(recipe) * (_window(recipe) + recipe.data.segment_length) * model.embed_dim
+    return 6.0 * (max(weights, embedding) + 2 * reach)
+
+
+def _memory_bytes(recipe: Recipe, precision: Precision) -> int:
+    model, data = recipe.model, recipe.data
+    width, boom = model.embed_dim, model.boom_dim or 0
+    small = 4 if precision.dtype == torch.float32 else 2
+    parameters = 4 * count_parameters(model)
+    moments = 2 if recipe.optim.name != "muon" else 1.5
+    lanes = data.num_lanes // recipe.train.grad_accum_steps
+    tokens = lanes * data.segment_length
+    # Per token a block keeps its normed inputs, the LSTM's gates and cells, and two F-wide values.
+    per_token = model.num_layers * (16 * width + 2 * boom) * small
+    per_token += _num_heads(recipe) * 6 * width * small + 3 * model.vocab_size * 4
+    rows = _window(recipe) * data.num_lanes * width * small
+    memory_rows = _num_heads(recipe) * (2 if model.architecture == "transformer" else 1) * rows
+    attended = memory_rows // recipe.train.grad_accum_steps * 2
+    runtime = 300 * 2**20
+    return int(parameters * (2 + moments) + tokens * per_token + memory_rows + attended + runtime)
+
+
+def _num_heads(recipe: Recipe) -> int:
+    """Number of blocks that attend."""
+    if recipe.model.architecture == "transformer":
+        return recipe.model.num_layers
+    assert isinstance(recipe.model.attention_layers, list)
+    return len(recipe.model.attention_layers)
+
+
+def _window(recipe: Recipe) -> int:
+    return recipe.model.window or 0
+
+
+@torch.no_grad()
+def _probe_flops(precision: Precision) -> float:
+    """Return the floating-point operations a second of one matrix product of 512³."""
+    size = 512 if precision.device.type == "cpu" else 4096
+    left = torch.ones(size, size, device=precision.device, dtype=precision.dtype)
+    best = float("inf")
+    for _ in range(5):
+        started = time.perf_counter()
+        product = left @ left
+        product[0, 0].item()  # wait for the device
+        best = min(best, time.perf_counter() - started)
+    return 2 * size**3 / best

@@ -1,0 +1,175 @@
+"""Where a run writes down how it goes: metrics.jsonl always, the terminal, TensorBoard if asked."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+
+from sharnn.errors import ConfigError, TrainingError
+from sharnn.files import explain_os_error
+
+#: Seconds between lines where the output is no terminal.
+_LINE_SECONDS = 15.0
+
+
+class RunLogger(Protocol):
+    """Takes the records of a run: dicts with `kind`, `step` and what belongs to the kind."""
+
+    def log(self, record: dict[str, Any]) -> None:
+        """Take one record."""
+        ...
+
+    def close(self) -> None:
+        """Write what is left."""
+        ...
+
+
+class MetricsFile:
+    """Appends records to metrics.jsonl, one JSON object a line, at once visible to readers."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self._file = path.open("a", encoding="utf-8")
+        except OSError as failure:
+            raise TrainingError(explain_os_error(failure, path, "write")) from failure
+
+    def log(self, record: dict[str, Any]) -> None:
+        """Append one line.
+
+        Raises:
+            TrainingError: It cannot be written, on a full disk say.
+        """
+        try:
+            self._file.write(json.dumps(record) + "\n")
+            self._file.flush()
+        except OSError as failure:
+            raise TrainingError(explain_os_error(failure, self.path, "write")) from failure
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+class TensorBoardLogger:
+    """Writes scalars by step for TensorBoard."""
+
+    _KINDS = ("train", "valid")
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as failure:
+            raise ConfigError(
+                "train.tensorboard needs TensorBoard: install it with pip install 'sharnn[track]'"
+            ) from failure
+        self._writer = SummaryWriter(str(folder))  # type: ignore[no-untyped-call]
+
+    def log(self, record: dict[str, Any]) -> None:
+        """Write the numbers of a record under its kind."""
+        if record["kind"] not in self._KINDS:
+            return
+        for name, value in record.items():
+            if isinstance(value, int | float) and name != "step":
+                self._writer.add_scalar(f"{record['kind']}/{name}", value, record["step"])  # type: ignore[no-untyped-call]
+
+    def close(self) -> None:
+        """Flush and close."""
+        self._writer.close()  # type: ignore[no-untyped-call]
+
+
+class TerminalLogger:
+    """Shows rate, time left, bits per byte and memory: a bar on a terminal, lines elsewhere."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+        self._last_line = 0.0
+        self._bits: float | None = None
+
+    def __enter__(self) -> TerminalLogger:
+        """Begin to show the bar."""
+        if self.console.is_terminal:
+            self._bar = Progress(
+                TextColumn("{task.percentage:>3.0f}%"),
+                BarColumn(bar_width=24),
+                TextColumn("{task.description}"),
+                console=self.console,
+            )
+            self._bar.start()
+            self._task = self._bar.add_task("starting", total=1.0)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Take the bar down."""
+        self.close()
+
+    def log(self, record: dict[str, Any]) -> None:
+        """Show a record."""
+        if record["kind"] == "train":
+            self._show_step(record)
+        elif record["kind"] == "valid":
+            self._print_valid(record)
+
+    def close(self) -> None:
+        """Take the bar down."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def _show_step(self, record: dict[str, Any]) -> None:
+        bits = record["bits_per_byte"]
+        if bits is not None:
+            # Smoothed over some twenty steps, so that the eye can follow.
+            self._bits = bits if self._bits is None else 0.95 * self._bits + 0.05 * bits
+        text = self._describe(record)
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=record["budget_used"], description=text)
+        elif time.monotonic() - self._last_line >= _LINE_SECONDS:
+            self._last_line = time.monotonic()
+            self.console.print(f"{record['budget_used']:4.0%}  {text}", highlight=False)
+
+    def _describe(self, record: dict[str, Any]) -> str:
+        parts = [f"step {record['step']:,}"]
+        if self._bits is not None:
+            parts.append(f"{self._bits:.3f} bits/byte")
+        if record["best_bits_per_byte"] is not None:
+            parts.append(f"best valid {record['best_bits_per_byte']:.3f}")
+        parts.append(f"{record['tokens_per_second']:,.0f} tokens/s")
+        parts.append(f"{record['memory_bytes'] / 2**30:.1f} GiB")
+        if record["skipped_steps"]:
+            parts.append(f"{record['skipped_steps']} skipped")
+        parts.append(f"{format_seconds(record['seconds_left'])} left")
+        return " · ".join(parts)
+
+    def _print_valid(self, record: dict[str, Any]) -> None:
+        mark = "  best so far" if record["bits_per_byte"] == record["best_bits_per_byte"] else ""
+        self.console.print(
+            f"step {record['step']:>7,}  {format_seconds(record['seconds']):>7}  "
+            f"valid {record['bits_per_byte']:.4f} bits/byte{mark}",
+            highlight=False,
+        )
+
+
+def format_seconds(seconds: float | None) -> str:
+    """Return a time as `42s`, `3m05s` or `2h10m`; `?` where it is unknown."""
+    if seconds is None:
+        return "?"
+    whole = max(int(seconds), 0)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"

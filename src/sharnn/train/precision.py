@@ -1,0 +1,77 @@
+"""Where a run computes, and in which dtype."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+
+from sharnn.errors import ConfigError
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def resolve_device(name: str) -> torch.device:
+    """Return the device that `auto`, `cpu`, `cuda` or `cuda:N` means here.
+
+    Raises:
+        ConfigError: There is no such device on this machine.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as failure:
+        raise ConfigError(f"device '{name}' is unknown: give auto, cpu, cuda or cuda:N") from failure
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"device '{name}' is not supported: give auto, cpu, cuda or cuda:N")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(
+            f"device '{name}' is not here: this PyTorch sees {torch.cuda.device_count()} CUDA devices"
+        )
+    return device
+
+
+def has_fast_bf16(device: torch.device) -> bool:
+    """Whether the hardware multiplies bf16 matrices faster than fp32 ones."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    probes = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    return any(getattr(torch.cpu, probe, lambda: False)() for probe in probes)
+
+
+@dataclass(frozen=True)
+class Precision:
+    """Weights and optimiser stay in float32; matrix products run in `dtype`."""
+
+    device: torch.device
+    dtype: torch.dtype
+
+    @classmethod
+    def resolve(cls, device: torch.device, name: str) -> Precision:
+        """Return what `auto`, `fp32`, `bf16` or `fp16` means on `device`.
+
+        Raises:
+            ConfigError: The device cannot train in that dtype.
+        """
+        if name == "auto":
+            name = "bf16" if has_fast_bf16(device) else "fp32"
+        if name == "fp16" and device.type == "cpu":
+            raise ConfigError("dtype fp16 trains on CUDA only: give fp32, bf16 or auto on a CPU")
+        return cls(device, _DTYPES[name])
+
+    @property
+    def name(self) -> str:
+        """`fp32`, `bf16` or `fp16`."""
+        return next(name for name, dtype in _DTYPES.items() if dtype == self.dtype)
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Return the context in which forward passes run."""
+        if self.dtype == torch.float32:
+            return nullcontext()
+        return torch.autocast(self.device.type, self.dtype)
+
+    def grad_scaler(self) -> torch.amp.GradScaler:
+        """Return a loss scaler, at work for fp16 alone."""
+        return torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)

@@ -1,0 +1,450 @@
+"""The training loop.
+
+Legend: B lanes · G groups of lanes (`grad_accum_steps`) · T tokens of a segment.
+
+A step reads one segment in all lanes, a group of lanes after the other, adds up their gradients and
+moves the weights once. Each group carries its own state to the next segment, cut off from its history
+(truncated back-propagation through time); where the text begins again the states are empty again.
+"""
+
+from __future__ import annotations
+
+import platform
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import sharnn
+from sharnn.checkpoint import load_trainer_state, load_weights, save_checkpoint
+from sharnn.config import Amount, Recipe
+from sharnn.data.corpus import Corpus
+from sharnn.data.lanes import LaneStream, Segment
+from sharnn.errors import CheckpointError, DataError, TrainingError
+from sharnn.evaluate.bits import LN2
+from sharnn.evaluate import score_lanes
+from sharnn.model import LanguageModel, RecurrentState
+from sharnn.optim import lr_factor, make_optimizers
+from sharnn.train.estimate import used_memory_bytes
+from sharnn.train.logger import RunLogger
+from sharnn.train.precision import Precision
+from sharnn.train.run_folder import RunFolder
+from sharnn.train.state import Cadence, Counters
+
+_VALIDATION_LANES = 16
+_VALIDATION_SEGMENT = 256
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended.
+
+    Attributes:
+        reason: `budget used up`, `no better for … validations` or `interrupted`.
+        counters: Where it stands.
+    """
+
+    reason: str
+    counters: Counters
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether it can go on."""
+        return self.reason == "interrupted"
+
+
+class Trainer:
+    """Fits a model to a corpus; all that it is survives a kill at any point.
+
+    Args:
+        recipe: All settings, with the model's vocabulary resolved.
+        corpus: With a `train` split, and a `valid` split unless nothing is to be validated.
+        run: Where checkpoints go.
+        precision: Device and dtype.
+        loggers: Take the records.
+
+    Raises:
+        DataError: The text is too short for its lanes.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        corpus: Corpus,
+        run: RunFolder,
+        precision: Precision,
+        loggers: Sequence[RunLogger] = (),
+    ) -> None:
+        self.recipe, self.corpus, self.run_folder = recipe, corpus, run
+        self.precision, self.loggers = precision, list(loggers)
+        torch.manual_seed(recipe.train.seed)
+        self.model = LanguageModel(recipe.model).to(precision.device)
+        self.optimizers = make_optimizers(self.model, recipe.optim)
+        self.scaler = precision.grad_scaler()
+        self.lanes = LaneStream(
+            corpus.split("train").tokens,
+            recipe.data.num_lanes,
+            recipe.data.segment_length,
+            recipe.data.random_segments,
+            recipe.train.seed,
+        )
+        self.states = self._fresh_states()
+        self.budget = Amount.parse(recipe.train.budget, "train.budget")
+        self.counters = Counters()
+        self.validation = Cadence(Amount.parse(recipe.train.validate_every, "train.validate_every"))
+        self.checkpointing = Cadence(
+            Amount.parse(recipe.train.checkpoint_every, "train.checkpoint_every")
+        )
+        train = corpus.split("train")
+        self.bytes_per_token = train.num_bytes / max(train.num_tokens, 1)
+        self._clock = time.monotonic()
+
+    # ------------------------------------------------------------------------------- the run
+
+    def run(self) -> Outcome:
+        """Train until the budget is used up, no progress is made or Ctrl-C is pressed.
+
+        Raises:
+            TrainingError: Too many steps in a row had no finite loss and gradient.
+            CheckpointError: A checkpoint could not be written; those before it are untouched.
+        """
+        self._log("start", **self._facts())
+        self._clock = time.monotonic() - self.counters.seconds
+        with _stop_signals() as stopped:
+            while not self._used_up() and not self._gave_up() and not stopped.is_set():
+                self.step()
+                if self.validation.due(self.counters.progress(self.budget)):
+                    self.validate()
+                elif self.checkpointing.due(self.counters.progress(self.budget)):
+                    self.save()
+            if not stopped.is_set() and self.validation_is_stale:
+                self.validate()
+            self.save()
+        reason = "budget used up"
+        if stopped.is_set():
+            reason = "interrupted"
+        elif not self._used_up():
+            reason = f"no better for {self.recipe.train.early_stop} validations"
+        self._log("end", reason=reason, best_bits_per_byte=self.counters.best_bits_per_byte)
+        return Outcome(reason, self.counters)
+
+    def step(self) -> None:
+        """Read one segment in all lanes and move the weights once.
+
+        A step without a finite loss and gradient moves nothing and keeps the states before it.
+        """
+        started = time.monotonic()
+        segment = self.lanes.next_segment()
+        before = self._fresh_states() if segment.first else self.states
+        lr = self._set_learning_rates(segment)
+        nats, after = self._accumulate_gradients(segment, before)
+        grad_norm = self._clip_gradients()
+        # The one place where the host waits for the device.
+        nats_value, norm_value = torch.stack([nats, grad_norm]).tolist()
+        finite = _is_finite(nats_value) and _is_finite(norm_value)
+        if finite:
+            for optimizer in self.optimizers:
+                self.scaler.step(optimizer)
+        self.states = after if finite else before
+        if self.scaler.is_enabled():
+            self.scaler.update()
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        self._count(segment, finite)
+        self._log_step(nats_value, norm_value, lr, finite, segment, time.monotonic() - started)
+        if self.counters.skipped_in_a_row >= self.recipe.train.max_skipped_steps:
+            raise TrainingError(
+                f"{self.counters.skipped_in_a_row} steps in a row had no finite loss and gradient, up "
+                f"to step {self.counters.step}: lower optim.lr, lengthen optim.warmup or use "
+                f"train.dtype fp32. The last checkpoint is untouched."
+            )
+
+    def validate(self) -> float:
+        """Score the valid split in lanes, remember the best, and save; return bits per byte."""
+        bits = self._score_valid()
+        counters = self.counters
+        is_best = counters.best_bits_per_byte is None or bits < counters.best_bits_per_byte
+        counters.last_bits_per_byte = bits
+        counters.validations_without_best = 0 if is_best else counters.validations_without_best + 1
+        if is_best:
+            counters.best_bits_per_byte, counters.best_step = bits, counters.step
+        self._tick()
+        self._log("valid", bits_per_byte=bits, best_bits_per_byte=counters.best_bits_per_byte)
+        if is_best:
+            self.save(best=True)
+        return bits
+
+    @property
+    def validation_is_stale(self) -> bool:
+        """Whether steps were taken since the last validation, or there was none."""
+        return self._validated_step != self.counters.step
+
+    # ------------------------------------------------------------------------- parts of a step
+
+    def _accumulate_gradients(
+        self, segment: Segment, states: list[RecurrentState]
+    ) -> tuple[Tensor, list[RecurrentState]]:
+        """Return the mean nats of the step and the next states; gradients are left on the weights."""
+        total = torch.zeros((), device=self.precision.device)
+        after = []
+        inputs_BT = torch.from_numpy(segment.inputs.astype("int64")).to(self.precision.device)
+        targets_BT = torch.from_numpy(segment.targets.astype("int64")).to(self.precision.device)
+        groups = len(states)
+        pairs = zip(inputs_BT.chunk(groups), targets_BT.chunk(groups), states, strict=True)
+        for inputs, targets, state in pairs:
+            with self.precision.autocast():
+                nats_BT, state = self.model.nats(inputs, targets, state)
+            loss = nats_BT.mean() / groups
+            self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            total += loss.detach()
+            after.append(state.detach())
+        return total, after
+
+    def _clip_gradients(self) -> Tensor:
+        """Scale the gradient down to `grad_clip`; return its norm before that."""
+        if self.scaler.is_enabled():
+            for optimizer in self.optimizers:
+                self.scaler.unscale_(optimizer)
+        limit = self.recipe.optim.grad_clip or float("inf")
+        return torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit)
+
+    def _set_learning_rates(self, segment: Segment) -> float:
+        """Give every group its rate for this step; return the first one's.
+
+        A warm-up counts the step at hand, so that its first step moves something; the decay counts
+        the budget used before it, so that the last step does too.
+        """
+        self._tick()
+        now = self.counters.progress(self.budget)
+        ahead = Counters(
+            self.counters.step + 1,
+            self.counters.tokens_seen + segment.inputs.size,
+            segment.epoch,
+            self.counters.seconds,
+        ).progress(self.budget)
+        factor = lr_factor(self.recipe.optim, ahead.with_budget(now.budget))
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group["base_lr"] * factor
+        return self.optimizers[0].param_groups[0]["lr"]
+
+    def _count(self, segment: Segment, finite: bool) -> None:
+        counters = self.counters
+        counters.step += 1
+        counters.tokens_seen += segment.inputs.size
+        counters.epoch = segment.epoch
+        counters.skipped_steps += not finite
+        counters.skipped_in_a_row = 0 if finite else counters.skipped_in_a_row + 1
+        self._tick()
+
+    def _fresh_states(self) -> list[RecurrentState]:
+        groups = self.recipe.train.grad_accum_steps
+        lanes = self.recipe.data.num_lanes // groups
+        return [self.model.initial_state(lanes) for _ in range(groups)]
+
+    def _tick(self) -> None:
+        self.counters.seconds = time.monotonic() - self._clock
+
+    def _used_up(self) -> bool:
+        self._tick()
+        return self.counters.progress(self.budget).budget >= 1
+
+    def _gave_up(self) -> bool:
+        patience = self.recipe.train.early_stop
+        return patience > 0 and self.counters.validations_without_best >= patience
+
+    def _score_valid(self) -> float:
+        split = self.corpus.split("valid")
+        limit = self.recipe.train.validation_tokens or split.num_tokens
+        tokens = split.tokens[:limit]
+        lanes = max(min(_VALIDATION_LANES, len(tokens) // 2), 1)
+        self.model.eval()
+        with torch.inference_mode(), self.precision.autocast():
+            nats, count = score_lanes(self.model, tokens, lanes, _VALIDATION_SEGMENT)
+        self.model.train()
+        self._validated_step = self.counters.step
+        bytes_per_token = split.num_bytes / split.num_tokens
+        return nats / LN2 / (count * bytes_per_token)
+
+    _validated_step = -1
+
+    # ----------------------------------------------------------------------- save and go on
+
+    def save(self, best: bool = False) -> None:
+        """Write a checkpoint of this very step, and let `last` (and `best`) mean it.
+
+        Raises:
+            CheckpointError: It could not be written; those before it are untouched.
+        """
+        self._tick()
+        folder = self.run_folder.checkpoint_path(self.counters.step)
+        if folder != self.run_folder.last_checkpoint():
+            save_checkpoint(
+                folder, self.model, self.corpus.tokenizer, self._card(), self._state_dict()
+            )
+        self.run_folder.mark(self.counters.step, best)
+
+    def resume(self) -> None:
+        """Go on from the run's last checkpoint, or from the start where there is none.
+
+        Raises:
+            CheckpointError: It is cut or altered, or was written with another shape or vocabulary.
+            DataError: The corpus is not the one it was written with.
+        """
+        folder = self.run_folder.last_checkpoint()
+        if folder is None:
+            self.run_folder.rewind_metrics(-1)
+            return
+        load_weights(self.model, folder)
+        state = load_trainer_state(folder, self.precision.device)
+        if state["corpus"] != self.corpus.digest:
+            raise DataError(
+                f"the run {self.run_folder.path} was trained on another text (digest "
+                f"{state['corpus'][:12]}…, this one has {self.corpus.digest[:12]}…): restore the "
+                "text, or begin a new run"
+            )
+        try:
+            self._load_state_dict(state)
+        except (KeyError, ValueError, TypeError, RuntimeError) as failure:
+            raise CheckpointError(f"{folder} does not fit this run: {failure!r}") from failure
+        self.run_folder.rewind_metrics(self.counters.step)
+
+    def _state_dict(self) -> dict[str, Any]:
+        generators = {"cpu": torch.get_rng_state()}
+        if self.precision.device.type == "cuda":
+            generators["cuda"] = torch.cuda.get_rng_state(self.precision.device)
+        return {
+            "counters": self.counters.to_dict(),
+            "cadences": [self.validation.count, self.checkpointing.count],
+            "validated_step": self._validated_step,
+            "corpus": self.corpus.digest,
+            "lanes": self.lanes.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "scaler": self.scaler.state_dict(),
+            "generators": generators,
+            "states": [state.to_tensors() for state in self.states],
+        }
+
+    def _load_state_dict(self, state: dict[str, Any]) -> None:
+        self.counters = Counters.from_dict(state["counters"])
+        self.validation.count, self.checkpointing.count = state["cadences"]
+        self._validated_step = state["validated_step"]
+        self.lanes.load_state_dict(state["lanes"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            saved["state"] = {int(index): values for index, values in saved["state"].items()}
+            optimizer.load_state_dict(saved)
+        if self.scaler.is_enabled():
+            self.scaler.load_state_dict(state["scaler"])
+        layers = self.recipe.model.num_layers
+        self.states = [RecurrentState.from_tensors(tensors, layers) for tensors in state["states"]]
+        torch.set_rng_state(state["generators"]["cpu"].cpu())
+        if self.precision.device.type == "cuda" and "cuda" in state["generators"]:
+            torch.cuda.set_rng_state(state["generators"]["cuda"].cpu(), self.precision.device)
+
+    # ---------------------------------------------------------------------------- records
+
+    def _log(self, kind: str, **values: Any) -> None:
+        counters = self.counters
+        place = {
+            "step": counters.step,
+            "tokens_seen": counters.tokens_seen,
+            "epoch": round(counters.epoch, 6),
+            "seconds": round(counters.seconds, 3),
+        }
+        for logger in self.loggers:
+            logger.log({"kind": kind, **place, **values})
+
+    def _log_step(
+        self,
+        nats: float,
+        grad_norm: float,
+        lr: float,
+        finite: bool,
+        segment: Segment,
+        seconds: float,
+    ) -> None:
+        used = self.counters.progress(self.budget).budget
+        left = self.counters.seconds * (1 - used) / used if used > 0 else None
+        self._log(
+            "train",
+            nats=nats if finite else None,
+            bits_per_byte=nats / LN2 / self.bytes_per_token if finite else None,
+            best_bits_per_byte=self.counters.best_bits_per_byte,
+            lr=lr,
+            grad_norm=grad_norm if finite else None,
+            tokens_per_second=round(segment.inputs.size / seconds, 1),
+            skipped_steps=self.counters.skipped_steps,
+            memory_bytes=used_memory_bytes(self.precision.device),
+            budget_used=min(used, 1.0),
+            seconds_left=left,
+        )
+
+    def _facts(self) -> dict[str, Any]:
+        return {
+            "version": sharnn.__version__,
+            "torch": torch.__version__,
+            "machine": _machine(self.precision.device),
+            "device": str(self.precision.device),
+            "dtype": self.precision.name,
+            "num_parameters": self.model.num_parameters(),
+            "corpus": self.corpus.name,
+            "corpus_digest": self.corpus.digest,
+            "budget": self.recipe.train.budget,
+            "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "resumed": self.counters.step > 0,
+        }
+
+    def _card(self) -> dict[str, Any]:
+        counters = self.counters
+        bits = counters.last_bits_per_byte
+        return {
+            "corpus": self.corpus.name,
+            "corpus digest": self.corpus.digest,
+            "steps": counters.step,
+            "tokens seen": counters.tokens_seen,
+            "training seconds": round(counters.seconds, 1),
+            "valid bits per byte (in lanes)": None if bits is None else round(bits, 4),
+            "optimiser": self.recipe.optim.name,
+            "dtype": self.precision.name,
+            "seed": self.recipe.train.seed,
+            "machine": _machine(self.precision.device),
+            "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        }
+
+
+def _is_finite(value: float) -> bool:
+    return value == value and abs(value) != float("inf")
+
+
+def _machine(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+
+
+@contextmanager
+def _stop_signals() -> Iterator[threading.Event]:
+    """Turn the first Ctrl-C, or a polite kill, into a wish to stop after this step; a second stops."""
+    stopped = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stopped
+        return
+
+    def stop(number: int, frame: Any) -> None:
+        if stopped.is_set():
+            raise KeyboardInterrupt
+        stopped.set()
+
+    previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stopped
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
