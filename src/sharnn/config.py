@@ -14,7 +14,6 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import itertools
-import itertools
 import math
 import re
 from collections.abc import Iterable, Mapping

@@ -71,7 +71,8 @@ def test_attention(
     lengths: list[int] | None, num_tokens: int, num_memory: int, window: int, block: int
 ) -> None:
     lengths = lengths and [min(n, num_memory) for n in lengths]
-    inputs = [randn(2, num_tokens, 4), randn(2, num_memory + num_tokens, 4), randn(4), randn(4)]
+    rows = [randn(2, num_memory, 4), randn(2, num_tokens, 4)]
+    inputs = [randn(2, num_tokens, 4), *rows, randn(4), randn(4)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sharnn.ops.attention._QUERY_BLOCK", block)
         assert_equal_with_gradients(
@@ -97,9 +98,8 @@ def test_dropout_keeps_the_mean(ops: object) -> None:
     kept = ops.boom(x, weight, bias, 0.0).mean()
     dropped = ops.boom(x, weight, bias, 0.3).mean()
     torch.testing.assert_close(dropped, kept, rtol=0.03, atol=0)
-    rows = torch.ones(1, 4000, 4)
-    gate = torch.ones(4)
-    mixed = ops.attention(torch.zeros(1, 2000, 4), rows, gate, gate, 5000, None, 0.3).mean()
+    rows, gate = torch.ones(1, 2000, 4), torch.ones(4)
+    mixed = ops.attention(torch.zeros(1, 2000, 4), rows, rows, gate, gate, 5000, None, 0.3).mean()
     torch.testing.assert_close(mixed, torch.tensor(1.0), rtol=0.03, atol=0)
 
 

@@ -109,11 +109,15 @@ def load_trainer_state(folder: Path, device: str | torch.device = "cpu") -> dict
     """
     path = folder / fmt.TRAINER
     if not path.is_file():
-        raise CheckpointError(f"{folder} has no {fmt.TRAINER}: it is a model, not a checkpoint of a run")
+        raise CheckpointError(
+            f"{folder} has no {fmt.TRAINER}: it is a model, not a checkpoint of a run"
+        )
     content = _read_manifest(path)
     fmt.check_digests(folder, content["digests"], fmt.TRAINER)
     try:
-        return fmt.join_tree(content["state"], fmt.load_tensors(folder / fmt.TRAINER_TENSORS, device))
+        return fmt.join_tree(
+            content["state"], fmt.load_tensors(folder / fmt.TRAINER_TENSORS, device)
+        )
     except KeyError as failure:
         raise CheckpointError(f"{path} names a tensor that is missing: {failure}") from failure
 

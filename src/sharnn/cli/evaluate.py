@@ -39,7 +39,9 @@ def run(argv: list[str]) -> int:
         "--split", type=str | None, help="train, valid, test or all (default: see above)"
     )
     parser.add_argument("--protocol", type=Literal["strict", "paper"], default="strict")
-    parser.add_argument("--window", type=int | None, help="memory rows in reach (default: the model's)")
+    parser.add_argument(
+        "--window", type=int | None, help="memory rows in reach (default: the model's)"
+    )
     parser.add_argument(
         "--segment-length", type=int | None, help="tokens read at once (512, paper 1024)"
     )

@@ -64,15 +64,15 @@ def _dispatch(arguments: list[str]) -> int:
         return 0
     if verb not in VERBS:
         return _fail(
-            f"there is no verb '{verb}'{did_you_mean(verb, VERBS)}: one of {', '.join(VERBS)}", 2, False
+            f"there is no verb '{verb}'{did_you_mean(verb, VERBS)}: one of {', '.join(VERBS)}",
+            2,
+            False,
         )
     return importlib.import_module(f"sharnn.cli.{verb}").run(rest)
 
 
 def _overview() -> str:
-    lines = [
-        f"  {verb:<10}{importlib.import_module(f'sharnn.cli.{verb}').HELP}" for verb in VERBS
-    ]
+    lines = [f"  {verb:<10}{importlib.import_module(f'sharnn.cli.{verb}').HELP}" for verb in VERBS]
     return _INTRODUCTION + "\n" + "\n".join(lines) + "\n" + _EXAMPLES
 
 

@@ -54,7 +54,9 @@ def _parser() -> ArgumentParser:
     parser.add_argument("texts", nargs="*", metavar="TEXT", help="what to train on")
     parser.add_argument("--out", type=str | None, help="folder of the run (default runs/TEXT)")
     parser.add_argument("--resume", type=str | None, metavar="RUN", help="run folder to go on with")
-    parser.add_argument("--recipe", type=str | None, metavar="NAME|FILE", help="settings to begin with")
+    parser.add_argument(
+        "--recipe", type=str | None, metavar="NAME|FILE", help="settings to begin with"
+    )
     parser.add_argument(
         "--budget", type=str | None, help="90s, 10m, 2h, 5000steps, 3epochs, 50Mtokens"
     )
@@ -138,7 +140,9 @@ def _default_out(text: str) -> Path:
 def _finish(outcome: Any, out: Path) -> int:
     counters = outcome.counters
     if outcome.interrupted:
-        print(f"stopped and saved at step {counters.step:,}; go on with: sharnn train --resume {out}")
+        print(
+            f"stopped and saved at step {counters.step:,}; go on with: sharnn train --resume {out}"
+        )
         return 130
     best = counters.best_bits_per_byte
     print(f"{outcome.reason} after {counters.step:,} steps and {counters.tokens_seen:,} tokens")

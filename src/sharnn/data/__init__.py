@@ -1,0 +1,1 @@
+"""From texts to lanes: known corpora, preparation, memory maps."""

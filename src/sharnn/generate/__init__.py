@@ -1,0 +1,1 @@
+"""Sampling: sessions, streams and the step path."""

@@ -1,6 +1,6 @@
 """The single head: a gated query over a memory that is key and value at once.
 
-Legend: B lanes · T tokens · K memory rows and the segment's own · D embed_dim.
+Legend: B lanes · T tokens · M memory rows · D embed_dim.
 """
 
 from __future__ import annotations
@@ -94,16 +94,18 @@ class SingleHeadAttention(nn.Module):
     def forward(
         self,
         x_BTD: Tensor,
-        rows_BKD: Tensor,
+        memory_BMD: Tensor,
+        current_BTD: Tensor,
         window: int,
         lengths: tuple[int, ...] | None,
         ops: Ops,
     ) -> Tensor:
-        """Attend from `x_BTD` over `rows_BKD`, whose last T rows are the segment's own.
+        """Attend from `x_BTD` over the memory's rows and the segment's own.
 
         Args:
             x_BTD: Normalised block input.
-            rows_BKD: Memory rows, then the segment's rows.
+            memory_BMD: Rows of earlier segments.
+            current_BTD: Rows of this segment.
             window: Rows in reach of a position, its own included.
             lengths: Memory rows that each lane has written; None when all have written all.
             ops: Form of the operation.
@@ -113,7 +115,8 @@ class SingleHeadAttention(nn.Module):
         """
         return ops.attention(
             self.queries(x_BTD),
-            rows_BKD,
+            memory_BMD,
+            current_BTD,
             self.key_gate.sigmoid(),
             self.value_gate(),
             window,

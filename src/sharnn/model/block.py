@@ -127,8 +127,7 @@ class ShaRnnBlock(Block):
         segmented = self.reach == "segment"
         memory = memory.last(max(self.window - num_tokens, 0) if segmented else self.window - 1)
         new_BTD = self.memory_norm(u_BTD)
-        rows_BKD = torch.cat([memory.rows.to(new_BTD.dtype), new_BTD], dim=1)
-        mixed = self.attention(g_BTD, rows_BKD, self.window, memory.ragged, ops)
+        mixed = self.attention(g_BTD, memory.rows, new_BTD, self.window, memory.ragged, ops)
         kept = self.window if segmented else self.window - 1
         return skip_BTD + self._drop(mixed), memory.append(new_BTD, kept)
 

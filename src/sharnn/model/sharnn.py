@@ -4,7 +4,9 @@ Legend: B lanes · T tokens · D embed_dim · V vocab_size · L blocks.
 
 | tensor | at initialisation |
 |---|---|
-| embedding, Linear weights | N(0, 0.1 / √D) (Transformer: N(0, 0.02), into the residual / √(2L)) |
+| embedding, Linear weights | N(0, 0.1 / √D) |
+| … of `residual` blocks and the residual lstm | embedding N(0, 0.1), Linear N(0, 1 / √D) |
+| … of the transformer | N(0, 0.02), Linear into the residual divided by √(2L) |
 | Linear and softmax biases, tombstones | 0 |
 | LayerNorm gain, bias | 1, 0 |
 | LSTM weights and biases | U(-1/√D, 1/√D), then `forget_bias` on the forget gate |
@@ -58,11 +60,15 @@ class LanguageModel(nn.Module):
     def _initialise(self) -> None:
         config = self.config
         transformer = config.architecture == "transformer"
-        std = 0.02 if transformer else 0.1 / math.sqrt(config.embed_dim)
+        embedding_std = linear_std = 0.1 / math.sqrt(config.embed_dim)
+        if config.residual:
+            embedding_std, linear_std = 0.1, 1 / math.sqrt(config.embed_dim)
+        elif transformer:
+            embedding_std = linear_std = 0.02
+        self.embedding.weight.normal_(0, embedding_std)
         for module in self.modules():
-            if isinstance(module, nn.Linear | nn.Embedding):
-                module.weight.normal_(0, std)
             if isinstance(module, nn.Linear):
+                module.weight.normal_(0, linear_std)
                 module.bias.zero_()
             if isinstance(module, nn.LSTM):
                 bias_4D = module.bias_ih_l0
@@ -84,7 +90,8 @@ class LanguageModel(nn.Module):
         weight = self.embedding.weight
         return RecurrentState(
             tuple(
-                block.initial_state(num_lanes, weight.device, weight.dtype) for block in self.typed_blocks
+                block.initial_state(num_lanes, weight.device, weight.dtype)
+                for block in self.typed_blocks
             )
         )
 

@@ -82,7 +82,8 @@ def reach_mask(
 
 def attention(
     query_BTD: Tensor,
-    rows_BKD: Tensor,
+    memory_BMD: Tensor,
+    current_BTD: Tensor,
     key_gate_D: Tensor,
     value_gate_D: Tensor,
     window: int,
@@ -93,7 +94,8 @@ def attention(
 
     Args:
         query_BTD: Queries, already normalised and gated.
-        rows_BKD: The memory's rows, then the segment's own T rows.
+        memory_BMD: Rows of earlier segments, without gradient.
+        current_BTD: The segment's own rows.
         key_gate_D: σ(ks), multiplies the rows as keys.
         value_gate_D: w, multiplies the rows as values.
         window: Rows that a position reaches, its own included.
@@ -103,11 +105,12 @@ def attention(
     Returns:
         `softmax(q kᵀ / √D) v`, `[B, T, D]`.
     """
-    num_tokens, num_rows, dim = query_BTD.shape[1], rows_BKD.shape[1], rows_BKD.shape[2]
+    rows_BKD = torch.cat([memory_BMD, current_BTD], dim=1)
+    num_tokens, num_memory, dim = query_BTD.shape[1], memory_BMD.shape[1], rows_BKD.shape[2]
     query_BTD = F.dropout(query_BTD, dropout)
     key_BKD = key_gate_D * rows_BKD
     value_BKD = F.dropout(value_gate_D * rows_BKD, dropout)
-    mask = reach_mask(num_tokens, num_rows - num_tokens, window, lengths, rows_BKD.device)
+    mask = reach_mask(num_tokens, num_memory, window, lengths, rows_BKD.device)
     scores_BTK = query_BTD @ key_BKD.transpose(1, 2) / math.sqrt(dim)
     weights_BTK = scores_BTK.masked_fill(~mask, -math.inf).softmax(dim=-1)
     return F.dropout(weights_BTK, dropout) @ value_BKD

@@ -1,0 +1,57 @@
+"""Tokenizers: reversible maps between bytes and tokens."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from sharnn.errors import DataError
+from sharnn.files import read_json, write_json
+from sharnn.text.byte import ByteTokenizer
+from sharnn.text.tokenizer import Tokenizer
+from sharnn.text.word import WordTokenizer
+
+_KINDS: dict[str, Any] = {kind.name: kind for kind in (ByteTokenizer, WordTokenizer)}
+
+
+def tokenizer_from_json(values: Any, where: str = "tokenizer") -> Tokenizer:
+    """Return the tokenizer that `Tokenizer.to_json` described.
+
+    Raises:
+        DataError: The kind is unknown, or its values are damaged.
+    """
+    kind = _KINDS.get(values.get("name")) if isinstance(values, dict) else None
+    if kind is None:
+        raise DataError(f"{where} is of no known kind: one of {', '.join(_KINDS)} was expected")
+    try:
+        return kind.from_json(values)
+    except (KeyError, TypeError, AttributeError) as failure:
+        raise DataError(f"{where} is damaged: {failure!r}") from failure
+
+
+def save_tokenizer(tokenizer: Tokenizer, path: Path) -> None:
+    """Write `tokenizer.json`.
+
+    Raises:
+        DataError: The file cannot be written.
+    """
+    write_json(path, tokenizer.to_json(), DataError)
+
+
+def load_tokenizer(path: Path) -> Tokenizer:
+    """Read `tokenizer.json`.
+
+    Raises:
+        DataError: The file is missing, no JSON, or describes no tokenizer.
+    """
+    return tokenizer_from_json(read_json(path, DataError), str(path))
+
+
+__all__ = [
+    "ByteTokenizer",
+    "Tokenizer",
+    "WordTokenizer",
+    "load_tokenizer",
+    "save_tokenizer",
+    "tokenizer_from_json",
+]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from sharnn.config import Recipe, load_recipe_settings, recipe_from_settings
+from sharnn.config import ModelConfig, Recipe, load_recipe_settings, recipe_from_settings
 from sharnn.data.corpus import Corpus
 from sharnn.data.prepare import prepare
 from sharnn.errors import ConfigError, DataError
@@ -97,7 +97,7 @@ def _with_corpus(recipe: Recipe, corpus: Corpus) -> Recipe:
     Raises:
         ConfigError: A vocabulary was given that is not the tokenizer's.
     """
-    default = type(recipe.model)().vocab_size
+    default = ModelConfig().vocab_size
     vocab_size = corpus.tokenizer.vocab_size
     if recipe.model.vocab_size not in (default, vocab_size):
         raise ConfigError(

@@ -23,7 +23,9 @@ def resolve_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as failure:
-        raise ConfigError(f"device '{name}' is unknown: give auto, cpu, cuda or cuda:N") from failure
+        raise ConfigError(
+            f"device '{name}' is unknown: give auto, cpu, cuda or cuda:N"
+        ) from failure
     if device.type not in ("cpu", "cuda"):
         raise ConfigError(f"device '{name}' is not supported: give auto, cpu, cuda or cuda:N")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():

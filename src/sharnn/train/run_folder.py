@@ -1,10 +1,10 @@
 """The folder of a run: its recipe, metrics, checkpoints, and which of these are best and last.
 
-    runs/NAME/
-      recipe.yaml         all settings, resolved
-      metrics.jsonl       one JSON object a line
-      checkpoints/step-…  model folder and trainer state
-      best, last          links to two of these
+runs/NAME/
+  recipe.yaml         all settings, resolved
+  metrics.jsonl       one JSON object a line
+  checkpoints/step-…  model folder and trainer state
+  best, last          links to two of these
 """
 
 from __future__ import annotations

@@ -28,8 +28,8 @@ from sharnn.config import Amount, Recipe
 from sharnn.data.corpus import Corpus
 from sharnn.data.lanes import LaneStream, Segment
 from sharnn.errors import CheckpointError, DataError, TrainingError
-from sharnn.evaluate.bits import LN2
 from sharnn.evaluate import score_lanes
+from sharnn.evaluate.bits import LN2
 from sharnn.model import LanguageModel, RecurrentState
 from sharnn.optim import lr_factor, make_optimizers
 from sharnn.train.estimate import used_memory_bytes

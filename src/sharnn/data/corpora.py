@@ -1,0 +1,247 @@
+"""Known corpora: where they come from, what they must be, how they are split, whose they are."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import platform
+import sysconfig
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Literal, cast
+
+from sharnn.data.download import Progress, download
+from sharnn.data.sources import Reader, file_reader
+from sharnn.errors import DataError
+
+#: Readers of each split, in the order train, valid, test.
+SplitReaders = dict[str, list[Reader]]
+
+
+@dataclass(frozen=True)
+class ZipCorpus:
+    """A corpus that is downloaded as a zip file.
+
+    Attributes:
+        name: As typed.
+        description: One line.
+        licence: Of the text.
+        tokenizer: What it is made for.
+        url: Of the zip file.
+        zip_bytes: Its size.
+        zip_sha256: Its digest.
+        members: For each split, the file in the zip; one for all where `sizes` cut it.
+        sizes: Bytes of each split where one member holds all.
+        content_sha256: Digest of that one member.
+    """
+
+    name: str
+    description: str
+    licence: str
+    tokenizer: Literal["byte", "word"]
+    url: str
+    zip_bytes: int
+    zip_sha256: str
+    members: Mapping[str, str]
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    content_sha256: str | None = None
+
+    def locate(self, local: Path | None, cache: Path, progress: Progress | None) -> SplitReaders:
+        """Return readers of the splits, from a local copy or after a download.
+
+        Args:
+            local: The zip file, the folder it unpacks to, or the one file in it.
+            cache: Where the download goes.
+            progress: Of the download.
+
+        Raises:
+            DataError: The copy is missing or is not what it should be.
+        """
+        if local is None:
+            local = cache / "downloads" / self.url.rsplit("/", 1)[1]
+            download(self.url, local, self.zip_bytes, self.zip_sha256, progress)
+        if not local.exists():
+            raise DataError(f"there is nothing at {local}: give a copy of {self.url}")
+        readers = {split: self._reader(local, member) for split, member in self.members.items()}
+        if not self.sizes:
+            return {split: [reader] for split, reader in readers.items()}
+        whole = readers["train"]
+        self._check_content(whole)
+        return _cut(whole, self.sizes)
+
+    def _reader(self, local: Path, member: str) -> Reader:
+        if local.is_dir():
+            for path in (local / member, local / Path(member).name):
+                if path.is_file():
+                    return file_reader(path)
+            raise DataError(f"{local} holds no {Path(member).name}: it is no copy of {self.name}")
+        if zipfile.is_zipfile(local):
+            return Reader(f"{local}:{member}", lambda: _open_member(local, member))
+        if len(set(self.members.values())) > 1:
+            raise DataError(f"{local} is no zip file: give {self.url} or the folder it unpacks to")
+        return file_reader(local)
+
+    def _check_content(self, reader: Reader) -> None:
+        digest, num_bytes = hashlib.sha256(), 0
+        for chunk in reader.chunks():
+            digest.update(chunk)
+            num_bytes += len(chunk)
+        expected = sum(self.sizes.values())
+        if num_bytes != expected or digest.hexdigest() != self.content_sha256:
+            raise DataError(
+                f"{reader.name} is not {self.name}: {num_bytes:,} bytes with SHA-256 "
+                f"{digest.hexdigest()}, expected {expected:,} with {self.content_sha256}"
+            )
+
+
+@dataclass(frozen=True)
+class StdlibCorpus:
+    """The standard library of the Python that runs this: its source, and its reference as text.
+
+    It is on every machine and needs no network. Whole files belong to one split, chosen by a hash of
+    their path, so that no function stands on both sides.
+    """
+
+    name: str = "python-stdlib"
+    description: str = "source and documentation of this Python's standard library, split by file"
+    licence: str = "PSF License"
+    tokenizer: Literal["byte", "word"] = "byte"
+    held_out_percent: int = 3
+
+    def locate(self, local: Path | None, cache: Path, progress: Progress | None) -> SplitReaders:
+        """Return readers of the splits; `local` is another library folder to take instead.
+
+        Raises:
+            DataError: There is no source to read.
+        """
+        root = local or Path(sysconfig.get_paths()["stdlib"])
+        readers: SplitReaders = {"train": [], "valid": [], "test": []}
+        for path in sorted(root.rglob("*.py"), key=lambda p: p.relative_to(root).as_posix()):
+            relative = path.relative_to(root)
+            if not _SKIPPED.intersection(relative.parts) and path.stat().st_size:
+                readers[self._split_of(relative)].append(file_reader(path))
+        if not readers["train"]:
+            raise DataError(f"Python {platform.python_version()} has no library source in {root}")
+        return readers
+
+    def _split_of(self, relative: Path) -> str:
+        digest = hashlib.sha256(relative.as_posix().encode()).digest()
+        bucket = int.from_bytes(digest[:4], "big") % 100
+        if bucket < self.held_out_percent:
+            return "test"
+        return "valid" if bucket < 2 * self.held_out_percent else "train"
+
+
+#: Not the library itself: installed packages, tests, bundled wheels.
+_SKIPPED = frozenset(
+    {"site-packages", "dist-packages", "__pycache__", "test", "tests", "idle_test"}
+    | {"lib2to3", "ensurepip"}
+)
+
+_CC = "CC BY-SA"
+
+
+def _wikitext(size: str, raw: bool, zip_bytes: int, zip_sha256: str) -> ZipCorpus:
+    form, ending = ("-raw", "raw") if raw else ("", "tokens")
+    name = f"wikitext-{size}{form}"
+    kind = "raw text" if raw else "words, rare ones as <unk>"
+    return ZipCorpus(
+        name=name,
+        description=f"WikiText-{size}, Wikipedia's good and featured articles: {kind}",
+        licence=_CC,
+        tokenizer="byte" if raw else "word",
+        url=f"https://wikitext.smerity.com/{name}-v1.zip",
+        zip_bytes=zip_bytes,
+        zip_sha256=zip_sha256,
+        members={split: f"{name}/wiki.{split}.{ending}" for split in ("train", "valid", "test")},
+    )
+
+
+_ENWIK8 = ZipCorpus(
+    name="enwik8",
+    description="the first 100 MB of an English Wikipedia dump; 90/5/5 MB",
+    licence=_CC,
+    tokenizer="byte",
+    url="http://mattmahoney.net/dc/enwik8.zip",
+    zip_bytes=36_445_475,
+    zip_sha256="547994d9980ebed1288380d652999f38a14fe291a6247c157c3d33d4932534bc",
+    members=dict.fromkeys(("train", "valid", "test"), "enwik8"),
+    sizes={"train": 90_000_000, "valid": 5_000_000, "test": 5_000_000},
+    content_sha256="2b49720ec4d78c3c9fabaee6e4179a5e997302b3a70029f30f2d582218c024a8",
+)
+
+KNOWN_CORPORA: dict[str, ZipCorpus | StdlibCorpus] = {
+    corpus.name: corpus
+    for corpus in (
+        StdlibCorpus(),
+        _ENWIK8,
+        _wikitext(
+            "2",
+            False,
+            4_475_746,
+            "92675f1d63015c1c8b51f1656a52d5bdbc33aafa60cc47a218a66e7ee817488c",
+        ),
+        _wikitext(
+            "2", True, 4_721_645, "ef7edb566e3e2b2d31b29c1fdb0c89a4cc683597484c3dc2517919c615435a11"
+        ),
+        _wikitext(
+            "103",
+            False,
+            190_229_076,
+            "242ba0f20b329cfdf1ccc61e9e9e5b59becf189db7f7a81cd2a0e2fc31539590",
+        ),
+        _wikitext(
+            "103",
+            True,
+            191_984_949,
+            "91c00ae287f0d699e18605c84afc9e45c192bc6b7797ff8837e5474655a33794",
+        ),
+    )
+}
+
+
+def _open_member(archive: Path, member: str) -> IO[bytes]:
+    """Open a file in a zip; the archive is closed with it."""
+    try:
+        opened = zipfile.ZipFile(archive)
+        stream = opened.open(member)
+    except (KeyError, zipfile.BadZipFile) as failure:
+        raise DataError(f"{archive} holds no {member}: it is another zip file") from failure
+    opened.close()  # the stream keeps the file open for itself
+    return stream
+
+
+def _cut(whole: Reader, sizes: Mapping[str, int]) -> SplitReaders:
+    """Return readers of consecutive parts of one reader."""
+    readers, start = {}, 0
+    for split, size in sizes.items():
+        readers[split] = [_part(whole, start, size, split)]
+        start += size
+    return readers
+
+
+def _part(whole: Reader, start: int, size: int, split: str) -> Reader:
+    def content() -> Iterator[bytes]:
+        position = 0
+        for chunk in whole.chunks():
+            begin, end = max(start - position, 0), start + size - position
+            if begin < len(chunk) and end > 0:
+                yield chunk[begin:end]
+            position += len(chunk)
+            if position >= start + size:
+                return
+
+    return Reader(f"{whole.name} ({split})", lambda: cast(IO[bytes], _IteratorStream(content())))
+
+
+class _IteratorStream(io.RawIOBase):
+    """A binary stream over an iterator of chunks; a read returns the next chunk, whatever its size."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
+
+    def read(self, size: int = -1) -> bytes:
+        """Return the next chunk, empty at the end."""
+        return next(self._chunks, b"")

@@ -1,0 +1,170 @@
+"""A prepared corpus: one file of tokens that is mapped, never loaded, and a manifest.
+
+tokens.bin      all splits, one after the other, in the smallest unsigned dtype
+tokenizer.json
+manifest.json   digests and counts of every split, and where it lies
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import platformdirs
+
+from sharnn.config import did_you_mean
+from sharnn.errors import ConfigError, DataError
+from sharnn.files import read_json
+from sharnn.text import Tokenizer, load_tokenizer
+
+FORMAT_VERSION = 1
+MANIFEST, TOKENS, TOKENIZER = "manifest.json", "tokens.bin", "tokenizer.json"
+SPLITS = ("train", "valid", "test")
+_DECODE_TOKENS = 1 << 18
+
+
+@dataclass(frozen=True)
+class Split:
+    """A part of a corpus.
+
+    Attributes:
+        tokens: `[num_tokens]`, a read-only memory map.
+        num_tokens: Tokens.
+        num_bytes: Bytes they stand for.
+        num_chars: UTF-8 characters that begin in it.
+        num_words: Runs of bytes between ASCII white space.
+        sha256: Digest of the bytes; empty for `all`.
+    """
+
+    tokens: npt.NDArray[np.unsignedinteger[Any]]
+    num_tokens: int
+    num_bytes: int
+    num_chars: int
+    num_words: int
+    sha256: str
+
+
+def cache_folder() -> Path:
+    """Return the folder of caches: `$SHARNN_CACHE`, else the platform's."""
+    return Path(os.environ.get("SHARNN_CACHE") or platformdirs.user_cache_dir("sharnn"))
+
+
+def corpus_folder(digest: str) -> Path:
+    """Return where the corpus with this digest lies once it is prepared."""
+    return cache_folder() / "corpora" / digest[:32]
+
+
+class Corpus:
+    """A prepared corpus, opened.
+
+    Attributes:
+        folder: Where it lies.
+        name: As the user named it.
+        digest: Of its content, tokenizer and splits.
+        tokenizer: The one its tokens are of.
+        own_splits: Whether train, valid and test are the corpus's own, or were cut by position.
+        manifest: All that is known of it.
+    """
+
+    def __init__(self, folder: Path, manifest: dict[str, Any], tokenizer: Tokenizer) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        self.tokenizer = tokenizer
+        self.name: str = manifest["name"]
+        self.digest: str = manifest["digest"]
+        self.own_splits: bool = manifest["own_splits"]
+        self._dtype = np.dtype(manifest["dtype"])
+
+    @classmethod
+    def open(cls, folder: Path) -> Corpus:
+        """Open a prepared corpus.
+
+        Raises:
+            DataError: A file is missing, cut, altered or of another format.
+        """
+        manifest = read_json(folder / MANIFEST, DataError)
+        if not isinstance(manifest, dict) or manifest.get("format") != FORMAT_VERSION:
+            found = manifest.get("format") if isinstance(manifest, dict) else None
+            raise DataError(
+                f"{folder / MANIFEST} has format {found}, this version reads {FORMAT_VERSION}: remove "
+                f"the folder {folder}, the corpus is then prepared again"
+            )
+        try:
+            corpus = cls(folder, manifest, load_tokenizer(folder / TOKENIZER))
+            corpus._check_sizes()
+        except (KeyError, TypeError) as failure:
+            raise DataError(
+                f"{folder / MANIFEST} is damaged ({failure!r}): remove the folder {folder}, the corpus "
+                "is then prepared again"
+            ) from failure
+        return corpus
+
+    @classmethod
+    def find(cls, digest: str) -> Corpus | None:
+        """Return the prepared corpus with this digest, None where the cache has none that is whole."""
+        try:
+            return cls.open(corpus_folder(digest))
+        except DataError:
+            return None
+
+    def _check_sizes(self) -> None:
+        path = self.folder / TOKENS
+        expected = sum(s["num_tokens"] for s in self.manifest["splits"].values())
+        expected *= self._dtype.itemsize
+        found = path.stat().st_size if path.is_file() else None
+        if found != expected:
+            raise DataError(
+                f"{path} has {found} bytes, {MANIFEST} speaks of {expected}: remove the folder "
+                f"{self.folder}, the corpus is then prepared again"
+            )
+
+    def split(self, name: str) -> Split:
+        """Return `train`, `valid` or `test`, or `all`: the three as one text.
+
+        Raises:
+            ConfigError: There is no split of that name.
+        """
+        entries = self.manifest["splits"]
+        if name == "all":
+            counts = ("num_tokens", "num_bytes", "num_chars", "num_words")
+            sums = {key: sum(entry[key] for entry in entries.values()) for key in counts}
+            return Split(self._map(0, sums["num_tokens"]), **sums, sha256="")
+        if name not in entries:
+            known = (*entries, "all")
+            raise ConfigError(
+                f"{self.name} has no split '{name}'{did_you_mean(name, known)}: {', '.join(known)}"
+            )
+        entry = dict(entries[name])
+        return Split(self._map(entry.pop("offset"), entry["num_tokens"]), **entry)
+
+    def _map(self, offset: int, num_tokens: int) -> npt.NDArray[np.unsignedinteger[Any]]:
+        if num_tokens == 0:
+            return np.empty(0, self._dtype)
+        return np.memmap(
+            self.folder / TOKENS,
+            self._dtype,
+            "r",
+            offset=offset * self._dtype.itemsize,
+            shape=(num_tokens,),
+        )
+
+    def verify(self) -> None:
+        """Read everything and compare digests.
+
+        Raises:
+            DataError: A split's bytes are not those that were prepared.
+        """
+        for name in self.manifest["splits"]:
+            split, digest = self.split(name), hashlib.sha256()
+            for start in range(0, split.num_tokens, _DECODE_TOKENS):
+                digest.update(self.tokenizer.decode(split.tokens[start : start + _DECODE_TOKENS]))
+            if digest.hexdigest() != split.sha256:
+                raise DataError(
+                    f"{self.folder / TOKENS}: the split '{name}' was altered since it was prepared: "
+                    f"remove the folder {self.folder}, the corpus is then prepared again"
+                )

@@ -1,0 +1,157 @@
+"""From what the user names to a stream of bytes: files, folders, globs, standard input, compressed."""
+
+from __future__ import annotations
+
+import bz2
+import glob
+import gzip
+import io
+import lzma
+import os
+import sys
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import zstandard
+
+from sharnn.errors import DataError
+from sharnn.files import explain_os_error
+
+STDIN = "-"
+CHUNK_BYTES = 1 << 20
+
+_BROKEN = (EOFError, gzip.BadGzipFile, lzma.LZMAError, zlib.error, zstandard.ZstdError)
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A piece of text that can be read from its start, as often as wanted.
+
+    Attributes:
+        name: For messages.
+        open: Returns a new binary stream.
+    """
+
+    name: str
+    open: Callable[[], IO[bytes]]
+
+    def chunks(self) -> Iterator[bytes]:
+        """Yield the content in chunks.
+
+        Raises:
+            DataError: It cannot be read, or is a damaged compressed file.
+        """
+        try:
+            with closing(self.open()) as stream:
+                while chunk := stream.read(CHUNK_BYTES):
+                    yield chunk
+        except _BROKEN as failure:
+            raise DataError(
+                f"{self.name} is damaged or cut ({failure}): it cannot be decompressed to its end"
+            ) from failure
+        except OSError as failure:
+            # bz2 and some gzip damage come as a plain OSError without a number.
+            if failure.errno is None:
+                raise DataError(f"{self.name} is damaged or cut ({failure})") from failure
+            raise DataError(explain_os_error(failure, Path(self.name), "read")) from failure
+
+
+def file_reader(path: Path) -> Reader:
+    """Return a reader of a file, decompressed by its ending: .gz, .bz2, .xz, .zst."""
+    openers: dict[str, Callable[[Path], Any]] = {
+        ".gz": gzip.open,
+        ".bz2": bz2.open,
+        ".xz": lzma.open,
+        ".zst": _open_zst,
+    }
+    opener = openers.get(path.suffix.lower(), lambda p: p.open("rb"))
+    return Reader(str(path), lambda: opener(path))
+
+
+def _open_zst(path: Path) -> IO[bytes]:
+    raw = path.open("rb")
+    reader = zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True, closefd=True)
+    return _ZstStream(reader)
+
+
+class _ZstStream(io.RawIOBase):
+    """zstandard's reader, which does not tell a cut frame from a text's end: this does."""
+
+    def __init__(self, reader: Any) -> None:
+        self._reader = reader
+
+    def read(self, size: int = -1) -> bytes:
+        """Read up to `size` bytes."""
+        return self._reader.read(size)
+
+    def close(self) -> None:
+        """Close the reader and its file."""
+        self._reader.close()
+        super().close()
+
+
+def stdin_reader(spool: Path) -> Reader:
+    """Copy standard input to `spool`, so that it can be read twice, and return a reader of that.
+
+    Raises:
+        DataError: It cannot be copied.
+    """
+    try:
+        spool.parent.mkdir(parents=True, exist_ok=True)
+        with spool.open("wb") as copy:
+            while chunk := sys.stdin.buffer.read(CHUNK_BYTES):
+                copy.write(chunk)
+    except OSError as failure:
+        raise DataError(explain_os_error(failure, spool, "copy standard input to")) from failure
+    return Reader("standard input", lambda: spool.open("rb"))
+
+
+def find_readers(text: str) -> list[Reader]:
+    """Return readers of the files that a path or glob means, in a fixed order.
+
+    Raises:
+        DataError: There is nothing, or nothing that can be read.
+    """
+    path = Path(text)
+    if path.is_file():
+        return [_checked(path)]
+    if path.is_dir():
+        files = sorted(_visible_files(path), key=lambda p: p.relative_to(path).as_posix())
+        if not files:
+            raise DataError(f"the folder {text} holds no files (hidden ones do not count)")
+        return [_checked(file) for file in files]
+    if glob.has_magic(text):
+        matches = sorted(Path(m) for m in glob.glob(text, recursive=True) if Path(m).is_file())
+        if not matches:
+            raise DataError(f"the pattern {text} matches no file: quote it, and check the folder")
+        return [_checked(match) for match in matches]
+    raise DataError(f"there is no text at {text}: no such file or folder")
+
+
+def _visible_files(folder: Path) -> Iterator[Path]:
+    for base, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (
+            Path(base, name)
+            for name in files
+            if not name.startswith(".") and Path(base, name).is_file()
+        )
+
+
+def _checked(path: Path) -> Reader:
+    """Return a reader of a file that can be opened, so that nothing fails half way for its mode."""
+    try:
+        path.open("rb").close()
+    except OSError as failure:
+        raise DataError(explain_os_error(failure, path, "read")) from failure
+    return file_reader(path)
+
+
+def chunks_of(readers: Sequence[Reader]) -> Iterator[bytes]:
+    """Yield the contents of readers, one after the other."""
+    for reader in readers:
+        yield from reader.chunks()

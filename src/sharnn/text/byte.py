@@ -1,0 +1,40 @@
+"""Bytes as tokens: nothing to learn, nothing that cannot be said."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+_NEWLINE = 10
+
+
+class ByteTokenizer:
+    """Every byte is its own token; any data is a text."""
+
+    name = "byte"
+    vocab_size = 256
+    start_token = _NEWLINE
+
+    def encode(self, data: bytes) -> npt.NDArray[np.uint8]:
+        """Return the bytes as uint8, without a copy."""
+        return np.frombuffer(data, dtype=np.uint8)
+
+    def decode(self, tokens: Sequence[int] | npt.NDArray[Any]) -> bytes:
+        """Return the tokens as bytes."""
+        return np.asarray(tokens, dtype=np.uint8).tobytes()
+
+    def token_bytes(self, token: int) -> bytes:
+        """Return the one byte."""
+        return bytes([token])
+
+    def to_json(self) -> dict[str, Any]:
+        """Return its name: there is nothing else to know."""
+        return {"name": self.name}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> ByteTokenizer:
+        """Return the tokenizer."""
+        return cls()
