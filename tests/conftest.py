@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
+# Tiny tensors gain nothing from threads, and two test processes that each want all cores stall.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 import pytest
+import torch
 from hypothesis import settings
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+torch.set_num_threads(1)
 settings.register_profile("sharnn", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("sharnn")
 

@@ -26,6 +26,7 @@ FORMAT_VERSION = 1
 MANIFEST, TOKENS, TOKENIZER = "manifest.json", "tokens.bin", "tokenizer.json"
 SPLITS = ("train", "valid", "test")
 _DECODE_TOKENS = 1 << 18
+_COUNTS = ("num_tokens", "num_bytes", "num_chars", "num_words")
 
 
 @dataclass(frozen=True)
@@ -131,16 +132,19 @@ class Corpus:
         """
         entries = self.manifest["splits"]
         if name == "all":
-            counts = ("num_tokens", "num_bytes", "num_chars", "num_words")
-            sums = {key: sum(entry[key] for entry in entries.values()) for key in counts}
+            sums = {key: sum(entry[key] for entry in entries.values()) for key in _COUNTS}
+            # A word that was cut in two by a split is counted in both, and once in the whole.
+            sums["num_words"] -= sum(entry["words_begun_before"] for entry in entries.values())
             return Split(self._map(0, sums["num_tokens"]), **sums, sha256="")
         if name not in entries:
             known = (*entries, "all")
             raise ConfigError(
                 f"{self.name} has no split '{name}'{did_you_mean(name, known)}: {', '.join(known)}"
             )
-        entry = dict(entries[name])
-        return Split(self._map(entry.pop("offset"), entry["num_tokens"]), **entry)
+        entry = entries[name]
+        counts = {key: entry[key] for key in _COUNTS}
+        tokens = self._map(entry["offset"], entry["num_tokens"])
+        return Split(tokens, **counts, sha256=entry["sha256"])
 
     def _map(self, offset: int, num_tokens: int) -> npt.NDArray[np.unsignedinteger[Any]]:
         if num_tokens == 0:

@@ -250,7 +250,7 @@ def _write(
                 progress("preparing", done, total)
     _check_unchanged(plan, content, digests, done)
     save_tokenizer(tokenizer, folder / TOKENIZER)
-    splits, offset = {}, 0
+    splits, offset, in_word = {}, 0, False
     for split, counter in counters.items():
         splits[split] = {
             "offset": offset,
@@ -258,9 +258,11 @@ def _write(
             "num_bytes": counter.num_bytes,
             "num_chars": counter.num_chars,
             "num_words": counter.num_words,
+            "words_begun_before": int(in_word and counter.starts_in_word),
             "sha256": digests[split].hexdigest(),
         }
         offset += num_tokens[split]
+        in_word = counter.ends_in_word if counter.num_bytes else in_word
     manifest = {
         "format": FORMAT_VERSION,
         "name": plan.name,

@@ -1,0 +1,155 @@
+"""The training loop: it learns, it goes on exactly, it refuses what is not finite."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from sharnn.errors import CheckpointError, DataError, TrainingError
+from sharnn.train.trainer import Trainer
+from train.runs import losses, make_trainer, tiny_corpus, tiny_recipe
+
+
+def test_it_learns(tmp_path: Path) -> None:
+    recipe = tiny_recipe(
+        model={"embed_dim": 32, "residual": True, "hidden_dropout": 0.0, "attention_dropout": 0.0},
+        train={"budget": "120steps"},
+    )
+    outcome = make_trainer(tmp_path / "run", recipe, tiny_corpus(tmp_path)).run()
+    assert outcome.reason == "budget used up"
+    steps = losses(tmp_path / "run")
+    assert [step for step, _ in steps] == list(range(1, 121))
+    assert steps[0][1] == pytest.approx(5.545, abs=0.2)  # ln 256: a fresh model knows nothing
+    assert steps[-1][1] < 3.2
+    assert outcome.counters.best_bits_per_byte < 5.0
+    for name in ("best", "last"):
+        assert (tmp_path / "run" / name / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("optimizer", ["lamb", "adamw", "muon"])
+@pytest.mark.parametrize("architecture", ["sha-rnn", "transformer"])
+def test_resume_is_exact(tmp_path: Path, optimizer: str, architecture: str) -> None:
+    """Stopped at any step and gone on, every loss is bit for bit that of a run never stopped."""
+    extra = {"num_heads": 2} if architecture == "transformer" else {}
+    recipe = tiny_recipe(
+        model={"architecture": architecture, "embed_dim": 16, **extra},
+        optim={"name": optimizer, "weight_decay": 0.01, "warmup": "5steps"},
+        train={"budget": "24steps", "grad_accum_steps": 2},
+    )
+    corpus = tiny_corpus(tmp_path, 1_500)  # short, so that lanes begin again in the middle
+    make_trainer(tmp_path / "whole", recipe, corpus).run()
+    expected = losses(tmp_path / "whole")
+
+    trainer = make_trainer(tmp_path / "parts", recipe, corpus)
+    for _ in range(4):
+        for _ in range(5):
+            trainer.step()
+        trainer.save()
+        trainer = make_trainer(tmp_path / "parts", recipe, corpus, resume=True)
+    trainer.run()
+    assert losses(tmp_path / "parts") == expected
+    whole, parts = (
+        torch.nn.utils.parameters_to_vector(
+            make_trainer(tmp_path / name, recipe, corpus, resume=True).model.parameters()
+        )
+        for name in ("whole", "parts")
+    )
+    assert torch.equal(whole, parts)
+
+
+def test_groups_of_lanes_give_the_gradient_of_all(tmp_path: Path) -> None:
+    corpus = tiny_corpus(tmp_path)
+    gradients = []
+    for groups in (1, 2, 4):
+        recipe = tiny_recipe(
+            model={"hidden_dropout": 0.0, "attention_dropout": 0.0},
+            train={"grad_accum_steps": groups},
+        )
+        trainer = make_trainer(tmp_path / f"run{groups}", recipe, corpus)
+        for _ in range(3):
+            trainer._accumulate_gradients(trainer.lanes.next_segment(), trainer.states)
+        gradients.append(torch.cat([p.grad.flatten() for p in trainer.model.parameters()]))
+    torch.testing.assert_close(gradients[0], gradients[1])
+    torch.testing.assert_close(gradients[0], gradients[2])
+
+
+def poison(trainer: Trainer, steps: set[int]) -> None:
+    """Make the loss infinite at some steps."""
+    nats = trainer.model.nats
+
+    def poisoned(*args: torch.Tensor) -> object:
+        loss, state = nats(*args)
+        bad = trainer.counters.step + 1 in steps
+        return (loss * float("inf") if bad else loss), state
+
+    trainer.model.nats = poisoned
+
+
+def test_a_step_that_is_not_finite_is_skipped_and_counted(tmp_path: Path) -> None:
+    recipe = tiny_recipe(train={"budget": "6steps", "validate_every": "100steps"})
+    trainer = make_trainer(tmp_path / "run", recipe, tiny_corpus(tmp_path))
+    poison(trainer, {2, 3})
+    trainer.step()
+    before = [p.detach().clone() for p in trainer.model.parameters()]
+    states = trainer.states
+    trainer.step()
+    assert all(torch.equal(a, b) for a, b in zip(before, trainer.model.parameters(), strict=True))
+    assert trainer.states is states
+    trainer.step()
+    trainer.step()
+    assert trainer.counters.skipped_steps == 2
+    assert trainer.counters.skipped_in_a_row == 0
+    assert [nats is None for _, nats in losses(tmp_path / "run")] == [False, True, True, False]
+
+
+def test_it_stops_where_no_step_is_finite(tmp_path: Path) -> None:
+    recipe = tiny_recipe(train={"max_skipped_steps": 3})
+    trainer = make_trainer(tmp_path / "run", recipe, tiny_corpus(tmp_path))
+    poison(trainer, set(range(5, 100)))
+    with pytest.raises(TrainingError, match=r"3 steps in a row .* lower optim\.lr"):
+        trainer.run()
+    assert (tmp_path / "run" / "last" / "trainer.json").is_file()
+
+
+def test_early_stop(tmp_path: Path) -> None:
+    recipe = tiny_recipe(
+        optim={"lr": 1e-9}, train={"budget": "500steps", "validate_every": "2steps", "early_stop": 3}
+    )
+    trainer = make_trainer(tmp_path / "run", recipe, tiny_corpus(tmp_path))
+    trainer._score_valid = lambda: 5.0 + trainer.counters.step
+    outcome = trainer.run()
+    assert outcome.reason == "no better for 3 validations"
+    assert outcome.counters.step < 500
+
+
+@pytest.mark.parametrize("budget", ["2epochs", "2ktokens", "1s", "12steps"])
+def test_budgets_in_every_unit(tmp_path: Path, budget: str) -> None:
+    recipe = tiny_recipe(train={"budget": budget})
+    outcome = make_trainer(tmp_path / "run", recipe, tiny_corpus(tmp_path, 2_000)).run()
+    assert outcome.reason == "budget used up"
+    records = [json.loads(x) for x in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    rates = [r["lr"] for r in records if r["kind"] == "train"]
+    assert rates[0] == pytest.approx(0.01, rel=0.02)
+    assert rates[-1] < 0.004  # the cosine follows the budget's own unit to its end
+
+
+def test_another_corpus_or_shape_is_refused(tmp_path: Path) -> None:
+    recipe, corpus = tiny_recipe(train={"budget": "4steps"}), tiny_corpus(tmp_path)
+    make_trainer(tmp_path / "run", recipe, corpus).run()
+    other = tiny_corpus(tmp_path / "other", 5_000)
+    with pytest.raises(DataError, match="another text"):
+        make_trainer(tmp_path / "run", recipe, other, resume=True)
+    wider = tiny_recipe(model={"embed_dim": 24})
+    with pytest.raises(CheckpointError, match="does not fit"):
+        make_trainer(tmp_path / "run", wider, corpus, resume=True)
+    more_lanes = tiny_recipe(data={"num_lanes": 8})
+    with pytest.raises(DataError, match="num_lanes"):
+        make_trainer(tmp_path / "run", more_lanes, corpus, resume=True)
+
+
+def test_a_text_shorter_than_its_lanes_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"too few for 4 lanes"):
+        make_trainer(tmp_path / "run", tiny_recipe(), tiny_corpus(tmp_path, 4))
