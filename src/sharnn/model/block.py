@@ -126,7 +126,8 @@ class ShaRnnBlock(Block):
         # segment's last position reaches `window` rows and its first ones fewer.
         segmented = self.reach == "segment"
         memory = memory.last(max(self.window - num_tokens, 0) if segmented else self.window - 1)
-        new_BTD = self.memory_norm(u_BTD)
+        # Under autocast the rows are written once in the dtype that every later product reads.
+        new_BTD = in_autocast_dtype(self.memory_norm(u_BTD))
         mixed = self.attention(g_BTD, memory.rows, new_BTD, self.window, memory.ragged, ops)
         kept = self.window if segmented else self.window - 1
         return skip_BTD + self._drop(mixed), memory.append(new_BTD, kept)
@@ -211,6 +212,12 @@ class TransformerBlock(Block):
     def _heads(self, x: Tensor) -> Tensor:
         """Return `[B, H, rows, D / H]` for `[B, rows, D]`."""
         return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+
+
+def in_autocast_dtype(x: Tensor) -> Tensor:
+    """Return `x` in the dtype of autocast where that is on, else as it is."""
+    kind = x.device.type
+    return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
 
 
 def rotate(x: Tensor, position: Tensor) -> Tensor:

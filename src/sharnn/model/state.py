@@ -36,8 +36,11 @@ class AttentionMemory:
         return None if all(n == self.rows.shape[1] for n in self.lengths) else self.lengths
 
     def append(self, new_BTD: Tensor, keep: int) -> AttentionMemory:
-        """Return a memory with `new_BTD` behind the old rows, cut to the last `keep` rows."""
-        rows = torch.cat([self.rows, new_BTD.detach().to(self.rows.dtype)], dim=1)
+        """Return a memory with `new_BTD` behind the old rows, cut to the last `keep` rows.
+
+        The rows take the dtype of the new ones.
+        """
+        rows = torch.cat([self.rows.to(new_BTD.dtype), new_BTD.detach()], dim=1)
         lengths = tuple(n + new_BTD.shape[1] for n in self.lengths)
         return AttentionMemory(rows, lengths).last(keep)
 
