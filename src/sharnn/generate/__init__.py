@@ -1,1 +1,16 @@
 """Sampling: sessions, streams and the step path."""
+
+from sharnn.generate.decoder import Decoder, ForwardDecoder, RingDecoder, make_decoder
+from sharnn.generate.sampling import Sampling, sample
+from sharnn.generate.session import Session, generate
+
+__all__ = [
+    "Decoder",
+    "ForwardDecoder",
+    "RingDecoder",
+    "Sampling",
+    "Session",
+    "generate",
+    "make_decoder",
+    "sample",
+]

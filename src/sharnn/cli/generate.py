@@ -1,0 +1,172 @@
+"""`sharnn generate`: continue a text."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sharnn.cli.common import check_options, error_console, make_parser
+from sharnn.errors import ConfigError, DataError
+from sharnn.files import explain_os_error
+
+if TYPE_CHECKING:
+    from jsonargparse import Namespace
+
+    from sharnn.generate import Sampling, Session
+
+HELP = "continue a text"
+
+_DESCRIPTION = """\
+Continue a prompt with MODEL: that of --prompt, of --prompt-file, or standard input where something is
+piped in; without one the text begins from nothing. The same seed gives the same text."""
+
+_EXAMPLES = """\
+examples:
+  sharnn generate runs/mine --prompt "The " --max-bytes 200 --seed 3
+  sharnn generate runs/mine --temperature 0.7 --top-p 0.95 --num-samples 3
+  cat chapter.txt | sharnn generate runs/mine --stop $'\\n\\n'"""
+
+#: What the shell gave for these is text, whatever it looks like.
+_TEXT_OPTIONS = ("--prompt", "--stop")
+_OPTIONS = (
+    *_TEXT_OPTIONS, "--prompt-file", "--max-bytes", "--temperature", "--top-k", "--top-p", "--min-p",
+    "--repetition-penalty", "--seed", "--num-samples", "--window", "--device", "--raw", "--json",
+)  # fmt: skip
+
+
+def run(argv: list[str]) -> int:
+    """Parse, read the prompt, and write samples as they come."""
+    argv, texts = _take_texts(argv)
+    check_options(argv, _OPTIONS)
+    options = _parser().parse_args(argv)
+    if len(texts["--prompt"]) > 1:
+        raise ConfigError("--prompt was given more than once: join the texts")
+    if texts["--prompt"] and options.prompt_file:
+        raise ConfigError("--prompt and --prompt-file were both given: leave one out")
+    for name in ("max_bytes", "num_samples", "seed"):
+        least = 1 if name == "num_samples" else 0
+        if getattr(options, name) < least:
+            option = name.replace("_", "-")
+            raise ConfigError(f"--{option} is {getattr(options, name)}: it must be {least} or more")
+    from sharnn.generate import Sampling, Session
+
+    sampling = Sampling(
+        options.temperature, options.top_k, options.top_p, options.min_p, options.repetition_penalty
+    )
+    prompt = _prompt(texts["--prompt"], options.prompt_file)
+    from sharnn.checkpoint import load_model
+    from sharnn.train import resolve_device
+
+    loaded = load_model(options.model, resolve_device(options.device))
+    if options.window is not None:
+        loaded.model.set_window(options.window)
+    session = Session(loaded.model, loaded.tokenizer)
+    session.prefill(prompt)
+    for index in range(options.num_samples):
+        _write_sample(session, sampling, prompt, options, texts["--stop"], index)
+    return 0
+
+
+def _parser() -> Any:
+    parser = make_parser("generate", "MODEL [--prompt TEXT] [options]", _DESCRIPTION, _EXAMPLES)
+    parser.add_argument("model", metavar="MODEL", help="model folder, or a run folder for its best")
+    # These two are taken from the command line as they are; here they stand for the help.
+    parser.add_argument("--prompt", type=str | None, metavar="TEXT", help="text to continue")
+    parser.add_argument("--stop", type=str | None, metavar="TEXT", help="end before it; repeatable")
+    parser.add_argument("--prompt-file", type=str | None, help="file with the text to continue")
+    parser.add_argument("--max-bytes", type=int, default=500, help="bytes to add at most")
+    parser.add_argument("--temperature", type=float, default=0.8, help="0 takes the likeliest token")
+    parser.add_argument("--top-k", type=int | None, help="draw from the k likeliest")
+    parser.add_argument("--top-p", type=float | None, help="draw from the likeliest that reach p")
+    parser.add_argument("--min-p", type=float | None, help="draw from those over p of the likeliest")
+    parser.add_argument("--repetition-penalty", type=float, default=1.0, help="1 does nothing")
+    parser.add_argument("--seed", type=int, default=0, help="sample i has the seed plus i")
+    parser.add_argument("--num-samples", type=int, default=1, help="samples of the same prompt")
+    parser.add_argument("--window", type=int | None, help="memory rows in reach (the model's)")
+    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--raw", action="store_true", help="also bytes that are no valid UTF-8")
+    parser.add_argument("--json", action="store_true", help="print one JSON object a sample")
+    return parser
+
+
+def _take_texts(argv: list[str]) -> tuple[list[str], dict[str, list[str]]]:
+    """Return the arguments without text options, and these options' values as they were typed.
+
+    The parser reads values as YAML and would make a number of `--prompt 007`.
+
+    Raises:
+        ConfigError: A text option stands last, without its text.
+    """
+    rest: list[str] = []
+    texts: dict[str, list[str]] = {option: [] for option in _TEXT_OPTIONS}
+    arguments = iter(argv)
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if name not in texts:
+            rest.append(argument)
+        elif equals:
+            texts[name].append(value)
+        else:
+            following = next(arguments, None)
+            if following is None:
+                raise ConfigError(f"{name} needs a text after it")
+            texts[name].append(following)
+    return rest, texts
+
+
+def _prompt(given: list[str], file: str | None) -> bytes:
+    if given:
+        return given[0].encode("utf-8", "surrogateescape")
+    if file is not None:
+        try:
+            return Path(file).read_bytes()
+        except OSError as failure:
+            raise DataError(explain_os_error(failure, Path(file), "read")) from failure
+    if sys.stdin is None or sys.stdin.isatty():
+        return b""
+    return sys.stdin.buffer.read()
+
+
+def _write_sample(
+    session: Session,
+    sampling: Sampling,
+    prompt: bytes,
+    options: Namespace,
+    stop: list[str],
+    index: int,
+) -> None:
+    from sharnn.generate import generate
+
+    seed, started = options.seed + index, time.perf_counter()
+    pieces = generate(session, sampling, options.max_bytes, seed, stop, options.raw)
+    out, num_bytes, text = sys.stdout.buffer, 0, b""
+    if not options.json:
+        if index:
+            out.write(b"\n" + b"-" * 20 + b"\n")
+        out.write(prompt)
+    for piece in pieces:
+        num_bytes += len(piece)
+        if options.json:
+            text += piece
+        else:
+            out.write(piece)
+            out.flush()
+    rate = num_bytes / max(time.perf_counter() - started, 1e-9)
+    if options.json:
+        facts = {
+            "prompt": prompt.decode(errors="replace"),
+            "text": text.decode(errors="replace"),
+            "seed": seed,
+            "num_bytes": num_bytes,
+            "bytes_per_second": round(rate, 1),
+        }
+        print(json.dumps(facts))
+        return
+    out.write(b"\n")
+    out.flush()
+    console = error_console()
+    if console.is_terminal:
+        console.print(f"[dim]{num_bytes} bytes, {rate:,.0f} bytes/s, seed {seed}[/dim]")

@@ -1,0 +1,349 @@
+"""One token at a time: weights packed once, memory in a ring, nothing that grows with the text.
+
+Legend: B lanes · T tokens · D embed_dim · F boom_dim · V vocab_size · W window.
+
+Attention rows carry no positions, so their order in the ring is of no matter: the newest row takes
+the place of the oldest.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sharnn.model import AttentionMemory, LanguageModel, LayerState, RecurrentState
+from sharnn.model.attention import NORM_EPS
+from sharnn.model.block import LstmBlock, ShaRnnBlock
+from sharnn.ops.lstm import lstm_step
+from sharnn.ops.reference import GELU_SLOPE
+
+#: Tokens of a prompt that are read at once; bounds what a long prompt needs.
+PREFILL_SEGMENT = 512
+
+
+class Decoder(Protocol):
+    """Reads tokens for B lanes and says what may come next; it owns its state and alters it."""
+
+    def prefill(self, tokens_BT: Tensor) -> Tensor:
+        """Read T ≥ 1 tokens in every lane; return the logits of the next one, `[B, V]`."""
+        ...
+
+    def step(self, tokens_B: Tensor) -> Tensor:
+        """Read one token in every lane; return the logits of the next one, `[B, V]`."""
+        ...
+
+    def state(self) -> RecurrentState:
+        """Return the state as a model's forward pass takes it."""
+        ...
+
+    def load(self, state: RecurrentState) -> None:
+        """Go on from a state of as many lanes."""
+        ...
+
+    def fork(self) -> Decoder:
+        """Return a decoder that goes on from here on its own; the weights are shared."""
+        ...
+
+
+def make_decoder(model: LanguageModel, num_lanes: int = 1) -> Decoder:
+    """Return the quickest decoder for a model, with an empty state."""
+    if model.config.architecture == "transformer":
+        return ForwardDecoder(model, num_lanes)
+    return RingDecoder(model, num_lanes)
+
+
+class ForwardDecoder:
+    """Steps through the model's own forward pass; serves every architecture."""
+
+    def __init__(self, model: LanguageModel, num_lanes: int = 1) -> None:
+        self.model = model
+        self._state = model.initial_state(num_lanes)
+
+    @torch.inference_mode()
+    def prefill(self, tokens_BT: Tensor) -> Tensor:
+        """Read T ≥ 1 tokens; return `[B, V]`."""
+        logits, self._state = _read(self.model, tokens_BT, self._state)
+        return logits
+
+    def step(self, tokens_B: Tensor) -> Tensor:
+        """Read one token a lane; return `[B, V]`."""
+        return self.prefill(tokens_B[:, None])
+
+    def state(self) -> RecurrentState:
+        """Return the state."""
+        return self._state
+
+    def load(self, state: RecurrentState) -> None:
+        """Go on from `state`."""
+        self._state = state
+
+    def fork(self) -> ForwardDecoder:
+        """Return a decoder that goes on from here on its own."""
+        other = ForwardDecoder(self.model, 0)
+        other._state = self._state
+        return other
+
+
+def _read(
+    model: LanguageModel, tokens_BT: Tensor, state: RecurrentState
+) -> tuple[Tensor, RecurrentState]:
+    """Read tokens in bounded segments; V-wide logits are made for the last position alone."""
+    last_B1D = None
+    for part in tokens_BT.split(PREFILL_SEGMENT, dim=1):
+        out_BTD, state = model.hidden(part, state)
+        last_B1D = out_BTD[:, -1:]
+    assert last_B1D is not None
+    return model.softmax.logits(last_B1D, model.embedding.weight)[:, 0], state
+
+
+@dataclass(frozen=True)
+class _PackedLayer:
+    """Weights of a block as the step reads them; gates and slopes are folded in.
+
+    Attributes:
+        start_norm: Gain and bias of the norm before the LSTM; None where there is none.
+        lstm_weight: `[4D, 2D]`, input and recurrent weights side by side.
+        lstm_bias: `[4D]`, both biases.
+        attention: Weights of the head; None where the block has none.
+        skip_norm: Norm of Boom's skip in the paper's wiring.
+        boom_norm: Norm before Boom; None for the plain LSTM.
+        boom_weight: `[n D, D]`, scaled by the activation's slope.
+        boom_bias: `[n D]`, scaled likewise.
+    """
+
+    start_norm: tuple[Tensor, Tensor] | None
+    lstm_weight: Tensor
+    lstm_bias: Tensor
+    attention: _PackedHead | None = None
+    skip_norm: tuple[Tensor, Tensor] | None = None
+    boom_norm: tuple[Tensor, Tensor] | None = None
+    boom_weight: Tensor | None = None
+    boom_bias: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class _PackedHead:
+    """Weights of the single head; the query's scale holds both gates and 1 / √D."""
+
+    mid_norm: tuple[Tensor, Tensor]
+    memory_norm: tuple[Tensor, Tensor]
+    query_weight: Tensor
+    query_bias: Tensor
+    query_norm: tuple[Tensor, Tensor]
+    query_scale: Tensor
+    value_gate: Tensor
+
+
+class _Ring:
+    """The memory of one layer: W rows a lane, written round and round."""
+
+    def __init__(self, num_lanes: int, window: int, dim: int, like: Tensor) -> None:
+        self.rows = torch.zeros(num_lanes, window, dim, dtype=like.dtype, device=like.device)
+        self.next = 0
+        self.filled = 0
+        self.lengths = (0,) * num_lanes
+
+    def write(self, row_BD: Tensor) -> None:
+        """Put a row in place of the oldest."""
+        window = self.rows.shape[1]
+        self.rows[:, self.next] = row_BD
+        self.next = (self.next + 1) % window
+        self.filled = min(self.filled + 1, window)
+        self.lengths = tuple(min(n + 1, window) for n in self.lengths)
+
+    def attend(self, query_BD: Tensor) -> Tensor:
+        """Return `softmax(q rowsᵀ) rows` over all rows that are written, `[B, D]`."""
+        rows_BKD = self.rows[:, : self.filled]
+        scores_B1K = torch.bmm(query_BD[:, None], rows_BKD.transpose(1, 2))
+        if any(n < self.filled for n in self.lengths):
+            scores_B1K = scores_B1K.masked_fill(self._foreign()[:, None], -math.inf)
+        return torch.bmm(scores_B1K.softmax(-1), rows_BKD)[:, 0]
+
+    def _foreign(self) -> Tensor:
+        """Return `[B, K]`, True for rows older than a lane's own text."""
+        place = torch.arange(self.filled, device=self.rows.device)
+        age = (self.next - 1 - place) % self.rows.shape[1]
+        return age >= torch.tensor(self.lengths, device=self.rows.device)[:, None]
+
+    def memory(self, keep: int) -> AttentionMemory:
+        """Return the newest `keep` rows, oldest first."""
+        window = self.rows.shape[1]
+        order = [(self.next - self.filled + i) % window for i in range(self.filled)]
+        rows = self.rows[:, torch.tensor(order, dtype=torch.long, device=self.rows.device)]
+        return AttentionMemory(rows, self.lengths).last(keep)
+
+    def load(self, memory: AttentionMemory) -> None:
+        """Take the rows of a state."""
+        window = self.rows.shape[1]
+        memory = memory.last(window)
+        self.filled = memory.rows.shape[1]
+        self.rows[:, : self.filled] = memory.rows
+        self.next = self.filled % window
+        self.lengths = memory.lengths
+
+    def copy(self) -> _Ring:
+        """Return a ring of its own with the same rows."""
+        other = object.__new__(_Ring)
+        other.rows, other.next = self.rows.clone(), self.next
+        other.filled, other.lengths = self.filled, self.lengths
+        return other
+
+
+class RingDecoder:
+    """The step path of the SHA-RNN and the plain LSTM; equals `model.forward` token by token.
+
+    A step reads every weight once and every memory row twice, and makes nothing that grows. The
+    reach of a step is the window whatever the model's `reach`, for a segment of one token sees just
+    that.
+
+    Args:
+        model: In evaluation mode; its window is taken as it is now.
+        num_lanes: B.
+    """
+
+    def __init__(self, model: LanguageModel, num_lanes: int = 1) -> None:
+        self.model = model
+        with torch.inference_mode():
+            self._layers = [_pack(block) for block in model.typed_blocks]
+            self._window = model.typed_blocks[0].window
+            self.load(model.initial_state(num_lanes))
+
+    @torch.inference_mode()
+    def prefill(self, tokens_BT: Tensor) -> Tensor:
+        """Read T ≥ 1 tokens, many at once; return `[B, V]`."""
+        if tokens_BT.shape[1] == 1:
+            return self.step(tokens_BT[:, 0])
+        logits, state = _read(self.model, tokens_BT, self.state())
+        self.load(state)
+        return logits
+
+    @torch.inference_mode()
+    def step(self, tokens_B: Tensor) -> Tensor:
+        """Read one token a lane; return `[B, V]`."""
+        model, residual = self.model, self.model.config.residual
+        h_BD = F.embedding(tokens_B.long(), model.embedding.weight)
+        for index, layer in enumerate(self._layers):
+            x_BD = h_BD if layer.start_norm is None else _norm(h_BD, layer.start_norm)
+            hidden, cell = lstm_step(
+                x_BD, self._hidden[index], self._cell[index], layer.lstm_weight, layer.lstm_bias
+            )
+            self._hidden[index], self._cell[index] = hidden, cell
+            u_BD = h_BD + hidden if residual else hidden
+            if layer.attention is not None:
+                u_BD = self._attend(u_BD, layer.attention, self._rings[index], residual)
+            h_BD = _boom(u_BD, layer)
+        return model.softmax.logits(model.final_norm(h_BD), model.embedding.weight)
+
+    def _attend(
+        self, u_BD: Tensor, head: _PackedHead, ring: _Ring | None, residual: bool
+    ) -> Tensor:
+        g_BD = _norm(u_BD, head.mid_norm)
+        skip_BD = u_BD if residual else g_BD
+        if ring is None:  # a window of 0
+            return skip_BD
+        ring.write(_norm(u_BD, head.memory_norm))
+        query_BD = _norm(F.linear(g_BD, head.query_weight, head.query_bias), head.query_norm)
+        return skip_BD + ring.attend(query_BD * head.query_scale) * head.value_gate
+
+    @torch.inference_mode()
+    def state(self) -> RecurrentState:
+        """Return the state as the forward pass takes it, memory oldest first."""
+        keep = self._window if self.model.config.reach == "segment" else self._window - 1
+        layers = []
+        for hidden, cell, ring, layer in zip(
+            self._hidden, self._cell, self._rings, self._layers, strict=True
+        ):
+            memory = None
+            if ring is not None:
+                memory = ring.memory(keep)
+            elif layer.attention is not None:
+                rows = hidden.new_zeros(hidden.shape[0], 0, hidden.shape[1])
+                memory = AttentionMemory(rows, (0,) * hidden.shape[0])
+            layers.append(LayerState(hidden, cell, memory))
+        return RecurrentState(tuple(layers))
+
+    @torch.inference_mode()
+    def load(self, state: RecurrentState) -> None:
+        """Go on from `state`; the number of lanes may change."""
+        weight = self.model.embedding.weight
+        self._hidden: list[Tensor] = []
+        self._cell: list[Tensor] = []
+        self._rings: list[_Ring | None] = []
+        for layer in state.layers:
+            assert layer.hidden is not None
+            assert layer.cell is not None
+            self._hidden.append(layer.hidden.to(weight.dtype))
+            self._cell.append(layer.cell.to(weight.dtype))
+            ring = None
+            if layer.memory is not None and self._window > 0:
+                ring = _Ring(state.num_lanes, self._window, weight.shape[1], weight)
+                ring.load(layer.memory)
+            self._rings.append(ring)
+
+    def fork(self) -> RingDecoder:
+        """Return a decoder that goes on from here on its own; the weights are shared."""
+        other = object.__new__(RingDecoder)
+        other.model, other._layers, other._window = self.model, self._layers, self._window
+        other._hidden, other._cell = list(self._hidden), list(self._cell)
+        with torch.inference_mode():
+            other._rings = [ring and ring.copy() for ring in self._rings]
+        return other
+
+
+def _norm(x_BD: Tensor, norm: tuple[Tensor, Tensor]) -> Tensor:
+    return F.layer_norm(x_BD, x_BD.shape[-1:], *norm, NORM_EPS)
+
+
+def _boom(u_BD: Tensor, layer: _PackedLayer) -> Tensor:
+    if layer.boom_norm is None or layer.boom_weight is None:
+        return u_BD
+    dim = u_BD.shape[-1]
+    z = F.linear(_norm(u_BD, layer.boom_norm), layer.boom_weight, layer.boom_bias)
+    boomed_BD = F.silu(z).view(-1, z.shape[-1] // dim, dim).sum(1) / GELU_SLOPE
+    return (u_BD if layer.skip_norm is None else _norm(u_BD, layer.skip_norm)) + boomed_BD
+
+
+def _affine(norm: torch.nn.LayerNorm) -> tuple[Tensor, Tensor]:
+    return norm.weight.detach(), norm.bias.detach()
+
+
+def _pack(block: object) -> _PackedLayer:
+    assert isinstance(block, ShaRnnBlock | LstmBlock)
+    lstm = block.lstm
+    weight = torch.cat([lstm.weight_ih_l0, lstm.weight_hh_l0], dim=1).detach()
+    bias = (lstm.bias_ih_l0 + lstm.bias_hh_l0).detach()
+    start_norm = None if block.start_norm is None else _affine(block.start_norm)
+    if isinstance(block, LstmBlock):
+        return _PackedLayer(start_norm, weight, bias)
+    boom, used = block.boom.linear, block.boom.linear.weight.shape[0] // block.dim * block.dim
+    return _PackedLayer(
+        start_norm,
+        weight,
+        bias,
+        _pack_head(block),
+        None if block.residual else _affine(block.skip_norm),
+        _affine(block.boom_norm),
+        (boom.weight[:used] * GELU_SLOPE).detach(),
+        (boom.bias[:used] * GELU_SLOPE).detach(),
+    )
+
+
+def _pack_head(block: ShaRnnBlock) -> _PackedHead | None:
+    head = block.attention
+    if head is None:
+        return None
+    scale = head.query_gate.sigmoid() * head.key_gate.sigmoid() / math.sqrt(block.dim)
+    return _PackedHead(
+        _affine(block.mid_norm),
+        _affine(block.memory_norm),
+        head.query.weight.detach(),
+        head.query.bias.detach(),
+        _affine(head.query_norm),
+        scale.detach(),
+        head.value_gate().detach(),
+    )

@@ -1,0 +1,108 @@
+"""From tokens to text that can be shown at once: whole characters, and nothing past a stop."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sharnn.errors import ConfigError
+
+#: For each lead byte: how many bytes follow, and the range of the first of them (RFC 3629, section 4:
+#: no overlong forms, no surrogates, nothing above U+10FFFF).
+_LEADS: dict[int, tuple[int, int, int]] = {
+    **{lead: (0, 0, 0) for lead in range(0x80)},
+    **{lead: (1, 0x80, 0xBF) for lead in range(0xC2, 0xE0)},
+    **{lead: (2, 0x80, 0xBF) for lead in range(0xE1, 0xF0)},
+    0xE0: (2, 0xA0, 0xBF),
+    0xED: (2, 0x80, 0x9F),
+    **{lead: (3, 0x80, 0xBF) for lead in range(0xF1, 0xF4)},
+    0xF0: (3, 0x90, 0xBF),
+    0xF4: (3, 0x80, 0x8F),
+}
+
+
+class Utf8Constraint:
+    """Follows bytes and says which may come next, so that a text is valid UTF-8 at every length.
+
+    Attributes:
+        pending: Bytes that the character at hand still needs.
+    """
+
+    def __init__(self, text_so_far: bytes = b"") -> None:
+        self.pending = 0
+        self._low, self._high = 0x80, 0xBF
+        # A prompt may end inside a character, which begins at most three bytes before its end.
+        for start in range(max(len(text_so_far) - 3, 0), len(text_so_far)):
+            if self._follows(text_so_far[start:]):
+                return
+
+    def _follows(self, tail: bytes) -> bool:
+        """Whether `tail` is the beginning of one character; then that is the state."""
+        need, low, high = _LEADS.get(tail[0], (0, 0, 0))
+        if need < len(tail):
+            return False
+        for byte in tail[1:]:
+            if not low <= byte <= high:
+                return False
+            low, high = 0x80, 0xBF
+        self.pending, self._low, self._high = need - len(tail) + 1, low, high
+        return True
+
+    def allowed(self, bytes_left: int) -> Tensor:
+        """Return `[256]`, True where a byte may come next and its character fits in `bytes_left`."""
+        mask = torch.zeros(256, dtype=torch.bool)
+        if self.pending:
+            mask[self._low : self._high + 1] = True
+        else:
+            mask[[lead for lead, (need, _, _) in _LEADS.items() if need < bytes_left]] = True
+        return mask
+
+    def advance(self, byte: int) -> None:
+        """Take the next byte, one that was allowed."""
+        if self.pending:
+            self.pending, self._low, self._high = self.pending - 1, 0x80, 0xBF
+        else:
+            self.pending, self._low, self._high = _LEADS[byte]
+
+
+class StopFilter:
+    """Passes text on up to the first stop string, and holds back what may be the start of one.
+
+    Args:
+        stops: Strings that end the text and are not part of it.
+
+    Raises:
+        ConfigError: A stop string is empty.
+
+    Attributes:
+        stopped: Whether one was found.
+    """
+
+    def __init__(self, stops: list[str]) -> None:
+        if "" in stops:
+            raise ConfigError("a stop string is empty: it would stop before anything is written")
+        self._stops = [stop.encode() for stop in stops]
+        self._held = b""
+        self.stopped = False
+
+    def feed(self, data: bytes) -> bytes:
+        """Return what can be shown now."""
+        self._held += data
+        found = [place for stop in self._stops if (place := self._held.find(stop)) >= 0]
+        if found:
+            self.stopped = True
+            shown, self._held = self._held[: min(found)], b""
+            return shown
+        keep = max((self._overlap(stop) for stop in self._stops), default=0)
+        shown, self._held = self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]
+        return shown
+
+    def rest(self) -> bytes:
+        """Return what was held back, once nothing more comes."""
+        shown, self._held = self._held, b""
+        return shown
+
+    def _overlap(self, stop: bytes) -> int:
+        """Return how many bytes at the end are the start of `stop`."""
+        longest = min(len(stop) - 1, len(self._held))
+        return next((n for n in range(longest, 0, -1) if self._held.endswith(stop[:n])), 0)
