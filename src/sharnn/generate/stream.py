@@ -66,7 +66,7 @@ class Utf8Constraint:
 
 
 class StopFilter:
-    """Passes text on up to the first stop string, and holds back what may be the start of one.
+    """Passes text on up to the stop string that is complete first; holds back the start of one.
 
     Args:
         stops: Strings that end the text and are not part of it.
@@ -88,10 +88,14 @@ class StopFilter:
     def feed(self, data: bytes) -> bytes:
         """Return what can be shown now."""
         self._held += data
-        found = [place for stop in self._stops if (place := self._held.find(stop)) >= 0]
+        found = [
+            (place + len(stop), place)
+            for stop in self._stops
+            if (place := self._held.find(stop)) >= 0
+        ]
         if found:
             self.stopped = True
-            shown, self._held = self._held[: min(found)], b""
+            shown, self._held = self._held[: min(found)[1]], b""
             return shown
         keep = max((self._overlap(stop) for stop in self._stops), default=0)
         shown, self._held = self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]

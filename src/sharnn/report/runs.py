@@ -1,0 +1,171 @@
+"""What a run folder says of a run, read in one pass with flat memory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sharnn.errors import DataError
+from sharnn.files import explain_os_error
+
+#: Points of a curve that are kept; a picture shows no more.
+MAX_POINTS = 1500
+#: Values of a training record that are drawn.
+SERIES = ("bits_per_byte", "lr", "grad_norm", "tokens_per_second")
+#: Weight of the past in the smoothed training curve.
+_SMOOTHING = 0.98
+
+
+@dataclass
+class Curve:
+    """Means over stretches of equal numbers of steps, halved in resolution whenever they grow many.
+
+    Attributes:
+        rows: `[tokens seen, seconds, value]` per point.
+    """
+
+    rows: list[list[float]] = field(default_factory=list)
+    _stretch: int = 1
+    _open: list[list[float]] = field(default_factory=list)
+
+    def add(self, tokens: float, seconds: float, value: float) -> None:
+        """Take one record."""
+        self._open.append([tokens, seconds, value])
+        if len(self._open) == self._stretch:
+            self.close()
+        if len(self.rows) >= 2 * MAX_POINTS:
+            self.rows = [_mean(self.rows[i : i + 2]) for i in range(0, len(self.rows), 2)]
+            self._stretch *= 2
+
+    def close(self) -> None:
+        """Take the last stretch as it is."""
+        if self._open:
+            self.rows.append(_mean(self._open))
+            self._open = []
+
+    def column(self, index: int) -> list[float]:
+        """Return tokens (0), seconds (1) or values (2)."""
+        return [row[index] for row in self.rows]
+
+
+def _mean(rows: list[list[float]]) -> list[float]:
+    return [sum(column) / len(rows) for column in zip(*rows, strict=True)]
+
+
+@dataclass
+class RunRecord:
+    """A run as a report shows it.
+
+    Attributes:
+        folder: Its folder.
+        name: Short, and different for each run of a report.
+        facts: What the run said at its start.
+        recipe: Its settings as YAML.
+        curves: By name, see `SERIES`; `smooth` is the smoothed training score.
+        valid: `[tokens seen, seconds, bits per byte]` of each validation.
+        best: The best of these.
+        last: The last training record.
+        end: How it ended; None where it did not.
+    """
+
+    folder: Path
+    name: str
+    facts: dict[str, Any]
+    recipe: str
+    curves: dict[str, Curve]
+    valid: list[list[float]]
+    best: list[float] | None
+    last: dict[str, Any]
+    end: str | None
+
+
+def read_run(folder: Path) -> RunRecord:
+    """Read a run folder.
+
+    Raises:
+        DataError: It is no run, has no training step yet, or a record in it is damaged.
+    """
+    metrics = folder / "metrics.jsonl"
+    if not folder.is_dir():
+        raise DataError(f"there is no run folder at {folder}: give the --out of 'sharnn train'")
+    if not metrics.is_file():
+        raise DataError(f"{folder} has no metrics.jsonl: it is no run folder, or nothing ran yet")
+    run = RunRecord(
+        folder, folder.resolve().name, {}, _read_recipe(folder),
+        {name: Curve() for name in (*SERIES, "smooth")}, [], None, {}, None,
+    )  # fmt: skip
+    for record in _records(metrics):
+        _take(run, record)
+    if not run.last:
+        raise DataError(f"{metrics} holds no training step yet: let the run go on for a while")
+    for curve in run.curves.values():
+        curve.close()
+    return run
+
+
+def _read_recipe(folder: Path) -> str:
+    path = folder / "recipe.yaml"
+    return path.read_text(encoding="utf-8") if path.is_file() else ""
+
+
+def _records(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield records; a last line without its end was cut by a kill and is left out.
+
+    Raises:
+        DataError: Another line is damaged.
+    """
+    try:
+        with path.open(encoding="utf-8") as file:
+            for number, line in enumerate(file, start=1):
+                if not line.endswith("\n"):
+                    return
+                try:
+                    record = json.loads(line)
+                    record["kind"], record["step"]
+                except (ValueError, KeyError, TypeError) as failure:
+                    raise DataError(
+                        f"{path}, line {number} is damaged ({failure!r}): remove that line, or report "
+                        "another run"
+                    ) from failure
+                yield record
+    except OSError as failure:
+        raise DataError(explain_os_error(failure, path, "read")) from failure
+
+
+def _take(run: RunRecord, record: dict[str, Any]) -> None:
+    kind = record["kind"]
+    if kind == "start":
+        run.facts = {**record, **({"date": run.facts["date"]} if run.facts else {})}
+    elif kind == "end":
+        run.end = record.get("reason")
+    elif kind == "valid":
+        point = [record["tokens_seen"], record["seconds"], record["bits_per_byte"]]
+        run.valid.append(point)
+        if run.best is None or point[2] < run.best[2]:
+            run.best = point
+    elif kind == "train":
+        previous = run.last.get("smooth")
+        run.last = record
+        bits = record["bits_per_byte"]
+        smooth = previous
+        if bits is not None:
+            smooth = bits if previous is None else _SMOOTHING * previous + (1 - _SMOOTHING) * bits
+        record["smooth"] = smooth
+        for name, curve in run.curves.items():
+            if record.get(name) is not None:
+                curve.add(record["tokens_seen"], record["seconds"], record[name])
+
+
+def tell_apart(runs: list[RunRecord]) -> None:
+    """Give runs of the same name longer ones: their folder's, then a number."""
+    names = [run.name for run in runs]
+    for index, run in enumerate(runs):
+        if names.count(names[index]) > 1:
+            run.name = f"{run.folder.resolve().parent.name}/{names[index]}"
+    longer = [run.name for run in runs]
+    for index, run in enumerate(runs):
+        if longer.count(longer[index]) > 1:
+            run.name = f"{longer[index]} ({index + 1})"

@@ -1,0 +1,77 @@
+"""Filters keep what they say, draws follow the distribution and the seed."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sharnn.errors import ConfigError
+from sharnn.generate.sampling import (
+    Sampling,
+    keep_min_p,
+    keep_top_k,
+    keep_top_p,
+    penalise_repetition,
+    sample,
+)
+
+LOGITS = torch.tensor([0.5, 0.2, 0.15, 0.1, 0.05]).log()
+
+
+def kept(logits: torch.Tensor) -> list[int]:
+    return logits.isfinite().nonzero().flatten().tolist()
+
+
+def test_filters() -> None:
+    assert kept(keep_top_k(LOGITS, 2)) == [0, 1]
+    assert kept(keep_top_k(LOGITS, 99)) == [0, 1, 2, 3, 4]
+    assert kept(keep_top_p(LOGITS, 0.6)) == [0, 1]  # the token that crosses is kept
+    assert kept(keep_top_p(LOGITS, 0.01)) == [0]
+    assert kept(keep_top_p(LOGITS, 1.0)) == [0, 1, 2, 3, 4]
+    assert kept(keep_min_p(LOGITS, 0.25)) == [0, 1, 2]
+
+
+@given(st.integers(1, 6))
+def test_ties_do_not_widen_top_k(k: int) -> None:
+    assert len(kept(keep_top_k(torch.zeros(6), k))) == k
+
+
+def test_repetition_penalty_lowers_what_was_said() -> None:
+    logits = torch.tensor([2.0, -2.0, 1.0])
+    assert penalise_repetition(logits, [0, 1, 0], 2.0).tolist() == [1.0, -4.0, 1.0]
+    assert penalise_repetition(logits, [], 2.0) is logits
+
+
+def test_draws_follow_the_distribution() -> None:
+    rng = torch.Generator().manual_seed(0)
+    count = 4000
+    draws = torch.tensor([sample(LOGITS, Sampling(temperature=1.0), rng) for _ in range(count)])
+    observed = torch.bincount(draws, minlength=5) / count
+    spread = (LOGITS.exp() * (1 - LOGITS.exp()) / count).sqrt()
+    assert ((observed - LOGITS.exp()).abs() < 4 * spread).all()
+
+
+def test_zero_temperature_takes_the_likeliest() -> None:
+    rng = torch.Generator().manual_seed(0)
+    assert {sample(LOGITS, Sampling(temperature=0), rng) for _ in range(9)} == {0}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"temperature": -1}, "temperature is -1"),
+        ({"temperature": math.nan}, "temperature is nan"),
+        ({"top_k": 0}, "top_k is 0"),
+        ({"top_p": 1.5}, "top_p is 1.5"),
+        ({"min_p": 0.0}, "min_p is 0.0"),
+        ({"repetition_penalty": 0}, "repetition_penalty is 0"),
+        ({"temperature": 0, "top_k": 3}, "top_k does nothing at temperature 0"),
+    ],
+)
+def test_bad_settings(settings: dict[str, float], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Sampling(**settings)
