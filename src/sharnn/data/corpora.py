@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import platform
 import sysconfig
 import zipfile
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import IO, Literal, cast
 
 from sharnn.data.download import Progress, download
-from sharnn.data.sources import Reader, file_reader
+from sharnn.data.sources import ChunkStream, Reader, file_reader
 from sharnn.errors import DataError
 
 #: Readers of each split, in the order train, valid, test.
@@ -233,15 +232,4 @@ def _part(whole: Reader, start: int, size: int, split: str) -> Reader:
             if position >= start + size:
                 return
 
-    return Reader(f"{whole.name} ({split})", lambda: cast(IO[bytes], _IteratorStream(content())))
-
-
-class _IteratorStream(io.RawIOBase):
-    """A binary stream over an iterator of chunks; a read returns the next chunk, whatever its size."""
-
-    def __init__(self, chunks: Iterator[bytes]) -> None:
-        self._chunks = chunks
-
-    def read(self, size: int = -1) -> bytes:
-        """Return the next chunk, empty at the end."""
-        return next(self._chunks, b"")
+    return Reader(f"{whole.name} ({split})", lambda: cast(IO[bytes], ChunkStream(content())))

@@ -6,6 +6,7 @@ is read again and written. Memory holds a chunk at a time however large the text
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -98,7 +99,8 @@ def prepare(
             _write(folder, plan, content, wanted, digest, progress)
         return Corpus.open(corpus_folder(digest))
     finally:
-        spool.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            spool.unlink(missing_ok=True)
 
 
 def _plan(

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import zstandard
 
@@ -23,6 +23,8 @@ from sharnn.files import explain_os_error
 
 STDIN = "-"
 CHUNK_BYTES = 1 << 20
+#: Compressed bytes that are taken at once, so that what they unpack to stays small.
+_ZST_BYTES = 1 << 16
 
 _BROKEN = (EOFError, gzip.BadGzipFile, lzma.LZMAError, zlib.error, zstandard.ZstdError)
 
@@ -72,26 +74,35 @@ def file_reader(path: Path) -> Reader:
     return Reader(str(path), lambda: opener(path))
 
 
-def _open_zst(path: Path) -> IO[bytes]:
-    raw = path.open("rb")
-    reader = zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True, closefd=True)
-    return _ZstStream(reader)
+class ChunkStream(io.RawIOBase):
+    """A binary stream over an iterator of chunks; a read returns the next, whatever its size."""
 
-
-class _ZstStream(io.RawIOBase):
-    """zstandard's reader, which does not tell a cut frame from a text's end: this does."""
-
-    def __init__(self, reader: Any) -> None:
-        self._reader = reader
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
 
     def read(self, size: int = -1) -> bytes:
-        """Read up to `size` bytes."""
-        return self._reader.read(size)
+        """Return the next chunk, empty at the end."""
+        return next(self._chunks, b"")
 
-    def close(self) -> None:
-        """Close the reader and its file."""
-        self._reader.close()
-        super().close()
+
+def _open_zst(path: Path) -> IO[bytes]:
+    return cast(IO[bytes], ChunkStream(_zst_chunks(path)))
+
+
+def _zst_chunks(path: Path) -> Iterator[bytes]:
+    """Decompress frame by frame: zstandard's own reader takes a cut frame for the text's end."""
+    with path.open("rb") as raw:
+        frame, data = zstandard.ZstdDecompressor().decompressobj(), b""
+        while data := data or raw.read(_ZST_BYTES):
+            if text := frame.decompress(data):
+                yield text
+            data = b""
+            if frame.eof:
+                data = frame.unused_data
+                frame = zstandard.ZstdDecompressor().decompressobj()
+                if not data and not (data := raw.read(_ZST_BYTES)):
+                    return
+        raise EOFError("the last frame has no end")
 
 
 def stdin_reader(spool: Path) -> Reader:

@@ -8,6 +8,7 @@ the place of the oldest.
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass
 from typing import Protocol
@@ -27,7 +28,12 @@ PREFILL_SEGMENT = 512
 
 
 class Decoder(Protocol):
-    """Reads tokens for B lanes and says what may come next; it owns its state and alters it."""
+    """Reads tokens for B lanes and says what may come next.
+
+    It owns its state and alters it; `state` and `load` exchange values with the forward pass, so that
+    both can read parts of one text. Logits come in the dtype of the weights, those of a split softmax
+    are log-probabilities. All tensors handed out are copies and may be kept or changed.
+    """
 
     def prefill(self, tokens_BT: Tensor) -> Tensor:
         """Read T ≥ 1 tokens in every lane; return the logits of the next one, `[B, V]`."""
@@ -42,7 +48,7 @@ class Decoder(Protocol):
         ...
 
     def load(self, state: RecurrentState) -> None:
-        """Go on from a state of as many lanes."""
+        """Go on from a state; its number of lanes becomes this decoder's."""
         ...
 
     def fork(self) -> Decoder:
@@ -64,7 +70,7 @@ class ForwardDecoder:
         self.model = model
         self._state = model.initial_state(num_lanes)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def prefill(self, tokens_BT: Tensor) -> Tensor:
         """Read T ≥ 1 tokens; return `[B, V]`."""
         logits, self._state = _read(self.model, tokens_BT, self._state)
@@ -84,9 +90,7 @@ class ForwardDecoder:
 
     def fork(self) -> ForwardDecoder:
         """Return a decoder that goes on from here on its own."""
-        other = ForwardDecoder(self.model, 0)
-        other._state = self._state
-        return other
+        return copy.copy(self)  # states are values: what both begin with is never altered
 
 
 def _read(
@@ -140,10 +144,18 @@ class _PackedHead:
 
 
 class _Ring:
-    """The memory of one layer: W rows a lane, written round and round."""
+    """The memory of one layer: W rows a lane, written round and round.
 
-    def __init__(self, num_lanes: int, window: int, dim: int, like: Tensor) -> None:
-        self.rows = torch.zeros(num_lanes, window, dim, dtype=like.dtype, device=like.device)
+    Attributes:
+        rows: `[B, W, D]`. Places that were never written hold anything and are never read; until
+            they are written the system need not even find memory for them.
+        next: Place of the next row, the oldest once all are written.
+        filled: Places written, from the first on.
+        lengths: Rows of each lane's own text, counted from the newest.
+    """
+
+    def __init__(self, num_lanes: int, window: int, weight_VD: Tensor) -> None:
+        self.rows = weight_VD.new_empty(num_lanes, window, weight_VD.shape[1])
         self.next = 0
         self.filled = 0
         self.lengths = (0,) * num_lanes
@@ -157,8 +169,11 @@ class _Ring:
         self.lengths = tuple(min(n + 1, window) for n in self.lengths)
 
     def attend(self, query_BD: Tensor) -> Tensor:
-        """Return `softmax(q rowsᵀ) rows` over all rows that are written, `[B, D]`."""
+        """Return `softmax(q rowsᵀ) rows` over each lane's rows, `[B, D]`; at least one is written."""
         rows_BKD = self.rows[:, : self.filled]
+        if rows_BKD.shape[0] == 1:  # two matrix-vector products, the quickest there are
+            weights_K = torch.mv(rows_BKD[0], query_BD[0]).softmax(0)
+            return torch.mv(rows_BKD[0].t(), weights_K)[None]
         scores_B1K = torch.bmm(query_BD[:, None], rows_BKD.transpose(1, 2))
         if any(n < self.filled for n in self.lengths):
             scores_B1K = scores_B1K.masked_fill(self._foreign()[:, None], -math.inf)
@@ -171,10 +186,9 @@ class _Ring:
         return age >= torch.tensor(self.lengths, device=self.rows.device)[:, None]
 
     def memory(self, keep: int) -> AttentionMemory:
-        """Return the newest `keep` rows, oldest first."""
-        window = self.rows.shape[1]
-        order = [(self.next - self.filled + i) % window for i in range(self.filled)]
-        rows = self.rows[:, torch.tensor(order, dtype=torch.long, device=self.rows.device)]
+        """Return a copy of the newest `keep` rows, oldest first."""
+        oldest = self.next if self.filled == self.rows.shape[1] else 0
+        rows = torch.cat([self.rows[:, oldest : self.filled], self.rows[:, :oldest]], dim=1)
         return AttentionMemory(rows, self.lengths).last(keep)
 
     def load(self, memory: AttentionMemory) -> None:
@@ -188,9 +202,9 @@ class _Ring:
 
     def copy(self) -> _Ring:
         """Return a ring of its own with the same rows."""
-        other = object.__new__(_Ring)
-        other.rows, other.next = self.rows.clone(), self.next
-        other.filled, other.lengths = self.filled, self.lengths
+        other = copy.copy(self)
+        other.rows = torch.empty_like(self.rows)
+        other.rows[:, : self.filled] = self.rows[:, : self.filled]
         return other
 
 
@@ -202,18 +216,23 @@ class RingDecoder:
     that.
 
     Args:
-        model: In evaluation mode; its window is taken as it is now.
+        model: In evaluation mode; its weights and window are taken as they are now.
         num_lanes: B.
     """
+
+    _hidden: list[Tensor]
+    _cell: list[Tensor]
+    _rings: list[_Ring | None]
 
     def __init__(self, model: LanguageModel, num_lanes: int = 1) -> None:
         self.model = model
         with torch.inference_mode():
             self._layers = [_pack(block) for block in model.typed_blocks]
-            self._window = model.typed_blocks[0].window
-            self.load(model.initial_state(num_lanes))
+        self._window = model.typed_blocks[0].window
+        self._rings = [None] * len(self._layers)
+        self.load(model.initial_state(num_lanes))
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def prefill(self, tokens_BT: Tensor) -> Tensor:
         """Read T ≥ 1 tokens, many at once; return `[B, V]`."""
         if tokens_BT.shape[1] == 1:
@@ -222,9 +241,13 @@ class RingDecoder:
         self.load(state)
         return logits
 
-    @torch.inference_mode()
     def step(self, tokens_B: Tensor) -> Tensor:
         """Read one token a lane; return `[B, V]`."""
+        with torch.inference_mode():
+            logits_BV = self._step(tokens_B)
+        return logits_BV.clone()  # an ordinary tensor, which callers may change in place
+
+    def _step(self, tokens_B: Tensor) -> Tensor:
         model, residual = self.model, self.model.config.residual
         h_BD = F.embedding(tokens_B.long(), model.embedding.weight)
         for index, layer in enumerate(self._layers):
@@ -250,7 +273,7 @@ class RingDecoder:
         query_BD = _norm(F.linear(g_BD, head.query_weight, head.query_bias), head.query_norm)
         return skip_BD + ring.attend(query_BD * head.query_scale) * head.value_gate
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def state(self) -> RecurrentState:
         """Return the state as the forward pass takes it, memory oldest first."""
         keep = self._window if self.model.config.reach == "segment" else self._window - 1
@@ -264,34 +287,32 @@ class RingDecoder:
             elif layer.attention is not None:
                 rows = hidden.new_zeros(hidden.shape[0], 0, hidden.shape[1])
                 memory = AttentionMemory(rows, (0,) * hidden.shape[0])
-            layers.append(LayerState(hidden, cell, memory))
+            layers.append(LayerState(hidden.clone(), cell.clone(), memory))
         return RecurrentState(tuple(layers))
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def load(self, state: RecurrentState) -> None:
-        """Go on from `state`; the number of lanes may change."""
-        weight = self.model.embedding.weight
-        self._hidden: list[Tensor] = []
-        self._cell: list[Tensor] = []
-        self._rings: list[_Ring | None] = []
-        for layer in state.layers:
+        """Go on from `state`; its number of lanes becomes this decoder's."""
+        weight_VD = self.model.embedding.weight
+        self._hidden, self._cell = [], []
+        for index, layer in enumerate(state.layers):
             assert layer.hidden is not None
             assert layer.cell is not None
-            self._hidden.append(layer.hidden.to(weight.dtype))
-            self._cell.append(layer.cell.to(weight.dtype))
-            ring = None
-            if layer.memory is not None and self._window > 0:
-                ring = _Ring(state.num_lanes, self._window, weight.shape[1], weight)
-                ring.load(layer.memory)
-            self._rings.append(ring)
+            self._hidden.append(layer.hidden.to(weight_VD))
+            self._cell.append(layer.cell.to(weight_VD))
+            if layer.memory is None or self._window == 0:
+                continue
+            ring = self._rings[index]
+            if ring is None or ring.rows.shape[0] != state.num_lanes:
+                ring = self._rings[index] = _Ring(state.num_lanes, self._window, weight_VD)
+            ring.load(layer.memory)
 
     def fork(self) -> RingDecoder:
         """Return a decoder that goes on from here on its own; the weights are shared."""
-        other = object.__new__(RingDecoder)
-        other.model, other._layers, other._window = self.model, self._layers, self._window
+        other = copy.copy(self)
         other._hidden, other._cell = list(self._hidden), list(self._cell)
-        with torch.inference_mode():
-            other._rings = [ring and ring.copy() for ring in self._rings]
+        with torch.no_grad():
+            other._rings = [None if ring is None else ring.copy() for ring in self._rings]
         return other
 
 

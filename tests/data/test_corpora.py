@@ -1,0 +1,105 @@
+"""Known corpora from local copies, and the library that every Python carries."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from sharnn.data.corpora import KNOWN_CORPORA, StdlibCorpus, ZipCorpus
+from sharnn.data.prepare import prepare
+from sharnn.errors import DataError
+from sharnn.text import WordTokenizer
+from texts import reference_text
+
+PARTS = {"train": b" one two one \n" * 9, "valid": b" two one \n", "test": b" one \n"}
+
+
+@pytest.fixture
+def wikitext(tmp_path: Path) -> Path:
+    archive = tmp_path / "wikitext-2-v1.zip"
+    with zipfile.ZipFile(archive, "w") as out:
+        for split, data in PARTS.items():
+            out.writestr(f"wikitext-2/wiki.{split}.tokens", data)
+    return archive
+
+
+def test_wikitext_from_a_zip_and_from_a_folder(wikitext: Path, tmp_path: Path) -> None:
+    corpus = prepare(["wikitext-2"], local_source=wikitext)
+    assert corpus.own_splits
+    assert isinstance(corpus.tokenizer, WordTokenizer)
+    for split, data in PARTS.items():
+        assert corpus.tokenizer.decode(corpus.split(split).tokens) == data
+    zipfile.ZipFile(wikitext).extractall(tmp_path / "unpacked")
+    for folder in (tmp_path / "unpacked", tmp_path / "unpacked" / "wikitext-2"):
+        assert prepare(["wikitext-2"], local_source=folder).digest == corpus.digest
+    as_bytes = prepare(["wikitext-2"], local_source=wikitext, tokenizer="byte")
+    assert as_bytes.split("train").num_tokens == len(PARTS["train"])
+
+
+def test_another_zip_is_told(wikitext: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"holds no wikitext-103/wiki\.train\.tokens"):
+        prepare(["wikitext-103"], local_source=wikitext)
+    with pytest.raises(DataError, match=r"holds no wiki\.train\.raw"):
+        prepare(["wikitext-2-raw"], local_source=tmp_path)
+    with pytest.raises(DataError, match="there is nothing at"):
+        prepare(["wikitext-2"], local_source=tmp_path / "nothing")
+
+
+def small_enwik(content: bytes) -> ZipCorpus:
+    enwik8 = KNOWN_CORPORA["enwik8"]
+    assert isinstance(enwik8, ZipCorpus)
+    sizes = {"train": 900, "valid": 50, "test": 50}
+    digest = hashlib.sha256(content).hexdigest()
+    return dataclasses.replace(enwik8, sizes=sizes, content_sha256=digest)
+
+
+@pytest.mark.parametrize("form", ["file", "zip"])
+def test_enwik8_is_cut_by_bytes_and_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    content = reference_text(1000)
+    monkeypatch.setitem(KNOWN_CORPORA, "enwik8", small_enwik(content))
+    local = tmp_path / "copy"
+    if form == "file":
+        local.write_bytes(content)
+    else:
+        with zipfile.ZipFile(local, "w") as out:
+            out.writestr("enwik8", content)
+    corpus = prepare(["enwik8"], local_source=local)
+    assert corpus.own_splits
+    assert bytes(corpus.split("all").tokens) == content
+    assert [corpus.split(s).num_bytes for s in ("train", "valid", "test")] == [900, 50, 50]
+    other = tmp_path / "other"
+    other.write_bytes(content[:-1] + b"x")
+    with pytest.raises(DataError, match=r"is not enwik8: 1,000 bytes with SHA-256"):
+        prepare(["enwik8"], local_source=other)
+
+
+def test_enwik8_is_what_the_world_knows() -> None:
+    enwik8 = KNOWN_CORPORA["enwik8"]
+    assert isinstance(enwik8, ZipCorpus)
+    assert sum(enwik8.sizes.values()) == 100_000_000
+    assert enwik8.sizes["train"] == 90_000_000
+
+
+def test_the_standard_library() -> None:
+    corpus = prepare(["python-stdlib"])
+    assert corpus.own_splits
+    sizes = {name: corpus.split(name).num_bytes for name in ("train", "valid", "test")}
+    assert sizes["train"] > 5_000_000
+    assert 50_000 < sizes["test"] < 1_500_000
+    assert 50_000 < sizes["valid"] < 1_500_000
+    assert prepare(["python-stdlib"]).digest == corpus.digest
+    readers = StdlibCorpus().locate(None, Path(), None)
+    names = [reader.name for split in readers.values() for reader in split]
+    assert len(names) == len(set(names))
+    assert any(name.endswith("topics.py") for name in names)
+
+
+def test_a_library_without_source_is_told(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no library source"):
+        StdlibCorpus().locate(tmp_path, tmp_path, None)
