@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import pydoc_data.topics
 import this
 from pathlib import Path
-
-import pydoc_data.topics
 
 
 def zen() -> str:

@@ -75,7 +75,8 @@ def atomic_file(path: Path, error: type[SharnnError] = SharnnError) -> Iterator[
     except OSError as failure:
         raise error(explain_os_error(failure, path, "write")) from failure
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

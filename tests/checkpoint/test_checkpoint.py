@@ -82,7 +82,7 @@ def truncate(path: Path) -> None:
 
 def flip_a_byte(path: Path) -> None:
     data = bytearray(path.read_bytes())
-    data[-5] ^= 1
+    data[len(data) // 2] ^= 0x80
     path.write_bytes(data)
 
 
@@ -96,12 +96,8 @@ def test_a_damaged_model_is_told(tmp_path: Path, name: str, damage: Callable[[Pa
     folder = tmp_path / "model"
     save(folder)
     damage(folder / name)
-    try:
+    with pytest.raises(CheckpointError, match=name.replace(".", r"\.")):
         load_model(folder)
-    except CheckpointError as error:
-        assert name in str(error)
-    else:  # a flipped byte may fall on white space, or a card, and then means nothing
-        assert (name, damage) == ("config.json", flip_a_byte)
 
 
 @pytest.mark.parametrize("name", ["trainer.safetensors", "trainer.json"])
@@ -123,8 +119,12 @@ def test_a_file_from_another_folder_is_told(tmp_path: Path, name: str) -> None:
     (tmp_path / "two" / "trainer.safetensors").write_bytes(b"another state")
     shutil.copy(tmp_path / "two" / name, tmp_path / "one" / name)
     with pytest.raises(CheckpointError, match="another folder"):
-        load_model(tmp_path / "one")
-        load_trainer_state(tmp_path / "one")
+        _load_both(tmp_path / "one")
+
+
+def _load_both(folder: Path) -> None:
+    load_model(folder)
+    load_trainer_state(folder)
 
 
 def test_weights_that_do_not_fit_the_settings_are_told(tmp_path: Path) -> None:

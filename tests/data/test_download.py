@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -21,7 +22,7 @@ class Handler(BaseHTTPRequestHandler):
     ranges = True
     cut_at: int | None = None
     served = CONTENT
-    requests: list[str | None] = []
+    requests: ClassVar[list[str | None]] = []
 
     def do_GET(self) -> None:
         cls, start = type(self), 0

@@ -67,7 +67,12 @@ def test_characters_are_counted(text: str) -> None:
 
 
 def test_folders_globs_and_lists(tmp_path: Path) -> None:
-    for name, data in {"b.txt": b"second ", "a/c.txt": b"first ", ".hidden": b"no", "d.md": b"third"}.items():
+    for name, data in {
+        "b.txt": b"second ",
+        "a/c.txt": b"first ",
+        ".hidden": b"no",
+        "d.md": b"third",
+    }.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(data)
     assert content(prepare([str(tmp_path)])) == b"first second third"

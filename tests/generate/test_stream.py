@@ -36,7 +36,9 @@ def test_every_text_is_allowed(text: str) -> None:
         constraint.advance(byte)
 
 
-@pytest.mark.parametrize("bad", [b"\xc0\x80", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\xff", b"\x80"])
+@pytest.mark.parametrize(
+    "bad", [b"\xc0\x80", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\xff", b"\x80"]
+)
 def test_forbidden_forms_are_not_allowed(bad: bytes) -> None:
     constraint = Utf8Constraint()
     for byte in bad:

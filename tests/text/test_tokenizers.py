@@ -83,7 +83,13 @@ def test_files(tmp_path: Path) -> None:
         assert isinstance(tokenizer, Tokenizer)
         save_tokenizer(tokenizer, path)
         assert load_tokenizer(path).to_json() == tokenizer.to_json()
-    for damaged in ("{", "[]", '{"name": "runes"}', '{"name": "word"}', '{"name": "word", "words": []}'):
+    for damaged in (
+        "{",
+        "[]",
+        '{"name": "runes"}',
+        '{"name": "word"}',
+        '{"name": "word", "words": []}',
+    ):
         path.write_text(damaged)
         with pytest.raises(DataError, match=r"tokenizer|vocabulary"):
             load_tokenizer(path)

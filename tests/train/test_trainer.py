@@ -116,7 +116,8 @@ def test_it_stops_where_no_step_is_finite(tmp_path: Path) -> None:
 
 def test_early_stop(tmp_path: Path) -> None:
     recipe = tiny_recipe(
-        optim={"lr": 1e-9}, train={"budget": "500steps", "validate_every": "2steps", "early_stop": 3}
+        optim={"lr": 1e-9},
+        train={"budget": "500steps", "validate_every": "2steps", "early_stop": 3},
     )
     trainer = make_trainer(tmp_path / "run", recipe, tiny_corpus(tmp_path))
     trainer._score_valid = lambda: 5.0 + trainer.counters.step
@@ -153,3 +154,12 @@ def test_another_corpus_or_shape_is_refused(tmp_path: Path) -> None:
 def test_a_text_shorter_than_its_lanes_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"too few for 4 lanes"):
         make_trainer(tmp_path / "run", tiny_recipe(), tiny_corpus(tmp_path, 4))
+
+
+def test_a_text_too_short_to_validate_is_trained_on_all_the_same(tmp_path: Path) -> None:
+    recipe = tiny_recipe(train={"budget": "3steps", "validate_every": "1steps"})
+    outcome = make_trainer(tmp_path / "run", recipe, tiny_corpus(tmp_path, 30)).run()
+    assert outcome.counters.step == 3
+    assert outcome.counters.best_bits_per_byte is None
+    assert (tmp_path / "run" / "last" / "model.safetensors").is_file()
+    assert not (tmp_path / "run" / "best").exists()

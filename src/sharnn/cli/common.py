@@ -63,7 +63,7 @@ def error_console() -> Console:
     """Return a console on standard error, where progress belongs."""
     from rich.console import Console
 
-    return Console(stderr=True)
+    return Console(stderr=True, soft_wrap=True)
 
 
 @contextmanager

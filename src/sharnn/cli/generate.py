@@ -78,10 +78,14 @@ def _parser() -> Any:
     parser.add_argument("--stop", type=str | None, metavar="TEXT", help="end before it; repeatable")
     parser.add_argument("--prompt-file", type=str | None, help="file with the text to continue")
     parser.add_argument("--max-bytes", type=int, default=500, help="bytes to add at most")
-    parser.add_argument("--temperature", type=float, default=0.8, help="0 takes the likeliest token")
+    parser.add_argument(
+        "--temperature", type=float, default=0.8, help="0 takes the likeliest token"
+    )
     parser.add_argument("--top-k", type=int | None, help="draw from the k likeliest")
     parser.add_argument("--top-p", type=float | None, help="draw from the likeliest that reach p")
-    parser.add_argument("--min-p", type=float | None, help="draw from those over p of the likeliest")
+    parser.add_argument(
+        "--min-p", type=float | None, help="draw from those over p of the likeliest"
+    )
     parser.add_argument("--repetition-penalty", type=float, default=1.0, help="1 does nothing")
     parser.add_argument("--seed", type=int, default=0, help="sample i has the seed plus i")
     parser.add_argument("--num-samples", type=int, default=1, help="samples of the same prompt")

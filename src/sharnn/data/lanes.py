@@ -45,6 +45,22 @@ class Segment:
     epoch: float
 
 
+def lane_length(num_tokens: int, num_lanes: int) -> int:
+    """Return the tokens of each lane.
+
+    Raises:
+        DataError: There are too few for one token and its successor in each.
+    """
+    length = (num_tokens - 1) // num_lanes
+    if length < 1:
+        raise DataError(
+            f"the text has {num_tokens} tokens to train on, too few for {num_lanes} lanes of at least "
+            f"one token and its successor: use a longer text, or data.num_lanes of at most "
+            f"{max(num_tokens - 1, 0)}"
+        )
+    return length
+
+
 class LaneStream:
     """An endless walk over the lanes, resumable to the token.
 
@@ -68,13 +84,7 @@ class LaneStream:
         random_segments: bool = False,
         seed: int = 0,
     ) -> None:
-        self.lane_length = (len(tokens) - 1) // num_lanes
-        if self.lane_length < 1:
-            raise DataError(
-                f"the text has {len(tokens)} tokens, too few for {num_lanes} lanes of at least one "
-                f"token and its successor: use a longer text, or data.num_lanes of at most "
-                f"{max(len(tokens) - 1, 0)}"
-            )
+        self.lane_length = lane_length(len(tokens), num_lanes)
         self.tokens = tokens
         self.num_lanes = num_lanes
         self.segment_length = segment_length

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from sharnn.model import AttentionMemory, LanguageModel, LayerState, RecurrentState
 from sharnn.model.attention import NORM_EPS
-from sharnn.model.block import LstmBlock, ShaRnnBlock
+from sharnn.model.block import LstmBlock, ShaRnnBlock, lstm_weights
 from sharnn.ops.lstm import lstm_step
 from sharnn.ops.reference import GELU_SLOPE
 
@@ -336,8 +336,9 @@ def _affine(norm: torch.nn.LayerNorm) -> tuple[Tensor, Tensor]:
 def _pack(block: object) -> _PackedLayer:
     assert isinstance(block, ShaRnnBlock | LstmBlock)
     lstm = block.lstm
-    weight = torch.cat([lstm.weight_ih_l0, lstm.weight_hh_l0], dim=1).detach()
-    bias = (lstm.bias_ih_l0 + lstm.bias_hh_l0).detach()
+    weight_ih, weight_hh, bias_ih, bias_hh = lstm_weights(lstm)
+    weight = torch.cat([weight_ih, weight_hh], dim=1).detach()
+    bias = (bias_ih + bias_hh).detach()
     start_norm = None if block.start_norm is None else _affine(block.start_norm)
     if isinstance(block, LstmBlock):
         return _PackedLayer(start_norm, weight, bias)

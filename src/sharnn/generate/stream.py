@@ -10,12 +10,12 @@ from sharnn.errors import ConfigError
 #: For each lead byte: how many bytes follow, and the range of the first of them (RFC 3629, section 4:
 #: no overlong forms, no surrogates, nothing above U+10FFFF).
 _LEADS: dict[int, tuple[int, int, int]] = {
-    **{lead: (0, 0, 0) for lead in range(0x80)},
-    **{lead: (1, 0x80, 0xBF) for lead in range(0xC2, 0xE0)},
-    **{lead: (2, 0x80, 0xBF) for lead in range(0xE1, 0xF0)},
+    **dict.fromkeys(range(0x80), (0, 0, 0)),
+    **dict.fromkeys(range(0xC2, 0xE0), (1, 0x80, 0xBF)),
+    **dict.fromkeys(range(0xE1, 0xF0), (2, 0x80, 0xBF)),
     0xE0: (2, 0xA0, 0xBF),
     0xED: (2, 0x80, 0x9F),
-    **{lead: (3, 0x80, 0xBF) for lead in range(0xF1, 0xF4)},
+    **dict.fromkeys(range(0xF1, 0xF4), (3, 0x80, 0xBF)),
     0xF0: (3, 0x90, 0xBF),
     0xF4: (3, 0x80, 0x8F),
 }
@@ -98,7 +98,8 @@ class StopFilter:
             shown, self._held = self._held[: min(found)[1]], b""
             return shown
         keep = max((self._overlap(stop) for stop in self._stops), default=0)
-        shown, self._held = self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]
+        cut = len(self._held) - keep
+        shown, self._held = self._held[:cut], self._held[cut:]
         return shown
 
     def rest(self) -> bytes:

@@ -53,8 +53,13 @@ class Block(nn.Module):
     def _run_lstm(
         self, lstm: nn.LSTM, x_BTD: Tensor, state: LayerState, ops: Ops
     ) -> tuple[Tensor, Tensor, Tensor]:
-        weights = [lstm.weight_ih_l0, lstm.weight_hh_l0, lstm.bias_ih_l0, lstm.bias_hh_l0]
-        return ops.lstm(x_BTD, state.hidden, state.cell, weights)
+        return ops.lstm(x_BTD, state.hidden, state.cell, lstm_weights(lstm))
+
+
+def lstm_weights(lstm: nn.LSTM) -> list[Tensor]:
+    """Return `weight_ih [4D, D]`, `weight_hh [4D, D]`, `bias_ih [4D]` and `bias_hh [4D]`."""
+    names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
+    return [getattr(lstm, name) for name in names]
 
 
 class ShaRnnBlock(Block):

@@ -85,15 +85,17 @@ class Lamb(Optimizer):
         torch._foreach_mul_(steps, first)
         if group["weight_decay"]:
             torch._foreach_add_(steps, params, alpha=group["weight_decay"])
-        trusts = self._trust_ratios(params, steps, group["min_trust"])
+        trusts = _trust_ratios(params, steps, group["min_trust"])
         torch._foreach_mul_(steps, trusts)
         torch._foreach_add_(params, steps, alpha=-group["lr"])
 
-    @staticmethod
-    def _trust_ratios(params: list[Tensor], steps: list[Tensor], min_trust: float) -> list[Tensor]:
-        """Return one trust ratio a tensor, on the device: nothing waits for it."""
-        weight_norms = torch.stack(torch._foreach_norm(params)).clamp(max=_MAX_WEIGHT_NORM)
-        step_norms = torch.stack(torch._foreach_norm(steps))
-        both = (weight_norms > 0) & (step_norms > 0)
-        ratios = torch.where(both, weight_norms / step_norms.clamp_min(1e-30), 1.0)
-        return list(ratios.clamp(min=min_trust).unbind())
+
+def _trust_ratios(
+    params: list[Tensor], steps: tuple[Tensor, ...] | list[Tensor], min_trust: float
+) -> list[Tensor]:
+    """Return one trust ratio a tensor, on the device: nothing waits for it."""
+    weight_norms = torch.stack(torch._foreach_norm(params)).clamp(max=_MAX_WEIGHT_NORM)
+    step_norms = torch.stack(torch._foreach_norm(steps))
+    both = (weight_norms > 0) & (step_norms > 0)
+    ratios = torch.where(both, weight_norms / step_norms.clamp_min(1e-30), 1.0)
+    return list(ratios.clamp(min=min_trust).unbind())

@@ -18,7 +18,8 @@ def split_matrices(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parame
     The embedding is a table of rows and not a map, so it counts with the vectors.
     """
     tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
-    matrices, others = [], []
+    matrices: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
     for parameter in model.parameters():
         is_matrix = parameter.ndim == 2 and min(parameter.shape) > 1 and id(parameter) not in tables
         (matrices if is_matrix else others).append(parameter)

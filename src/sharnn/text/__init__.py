@@ -20,7 +20,7 @@ def tokenizer_from_json(values: Any, where: str = "tokenizer") -> Tokenizer:
     Raises:
         DataError: The kind is unknown, or its values are damaged.
     """
-    kind = _KINDS.get(values.get("name")) if isinstance(values, dict) else None
+    kind = _KINDS.get(str(values.get("name"))) if isinstance(values, dict) else None
     if kind is None:
         raise DataError(f"{where} is of no known kind: one of {', '.join(_KINDS)} was expected")
     try:

@@ -135,7 +135,7 @@ def _probe_flops(precision: Precision) -> float:
     size = 512 if precision.device.type == "cpu" else 4096
     left = torch.ones(size, size, device=precision.device, dtype=precision.dtype)
     best = float("inf")
-    for _ in range(5):
+    for _ in range(20):
         started = time.perf_counter()
         product = left @ left
         product[0, 0].item()  # wait for the device

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from sharnn.config import ModelConfig, Recipe, load_recipe_settings, recipe_from_settings
 from sharnn.data.corpus import Corpus
+from sharnn.data.lanes import lane_length
 from sharnn.data.prepare import prepare
 from sharnn.errors import ConfigError, DataError
 from sharnn.train.estimate import Estimate, check_memory, estimate_run
@@ -22,7 +23,7 @@ from sharnn.train.logger import (
 )
 from sharnn.train.precision import Precision, resolve_device
 from sharnn.train.run_folder import RunFolder
-from sharnn.train.trainer import Outcome, Trainer
+from sharnn.train.trainer import Outcome, Trainer, can_validate
 
 #: Called while a corpus is prepared: what is done, bytes done, bytes to do where known.
 PrepareProgress = Callable[[str, int, int | None], None]
@@ -75,9 +76,10 @@ def resume_run(
     """
     run = RunFolder.open(out)
     recipe = recipe_from_settings(load_recipe_settings(str(run.recipe_path)))
-    changes = {"budget": budget, "device": device}
-    changed = {name: value for name, value in changes.items() if value is not None}
-    recipe = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, **changed))
+    train = dataclasses.replace(
+        recipe.train, budget=budget or recipe.train.budget, device=device or recipe.train.device
+    )
+    recipe = dataclasses.replace(recipe, train=train)
     precision = _precision(recipe)
     corpus = _same_corpus(recipe, run, progress)
     trainer = Trainer(recipe, corpus, run, precision)
@@ -135,9 +137,11 @@ def _announce(recipe: Recipe, corpus: Corpus, precision: Precision, console: Con
     """Say what will be trained on what, and refuse what cannot fit.
 
     Raises:
+        DataError: The text is shorter than its lanes.
         TrainingError: Memory won't do.
     """
     train = corpus.split("train")
+    lane_length(train.num_tokens, recipe.data.num_lanes)
     estimate = estimate_run(recipe, precision, train.num_tokens)
     model = recipe.model
     console.print(
@@ -149,6 +153,8 @@ def _announce(recipe: Recipe, corpus: Corpus, precision: Precision, console: Con
         f"{_describe(estimate, train.num_tokens)}",
         highlight=False,
     )
+    if not can_validate(corpus):
+        console.print("no validation: the text leaves fewer than two tokens for its valid split")
     check_memory(estimate, precision.device)
 
 

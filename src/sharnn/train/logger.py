@@ -69,7 +69,7 @@ class TensorBoardLogger:
             raise ConfigError(
                 "train.tensorboard needs TensorBoard: install it with pip install 'sharnn[track]'"
             ) from failure
-        self._writer = SummaryWriter(str(folder))  # type: ignore[no-untyped-call]
+        self._writer = SummaryWriter(str(folder))
 
     def log(self, record: dict[str, Any]) -> None:
         """Write the numbers of a record under its kind."""
@@ -77,11 +77,11 @@ class TensorBoardLogger:
             return
         for name, value in record.items():
             if isinstance(value, int | float) and name != "step":
-                self._writer.add_scalar(f"{record['kind']}/{name}", value, record["step"])  # type: ignore[no-untyped-call]
+                self._writer.add_scalar(f"{record['kind']}/{name}", value, record["step"])
 
     def close(self) -> None:
         """Flush and close."""
-        self._writer.close()  # type: ignore[no-untyped-call]
+        self._writer.close()
 
 
 class TerminalLogger:

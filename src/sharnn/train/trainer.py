@@ -9,14 +9,15 @@ moves the weights once. Each group carries its own state to the next segment, cu
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -65,7 +66,7 @@ class Trainer:
 
     Args:
         recipe: All settings, with the model's vocabulary resolved.
-        corpus: With a `train` split, and a `valid` split unless nothing is to be validated.
+        corpus: Its train split is read, its valid split scored, unless that is too short.
         run: Where checkpoints go.
         precision: Device and dtype.
         loggers: Take the records.
@@ -104,6 +105,8 @@ class Trainer:
         )
         train = corpus.split("train")
         self.bytes_per_token = train.num_bytes / max(train.num_tokens, 1)
+        self.validates = can_validate(corpus)
+        self._validated_step = -1
         self._clock = time.monotonic()
 
     # ------------------------------------------------------------------------------- the run
@@ -120,11 +123,11 @@ class Trainer:
         with _stop_signals() as stopped:
             while not self._used_up() and not self._gave_up() and not stopped.is_set():
                 self.step()
-                if self.validation.due(self.counters.progress(self.budget)):
+                if self.validates and self.validation.due(self.counters.progress(self.budget)):
                     self.validate()
                 elif self.checkpointing.due(self.counters.progress(self.budget)):
                     self.save()
-            if not stopped.is_set() and self.validation_is_stale:
+            if not stopped.is_set() and self.validates and self.validation_is_stale:
                 self.validate()
             self.save()
         reason = "budget used up"
@@ -202,7 +205,7 @@ class Trainer:
             with self.precision.autocast():
                 nats_BT, state = self.model.nats(inputs, targets, state)
             loss = nats_BT.mean() / groups
-            self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            self.scaler.scale(loss).backward()
             total += loss.detach()
             after.append(state.detach())
         return total, after
@@ -272,8 +275,6 @@ class Trainer:
         self._validated_step = self.counters.step
         bytes_per_token = split.num_bytes / split.num_tokens
         return nats / LN2 / (count * bytes_per_token)
-
-    _validated_step = -1
 
     # ----------------------------------------------------------------------- save and go on
 
@@ -419,6 +420,11 @@ class Trainer:
         }
 
 
+def can_validate(corpus: Corpus) -> bool:
+    """Whether the valid split has a token with a successor; a very short text's has not."""
+    return corpus.split("valid").num_tokens >= 2
+
+
 def _is_finite(value: float) -> bool:
     return value == value and abs(value) != float("inf")
 
@@ -426,10 +432,19 @@ def _is_finite(value: float) -> bool:
 def _machine(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+    return f"{_cpu_name()}, {torch.get_num_threads()} threads"
 
 
-@contextmanager
+def _cpu_name() -> str:
+    """Return the processor's name where the system tells it, else its kind."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+@contextlib.contextmanager
 def _stop_signals() -> Iterator[threading.Event]:
     """Turn the first Ctrl-C, or a polite kill, into a wish to stop after this step; a second stops."""
     stopped = threading.Event()
