@@ -6,7 +6,7 @@ STAMP := .venv/.installed
 .PHONY: demo test check bench clean
 
 demo: $(STAMP)
-	$(BIN)/python -m sharnn.demo
+	$(BIN)/sharnn demo
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n 2

@@ -35,7 +35,7 @@ Reach = Literal["sliding", "segment"]
 Device = str
 Dtype = Literal["auto", "fp32", "bf16", "fp16"]
 
-#: Vocabularies larger than this get a split softmax (REFERENCE: the original's threshold).
+#: Vocabularies larger than this get a split softmax (the original's threshold).
 SPLIT_SOFTMAX_THRESHOLD = 75_000
 #: The original's cutoffs of the split softmax, in words of falling frequency.
 SPLIT_SOFTMAX_CUTOFFS = (2_800, 20_000, 76_000)
@@ -149,7 +149,7 @@ class Amount:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """What the model is: its architecture, its sizes and its choices (REFERENCE §1–3)."""
+    """What the model is: its architecture, its sizes and its choices."""
 
     architecture: Architecture = "sha-rnn"
     """sha-rnn (LSTM, one attention head, Boom), or a baseline: lstm (an LSTM language model without

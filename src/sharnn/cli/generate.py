@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -21,7 +23,8 @@ HELP = "continue a text"
 
 _DESCRIPTION = """\
 Continue a prompt with MODEL: that of --prompt, of --prompt-file, or standard input where something is
-piped in; without one the text begins from nothing. The same seed gives the same text."""
+piped in; without one the text begins from nothing. The same seed gives the same text. Standard output
+gets the prompt, the text and a line's end; with --raw the bytes and nothing after them."""
 
 _EXAMPLES = """\
 examples:
@@ -53,6 +56,7 @@ def run(argv: list[str]) -> int:
             raise ConfigError(f"--{option} is {getattr(options, name)}: it must be {least} or more")
     from sharnn.generate import Sampling, Session
 
+    _refuse_what_does_nothing(options)
     sampling = Sampling(
         options.temperature, options.top_k, options.top_p, options.min_p, options.repetition_penalty
     )
@@ -65,9 +69,30 @@ def run(argv: list[str]) -> int:
         loaded.model.set_window(options.window)
     session = Session(loaded.model, loaded.tokenizer)
     session.prefill(prompt)
-    for index in range(options.num_samples):
-        _write_sample(session, sampling, prompt, options, texts["--stop"], index)
+    try:
+        for index in range(options.num_samples):
+            _write_sample(session, sampling, prompt, options, texts["--stop"], index)
+        sys.stdout.flush()
+    except KeyboardInterrupt:  # what was written stays, and that is all there is to say
+        with contextlib.suppress(OSError):
+            _end_line(options)
+            sys.stdout.flush()
+        return 130
+    except BrokenPipeError:
+        # The reader has left (`… | head`). What is still buffered must not be tried again at exit.
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
+
+
+def _refuse_what_does_nothing(options: Namespace) -> None:
+    if options.raw and options.json:
+        raise ConfigError("--raw and --json were both given: JSON holds text, leave one out")
+    if options.num_samples > 1 and options.temperature == 0:
+        raise ConfigError(
+            f"--num-samples is {options.num_samples} and --temperature 0: all would be the same, leave "
+            "one out"
+        )
 
 
 def _parser() -> Any:
@@ -76,10 +101,10 @@ def _parser() -> Any:
     # These two are taken from the command line as they are; here they stand for the help.
     parser.add_argument("--prompt", type=str | None, metavar="TEXT", help="text to continue")
     parser.add_argument("--stop", type=str | None, metavar="TEXT", help="end before it; repeatable")
-    parser.add_argument("--prompt-file", type=str | None, help="file with the text to continue")
+    parser.add_argument("--prompt-file", type=str | None, help="file with it, - for stdin")
     parser.add_argument("--max-bytes", type=int, default=500, help="bytes to add at most")
     parser.add_argument(
-        "--temperature", type=float, default=0.8, help="0 takes the likeliest token"
+        "--temperature", type=float, default=0.8, help="0: the likeliest, 1: as learnt"
     )
     parser.add_argument("--top-k", type=int | None, help="draw from the k likeliest")
     parser.add_argument("--top-p", type=float | None, help="draw from the likeliest that reach p")
@@ -124,12 +149,12 @@ def _take_texts(argv: list[str]) -> tuple[list[str], dict[str, list[str]]]:
 def _prompt(given: list[str], file: str | None) -> bytes:
     if given:
         return given[0].encode("utf-8", "surrogateescape")
-    if file is not None:
+    if file is not None and file != "-":
         try:
             return Path(file).read_bytes()
         except OSError as failure:
             raise DataError(explain_os_error(failure, Path(file), "read")) from failure
-    if sys.stdin is None or sys.stdin.isatty():
+    if sys.stdin is None or (sys.stdin.isatty() and file is None):
         return b""
     return sys.stdin.buffer.read()
 
@@ -167,10 +192,16 @@ def _write_sample(
             "num_bytes": num_bytes,
             "bytes_per_second": round(rate, 1),
         }
-        print(json.dumps(facts))
+        print(json.dumps(facts), flush=True)
         return
-    out.write(b"\n")
-    out.flush()
+    _end_line(options)
     console = error_console()
     if console.is_terminal:
         console.print(f"[dim]{num_bytes} bytes, {rate:,.0f} bytes/s, seed {seed}[/dim]")
+
+
+def _end_line(options: Namespace) -> None:
+    """Give what follows a line of its own, but add nothing to raw bytes in a file or pipe."""
+    if not options.json and (not options.raw or sys.stdout.isatty()):
+        sys.stdout.buffer.write(b"\n")
+    sys.stdout.buffer.flush()

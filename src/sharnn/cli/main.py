@@ -11,7 +11,7 @@ from sharnn import __version__
 from sharnn.config import did_you_mean
 from sharnn.errors import SharnnError
 
-VERBS = ("train", "evaluate", "generate", "report", "info", "data")
+VERBS = ("train", "evaluate", "generate", "report", "info", "data", "demo")
 
 _INTRODUCTION = """\
 usage: sharnn VERB … [--help] [--debug]

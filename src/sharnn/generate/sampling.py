@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sharnn.errors import ConfigError
+from sharnn.errors import ConfigError, StreamError
 
 #: Latest tokens that a repetition penalty looks at.
 PENALTY_TOKENS = 256
@@ -20,7 +20,7 @@ PENALTY_TOKENS = 256
 
 @dataclass(frozen=True)
 class Sampling:
-    """How tokens are drawn.
+    """How tokens are drawn: penalty, temperature, then top_k, min_p and top_p of what is left.
 
     Attributes:
         temperature: Logits are divided by it; 0 always takes the likeliest token.
@@ -74,8 +74,16 @@ def sample(
         sampling: How.
         rng: A CPU generator; the draw is the same on every device for the same logits.
         history: Tokens so far, for the repetition penalty.
+
+    Raises:
+        StreamError: The logits are not numbers: the model's weights or state are damaged.
     """
     logits = logits.float().cpu()
+    if not math.isfinite(float(logits.max())):
+        raise StreamError(
+            f"the model's largest logit is {float(logits.max())}: its weights or its state are damaged, "
+            "or it did not train well; use another checkpoint"
+        )
     if sampling.repetition_penalty != 1.0:
         logits = penalise_repetition(logits, history[-PENALTY_TOKENS:], sampling.repetition_penalty)
     if sampling.temperature == 0:
@@ -107,7 +115,7 @@ def keep_top_k(logits: Tensor, k: int) -> Tensor:
 
 def keep_top_p(logits: Tensor, p: float) -> Tensor:
     """Keep the largest until their probability reaches p, the one that crosses it included."""
-    ordered, places = logits.sort(descending=True)
+    ordered, places = logits.sort(descending=True, stable=True)
     probabilities = ordered.softmax(-1)
     before = probabilities.cumsum(-1) - probabilities
     kept = ordered.masked_fill(before >= p, -math.inf)

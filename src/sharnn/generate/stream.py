@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+
 import torch
 from torch import Tensor
 
@@ -21,6 +23,21 @@ _LEADS: dict[int, tuple[int, int, int]] = {
 }
 
 
+_REPLACEMENT = "\N{REPLACEMENT CHARACTER}".encode()
+
+
+def unfinished_character(text: bytes) -> bytes:
+    """Return the bytes at the end of `text` that begin a character and do not end it, three at most."""
+    for start in range(max(len(text) - 3, 0), len(text)):
+        try:
+            _, used = codecs.utf_8_decode(text[start:], "strict", False)
+        except UnicodeDecodeError:
+            continue
+        if used == 0:
+            return text[start:]
+    return b""
+
+
 class Utf8Constraint:
     """Follows bytes and says which may come next, so that a text is valid UTF-8 at every length.
 
@@ -31,22 +48,8 @@ class Utf8Constraint:
     def __init__(self, text_so_far: bytes = b"") -> None:
         self.pending = 0
         self._low, self._high = 0x80, 0xBF
-        # A prompt may end inside a character, which begins at most three bytes before its end.
-        for start in range(max(len(text_so_far) - 3, 0), len(text_so_far)):
-            if self._follows(text_so_far[start:]):
-                return
-
-    def _follows(self, tail: bytes) -> bool:
-        """Whether `tail` is the beginning of one character; then that is the state."""
-        need, low, high = _LEADS.get(tail[0], (0, 0, 0))
-        if need < len(tail):
-            return False
-        for byte in tail[1:]:
-            if not low <= byte <= high:
-                return False
-            low, high = 0x80, 0xBF
-        self.pending, self._low, self._high = need - len(tail) + 1, low, high
-        return True
+        for byte in unfinished_character(text_so_far):
+            self.advance(byte)
 
     def allowed(self, bytes_left: int) -> Tensor:
         """Return `[256]`, True where a byte may come next and its character fits in `bytes_left`."""
@@ -65,6 +68,29 @@ class Utf8Constraint:
             self.pending, self._low, self._high = _LEADS[byte]
 
 
+class WholeCharacters:
+    """Passes bytes on as whole characters; what is no UTF-8 becomes U+FFFD.
+
+    Args:
+        text_so_far: What was shown before. Where it ends inside a character, the first piece holds
+            the bytes that finish it.
+    """
+
+    def __init__(self, text_so_far: bytes = b"") -> None:
+        self._begun = unfinished_character(text_so_far)
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._decoder.decode(self._begun)
+
+    def feed(self, data: bytes) -> bytes:
+        """Return the characters that are whole now."""
+        shown = self._decoder.decode(data).encode()
+        if shown and self._begun:
+            # The first character was begun by what is already shown: finished, or found to be none.
+            begun, self._begun = self._begun, b""
+            return shown[len(begun if shown.startswith(begun) else _REPLACEMENT) :]
+        return shown
+
+
 class StopFilter:
     """Passes text on up to the stop string that is complete first; holds back the start of one.
 
@@ -81,7 +107,7 @@ class StopFilter:
     def __init__(self, stops: list[str]) -> None:
         if "" in stops:
             raise ConfigError("a stop string is empty: it would stop before anything is written")
-        self._stops = [stop.encode() for stop in stops]
+        self._stops = [stop.encode("utf-8", "surrogateescape") for stop in stops]
         self._held = b""
         self.stopped = False
 

@@ -47,7 +47,7 @@ class OverparamGate(nn.Module):
 
     def fold(self) -> VectorGate:
         """Return the same gates as a plain vector."""
-        folded = VectorGate(self.seed.shape[0])
+        folded = VectorGate(self.seed.shape[0]).to(self.seed)
         with torch.no_grad():
             folded.weight.copy_(self())
         return folded
@@ -70,7 +70,7 @@ class VectorGate(nn.Module):
 
 
 class SingleHeadAttention(nn.Module):
-    """One head whose only matrix makes the query (paper, section 3.2; REFERENCE §1).
+    """One head whose only matrix makes the query (paper, section 3.2).
 
     `q = σ(qs) ⊙ LN(W_q g + b_q)`, keys `σ(ks) ⊙ K`, values `w ⊙ K`. Rows are written to the memory
     once and never projected, so a step costs one D × D product however long the memory is.

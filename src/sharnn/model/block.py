@@ -63,7 +63,7 @@ def lstm_weights(lstm: nn.LSTM) -> list[Tensor]:
 
 
 class ShaRnnBlock(Block):
-    """LSTM → single-headed attention (in some blocks) → Boom (paper, figure 1; REFERENCE §1).
+    """LSTM → single-headed attention (in some blocks) → Boom (paper, figure 1).
 
     The paper's wiring, where skips carry a normalised value and nothing passes by the LSTM:
 

@@ -14,7 +14,7 @@ _MAX_WEIGHT_NORM = 10.0
 
 
 class Lamb(Optimizer):
-    """The SHA-RNN paper's optimiser (section 4; REFERENCE §5).
+    """The SHA-RNN paper's optimiser (section 4; docs/differences_from_2019.md §4).
 
     With `m = β₁ m + (1 - β₁) g` and `v = β₂ v + (1 - β₂) g²`, neither corrected for bias:
 

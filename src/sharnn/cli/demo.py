@@ -1,0 +1,91 @@
+"""`sharnn demo`: the whole way once, on text that every Python carries."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import lzma
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sharnn.cli.common import check_options, error_console, make_parser, prepare_bar
+
+if TYPE_CHECKING:
+    from sharnn.evaluate import Score
+
+HELP = "train, score and sample a small model on Python's own library"
+
+_DESCRIPTION = """\
+Train the 'demo' recipe on the standard library of this Python, score it on files it has not seen
+beside what gzip, bzip2 and xz make of them, sample it, and draw its learning curves."""
+
+_CORPUS, _RECIPE, _PROMPT = "python-stdlib", "demo", "def read_"
+
+
+def run(argv: list[str]) -> int:
+    """Do it all, and say what was done."""
+    check_options(argv, ("--out", "--budget"))
+    parser = make_parser("demo", "[--out RUN] [--budget 90s]", _DESCRIPTION, "")
+    parser.add_argument("--out", type=str | None, help="folder of the run (a new one in runs/)")
+    parser.add_argument("--budget", type=str | None, help="when training ends (the recipe's)")
+    options = parser.parse_args(argv)
+    out = Path(options.out) if options.out else _new_folder()
+
+    from sharnn.cli import generate, report, train
+
+    budget = ["--budget", options.budget] if options.budget else []
+    code = train.run([_CORPUS, "--recipe", _RECIPE, "--out", str(out), *budget])
+    if code:
+        return code
+    _score(out)
+    print(f"\nsample, continuing {_PROMPT!r}:\n", flush=True)
+    generate.run([str(out), "--prompt", _PROMPT, "--max-bytes", "400", "--temperature", "0.6"])
+    print()
+    return report.run([str(out)])
+
+
+def _new_folder() -> Path:
+    number = 1
+    while (folder := Path("runs") / f"demo-{number}").exists():
+        number += 1
+    return folder
+
+
+def _score(out: Path) -> None:
+    """Print the strict score of the held-out files in a table with three compressors."""
+    from sharnn.checkpoint import load_model
+    from sharnn.data.prepare import prepare
+    from sharnn.evaluate import evaluate_static
+    from sharnn.train import resolve_device
+
+    loaded, corpus, console = (
+        load_model(out, resolve_device("auto")),
+        prepare([_CORPUS]),
+        error_console(),
+    )
+    split = corpus.split("test")
+    with prepare_bar(console) as progress:
+        score = evaluate_static(
+            loaded.model,
+            loaded.tokenizer,
+            split,
+            report=progress
+            and (lambda done, total: progress("scoring held-out files", done, total)),
+        )
+    _print_scores(score, split.tokens.tobytes())
+
+
+def _print_scores(score: Score, data: bytes) -> None:
+    compressors: dict[str, Callable[[bytes], bytes]] = {
+        "gzip -9": lambda text: gzip.compress(text, 9),
+        "bzip2 -9": lambda text: bz2.compress(text, 9),
+        "xz -9": lambda text: lzma.compress(text, preset=9),
+    }
+    print(f"\nheld-out files, {score.num_bytes:,} bytes, each scored once:\n")
+    for name, compress in compressors.items():
+        print(f"{name:<14}  {8 * len(compress(data)) / len(data):.4f} bits per byte")
+    print(f"{'this model':<14}  {score.bits_per_byte:.4f} bits per byte")
+    print(f"\nbits per byte  {score.bits_per_byte:.4f}")
+    sys.stdout.flush()

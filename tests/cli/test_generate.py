@@ -1,0 +1,149 @@
+"""`sharnn generate` as a program: exact prompts, clean output, quiet ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from sharnn.checkpoint import save_model
+from sharnn.cli.generate import run
+from sharnn.config import ModelConfig
+from sharnn.errors import CheckpointError, ConfigError, DataError
+from sharnn.model import LanguageModel
+from sharnn.text import ByteTokenizer, WordTokenizer
+
+Capture = pytest.CaptureFixture[bytes]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    torch.manual_seed(0)
+    model = LanguageModel(ModelConfig(embed_dim=16, num_layers=2, window=12)).eval()
+    with torch.no_grad():
+        model.embedding.weight.normal_(0, 1)
+    path = tmp_path_factory.mktemp("models") / "tiny"
+    save_model(path, model, ByteTokenizer(), {})
+    return str(path)
+
+
+def program(*argv: str, **options: object) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "sharnn", "generate", *argv],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        **options,  # type: ignore[call-overload]
+    )
+
+
+def objects(capture: Capture) -> list[dict[str, object]]:
+    return [json.loads(line) for line in capture.readouterr().out.splitlines()]
+
+
+@pytest.mark.parametrize(
+    "text", ["The ", "123", "{", "[1, 2]", "null", "~", "- a", "--- a", "'q", "a: b\n", "#", "é"]
+)
+def test_texts_arrive_as_typed(folder: str, text: str, capfdbinary: Capture) -> None:
+    assert run([folder, "--prompt", text, "--stop", text, "--max-bytes", "4", "--json"]) == 0
+    assert objects(capfdbinary)[0]["prompt"] == text
+
+
+def test_a_sample_is_the_same_whatever_their_number(folder: str, capfdbinary: Capture) -> None:
+    call = [folder, "--prompt", "x", "--max-bytes", "30", "--temperature", "1.5", "--json"]
+    assert run([*call, "--num-samples", "3", "--seed", "5"]) == 0
+    three = objects(capfdbinary)
+    assert run([*call, "--seed", "7"]) == 0
+    (alone,) = objects(capfdbinary)
+    assert three[2]["text"] == alone["text"] != three[0]["text"]
+    assert [sample["seed"] for sample in three] == [5, 6, 7]
+    assert all(sample["num_bytes"] == len(str(sample["text"]).encode()) for sample in three)
+
+
+def test_output_is_the_prompt_and_the_text(folder: str, capfdbinary: Capture) -> None:
+    call = [folder, "--prompt", "x", "--max-bytes", "30", "--temperature", "2"]
+    assert run(call) == 0
+    text = capfdbinary.readouterr()
+    assert text.out.decode().startswith("x")
+    assert text.err == b""  # no terminal, no status
+    assert run([*call, "--raw"]) == 0
+    assert len(capfdbinary.readouterr().out) == 31
+
+
+def test_prompt_bytes_that_are_no_text(folder: str, tmp_path: Path, capfdbinary: Capture) -> None:
+    cut = "日本".encode()[:-1]
+    (tmp_path / "prompt").write_bytes(cut)
+    assert run([folder, "--prompt-file", str(tmp_path / "prompt"), "--max-bytes", "9"]) == 0
+    out = capfdbinary.readouterr().out
+    assert out.startswith(cut)
+    out.decode()
+    assert run([folder, f"--prompt={os.fsdecode(cut)}", "--max-bytes", "9"]) == 0
+    assert capfdbinary.readouterr().out == out
+
+
+def test_window_changes_the_text(folder: str, capfdbinary: Capture) -> None:
+    call = [folder, "--prompt", "a text longer than a window", "--temperature", "0", "--json"]
+    for window in ("12", "0"):
+        assert run([*call, "--window", window]) == 0
+    with_memory, without = objects(capfdbinary)
+    assert with_memory["text"] != without["text"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--num-samples", "2", "--temperature", "0"], "all would be the same"),
+        (["--num-samples", "0"], "--num-samples is 0"),
+        (["--raw", "--json"], "--raw and --json"),
+        (["--prompt", "a", "--prompt", "b"], "more than once"),
+        (["--prompt", "a", "--prompt-file", "b"], "leave one out"),
+        (["--stop", ""], "stop string is empty"),
+        (["--top-q", "1"], "no option '--top-q'"),
+        (["--window", "-1"], "window of -1"),
+        (["--seed", "-1"], "--seed is -1"),
+    ],
+)
+def test_wrong_calls(folder: str, options: list[str], message: str) -> None:
+    prompt = [] if "--prompt" in options else ["--prompt", "a"]
+    with pytest.raises(ConfigError, match=message):
+        run([folder, *([] if "--prompt-file" in options else prompt), *options])
+
+
+def test_missing_files(folder: str, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no model at"):
+        run([str(tmp_path / "none"), "--prompt", "a"])
+    with pytest.raises(DataError, match="no such file"):
+        run([folder, "--prompt-file", str(tmp_path / "none")])
+
+
+def test_a_word_that_the_vocabulary_lacks(tmp_path: Path) -> None:
+    model = LanguageModel(ModelConfig(vocab_size=3, embed_dim=16, num_layers=1, window=4))
+    save_model(tmp_path / "words", model, WordTokenizer(["<eos>", "the", "cat"]), {})
+    with pytest.raises(DataError, match="'dog' is not in the vocabulary"):
+        run([str(tmp_path / "words"), "--prompt", " the dog \n"])
+
+
+def test_a_reader_that_leaves_ends_it_quietly(folder: str) -> None:
+    process = program(folder, "--prompt", "a", "--max-bytes", "1000000")
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert process.stdout.read(20)
+    process.stdout.close()
+    assert process.wait(60) == 0
+    assert process.stderr.read() == b""
+
+
+def test_an_interrupt_leaves_what_was_written(folder: str) -> None:
+    process = program(folder, "--prompt", "abc", "--max-bytes", "1000000")
+    assert process.stdout is not None
+    assert process.stdout.read(8)[:3] == b"abc"
+    process.send_signal(signal.SIGINT)
+    out, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors == b""
+    assert out.endswith(b"\n")
