@@ -8,7 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sharnn.config import ModelConfig
-from sharnn.generate.decoder import PREFILL_SEGMENT, ForwardDecoder, RingDecoder, make_decoder
+from sharnn.generate.decoder import (
+    PREFILL_SEGMENT,
+    ForwardDecoder,
+    RingDecoder,
+    _Matrix,
+    make_decoder,
+)
 from sharnn.model import LanguageModel
 
 VOCAB = 11
@@ -73,6 +79,53 @@ def test_forks_go_their_own_ways(kind: str) -> None:
     decoder.step(torch.tensor([7]))
     for token, logits in zip((1, 2, 3), expected, strict=True):
         assert torch.equal(again.step(torch.tensor([token])), logits)
+
+
+def test_what_is_handed_out_is_the_callers() -> None:
+    decoder = make_decoder(make_model("one"), 2)
+    logits = decoder.step(torch.tensor([1, 2]))
+    before = {name: tensor.clone() for name, tensor in decoder.state().to_tensors().items()}
+    logits.fill_(0)
+    for tensor in decoder.state().to_tensors().values():
+        tensor.zero_()
+    for name, tensor in decoder.state().to_tensors().items():
+        assert torch.equal(tensor, before[name])
+    nats, _ = decoder.model.nats(torch.ones(2, 3), torch.ones(2, 3), decoder.state())
+    nats.mean().backward()  # the state is no inference tensor
+
+
+def test_large_matrices_read_in_halves_give_the_same() -> None:
+    torch.manual_seed(0)
+    matrix = _Matrix(torch.randn(1024, 1026), torch.randn(1024))
+    assert matrix._halved
+    x_BD = torch.randn(3, 1026)
+    expected = torch.nn.functional.linear(x_BD, matrix.weight, matrix.bias)
+    torch.testing.assert_close(matrix(x_BD), expected)
+    torch.testing.assert_close(matrix(x_BD[1:2]), expected[1:2], rtol=1e-4, atol=1e-3)
+    assert not _Matrix(torch.randn(1023, 1026), torch.randn(1023))._halved
+
+
+def test_bfloat16_steps_follow_the_forward_pass() -> None:
+    model = make_model("one").to(torch.bfloat16)
+    tokens, decoder = torch.randint(VOCAB, (1, 12)), make_decoder(model)
+    with torch.no_grad():
+        expected, _ = model(tokens, model.initial_state(1))
+    for step in range(12):
+        logits = decoder.step(tokens[:, step])
+    assert logits.dtype == torch.bfloat16
+    torch.testing.assert_close(logits, expected[:, -1], rtol=0.1, atol=0.1)
+
+
+def test_loading_changes_the_lanes() -> None:
+    model, tokens = make_model("one"), torch.randint(VOCAB, (2, 9))
+    decoder = make_decoder(model, 2)
+    decoder.prefill(tokens)
+    decoder.load(decoder.state().select([1, 0, 1]))
+    with torch.no_grad():
+        _, state = model(tokens[[1, 0, 1]], model.initial_state(3))
+        expected, _ = model(torch.tensor([[1], [2], [3]]), state)
+    ours = decoder.step(torch.tensor([1, 2, 3]))
+    torch.testing.assert_close(ours, expected[:, 0], rtol=1e-9, atol=1e-11)
 
 
 def test_memory_does_not_grow() -> None:

@@ -9,8 +9,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sharnn.errors import ConfigError
+from sharnn.errors import ConfigError, StreamError
 from sharnn.generate.sampling import (
+    PENALTY_TOKENS,
     Sampling,
     keep_min_p,
     keep_top_k,
@@ -75,3 +76,25 @@ def test_zero_temperature_takes_the_likeliest() -> None:
 def test_bad_settings(settings: dict[str, float], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         Sampling(**settings)
+
+
+def test_the_penalty_looks_at_recent_tokens_only() -> None:
+    rng, greedy = torch.Generator(), Sampling(temperature=0, repetition_penalty=9.0)
+    logits = torch.tensor([2.0, 1.0])
+    assert sample(logits, greedy, rng, [0]) == 1
+    assert sample(logits, greedy, rng, [0] + [1] * PENALTY_TOKENS) == 0
+
+
+def test_filters_join() -> None:
+    """Each filter works on what the one before has left."""
+    rng = torch.Generator().manual_seed(0)
+    narrow = Sampling(temperature=1.0, top_k=3, min_p=0.35, top_p=0.65)
+    assert {sample(LOGITS, narrow, rng) for _ in range(200)} == {0}
+    wider = Sampling(temperature=1.0, top_k=3, min_p=0.35)
+    assert {sample(LOGITS, wider, rng) for _ in range(200)} == {0, 1}
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_logits_that_are_no_numbers_are_told(bad: float) -> None:
+    with pytest.raises(StreamError, match="largest logit is"):
+        sample(torch.tensor([0.0, bad]), Sampling(), torch.Generator())

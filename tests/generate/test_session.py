@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 
@@ -131,3 +136,93 @@ def test_words() -> None:
         session.prefill(" the dog \n")
     with pytest.raises(ConfigError, match="max_bytes is -1"):
         text_of(session, max_bytes=-1)
+
+
+class PieceTokenizer:
+    """Tokens of no byte, of half a character, of many: what a subword vocabulary may hold."""
+
+    name = "pieces"
+    pieces = (b"", b"a", "é".encode()[:1], "é".encode()[1:], "日本".encode(), b"\xff")
+    vocab_size, start_token = len(pieces), 1
+
+    def encode(self, data: bytes) -> npt.NDArray[np.uint8]:
+        return np.array([self.pieces.index(data)], dtype=np.uint8)
+
+    def decode(self, tokens: Sequence[int] | npt.NDArray[Any]) -> bytes:
+        return b"".join(self.pieces[token] for token in tokens)
+
+    def token_bytes(self, token: int) -> bytes:
+        return self.pieces[token]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"name": self.name}
+
+
+@pytest.mark.parametrize("max_bytes", [0, 1, 5, 40])
+def test_other_tokenizers_write_whole_characters(max_bytes: int) -> None:
+    torch.manual_seed(0)
+    tokenizer = PieceTokenizer()
+    model = LanguageModel(ModelConfig(vocab_size=6, embed_dim=16, window=8)).eval()
+    session = Session(model, tokenizer)
+    session.prefill("é".encode()[:1])
+    for seed in range(8):
+        options = {"session": session, "max_bytes": max_bytes, "seed": seed}
+        text = text_of(**options)
+        assert len(text) <= max_bytes
+        continues = text.startswith("é".encode()[1:])
+        (("é".encode()[:1] if continues else b"") + text).decode()
+        assert len(text_of(**options, raw=True)) <= max_bytes
+
+
+def test_a_text_begins_where_the_session_stands_when_asked() -> None:
+    session = make_session()
+    session.prefill("The ")
+    expected, late = text_of(session), generate(session, Sampling(temperature=1.5), 60, 1)
+    session.prefill("something else")
+    session.reset()
+    assert b"".join(late) == expected
+
+
+def test_wrong_calls_are_told_before_anything_is_drawn() -> None:
+    session = make_session()
+    with pytest.raises(ConfigError, match="seed is -1"):
+        generate(session, Sampling(), 9, seed=-1)
+    with pytest.raises(ConfigError, match="stop string is empty"):
+        generate(session, Sampling(), 9, stop=[""])
+    with pytest.raises(ConfigError, match="token 256 is outside"):
+        session.step(256)
+    with pytest.raises(ConfigError, match="3 tokens and the model 256"):
+        Session(session.model, WordTokenizer(["<eos>", "the", "cat"]))
+    with pytest.raises(ConfigError, match="training mode"):
+        Session(session.model.train(), session.tokenizer)
+
+
+def test_saving_replaces_sessions_and_nothing_else(tmp_path: Path) -> None:
+    session = make_session()
+    session.save(tmp_path / "session")
+    session.prefill("more")
+    session.save(str(tmp_path / "session"))
+    loaded = Session.load(tmp_path / "session", session.model, session.tokenizer)
+    assert torch.equal(loaded.logits, session.logits)
+    (tmp_path / "other").mkdir()
+    with pytest.raises(CheckpointError, match="is no session"):
+        session.save(tmp_path / "other")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format": 99}, "format 99"),
+        ({"history": "abc"}, "no list of tokens"),
+        ({"num_tokens": None}, "was altered"),
+        ({"tokenizer": "0" * 64}, "another tokenizer"),
+        ({"state": "0" * 64}, "truncated or was altered"),
+    ],
+)
+def test_altered_facts_are_told(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    session, folder = make_session(), tmp_path / "session"
+    session.save(folder)
+    facts = json.loads((folder / "session.json").read_text())
+    (folder / "session.json").write_text(json.dumps({**facts, **change}))
+    with pytest.raises(CheckpointError, match=message):
+        Session.load(folder, session.model, session.tokenizer)

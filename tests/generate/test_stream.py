@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import itertools
 import random
 
 import pytest
@@ -9,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sharnn.errors import ConfigError
-from sharnn.generate.stream import StopFilter, Utf8Constraint
+from sharnn.generate.stream import StopFilter, Utf8Constraint, WholeCharacters, unfinished_character
 
 
 @given(st.integers(0, 2**32), st.integers(0, 12), st.text(max_size=3), st.integers(0, 3))
@@ -67,3 +69,36 @@ def test_stops_cut_at_the_first(text: str, stops: list[str]) -> None:
 def test_an_empty_stop_is_refused() -> None:
     with pytest.raises(ConfigError, match="stop string is empty"):
         StopFilter([""])
+
+
+@given(st.binary(max_size=12), st.lists(st.integers(0, 12), max_size=4))
+def test_whole_characters_in_any_parts(data: bytes, cuts: list[int]) -> None:
+    """Any bytes, in any parts, become what a decoder with replacement makes of them at once."""
+    characters, shown = WholeCharacters(), b""
+    bounds = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
+    for start, stop in itertools.pairwise(bounds):
+        piece = characters.feed(data[start:stop])
+        piece.decode()
+        shown += piece
+    assert shown == codecs.getincrementaldecoder("utf-8")("replace").decode(data).encode()
+
+
+@given(st.text(min_size=1, max_size=4), st.integers(0, 3), st.text(max_size=3))
+def test_whole_characters_finish_the_prompt(prompt: str, cut: int, more: str) -> None:
+    data = (prompt + more).encode()
+    place = max(len(prompt.encode()) - cut, 0)
+    assert data[:place] + WholeCharacters(data[:place]).feed(data[place:]) == data
+
+
+def test_a_prompt_that_cannot_be_finished_is_left_as_it_is() -> None:
+    assert WholeCharacters(b"a\xe6\x97").feed(b"bc") == b"bc"
+
+
+@pytest.mark.parametrize(
+    ("text", "tail"),
+    [(b"", b""), (b"a", b""), ("日".encode(), b""), ("a日".encode()[:-1], "日".encode()[:-1]),
+     ("😀".encode()[:3], "😀".encode()[:3]), (b"\xe0\x80", b""), (b"\xed\xa0", b""),
+     (b"\x80\x80", b""), (b"\xf4\x90", b""), (b"\xff\xc3", b"\xc3")],
+)  # fmt: skip
+def test_unfinished_characters(text: bytes, tail: bytes) -> None:
+    assert unfinished_character(text) == tail

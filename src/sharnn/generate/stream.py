@@ -29,11 +29,13 @@ _REPLACEMENT = "\N{REPLACEMENT CHARACTER}".encode()
 def unfinished_character(text: bytes) -> bytes:
     """Return the bytes at the end of `text` that begin a character and do not end it, three at most."""
     for start in range(max(len(text) - 3, 0), len(text)):
-        try:
-            _, used = codecs.utf_8_decode(text[start:], "strict", False)
-        except UnicodeDecodeError:
-            continue
-        if used == 0:
+        need, low, high = _LEADS.get(text[start], (0, 0, 0))
+        second, later = text[start + 1 : start + 2], text[start + 2 :]
+        if (
+            len(text) - start <= need
+            and all(low <= byte <= high for byte in second)
+            and all(0x80 <= byte <= 0xBF for byte in later)
+        ):
             return text[start:]
     return b""
 
