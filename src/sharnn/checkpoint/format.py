@@ -65,8 +65,18 @@ def join_tree(tree: Any, tensors: Mapping[str, Tensor]) -> Any:
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write tensors from any device as safetensors."""
-    save_file({k: t.detach().to("cpu").contiguous() for k, t in tensors.items()}, path)
+    """Write tensors from any device as safetensors.
+
+    Raises:
+        CheckpointError: The file cannot be written, on a full disk say.
+    """
+    on_host = {name: t.detach().to("cpu").contiguous() for name, t in tensors.items()}
+    try:
+        save_file(on_host, path)
+    except SafetensorError as failure:  # the library wraps what the system said
+        raise CheckpointError(
+            f"cannot write {path.parent}: {failure}: is the disk full, or the folder read-only?"
+        ) from failure
 
 
 def load_tensors(path: Path, device: str | torch.device = "cpu") -> dict[str, Tensor]:
