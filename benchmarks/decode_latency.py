@@ -14,6 +14,9 @@ Their logits are compared first. Runs alternate in one process, so that both mee
 medians over the repeats are printed, with the slowest and the quickest. GB/s counts each weight
 that a folded model reads once, so it can be held against the memory's bandwidth (or the cache's,
 for models that fit in one); memory rows come on top.
+
+Anything else that runs slows the reference far more than the decoder, which leaves a core free: quote
+ratios from an idle machine, or with `--threads 1`.
 """
 
 from __future__ import annotations

@@ -105,6 +105,12 @@ def test_large_matrices_read_in_halves_give_the_same() -> None:
     assert not _Matrix(torch.randn(1023, 1026), torch.randn(1023))._halved
 
 
+def test_a_step_leaves_the_number_of_threads_as_it_was() -> None:
+    decoder, before = make_decoder(make_model("one")), torch.get_num_threads()
+    decoder.step(torch.tensor([1]))
+    assert torch.get_num_threads() == before
+
+
 def test_bfloat16_steps_follow_the_forward_pass() -> None:
     model = make_model("one").to(torch.bfloat16)
     tokens, decoder = torch.randint(VOCAB, (1, 12)), make_decoder(model)

@@ -8,8 +8,11 @@ the place of the oldest.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -271,7 +274,8 @@ class RingDecoder:
 
     def step(self, tokens_B: Tensor) -> Tensor:
         """Read one token a lane; return `[B, V]`."""
-        with torch.inference_mode():
+        one_on_cpu = tokens_B.shape[0] == 1 and self.model.device.type == "cpu"
+        with torch.inference_mode(), _leave_a_core() if one_on_cpu else contextlib.nullcontext():
             logits_BV = self._step(tokens_B)
         return logits_BV.clone()  # an ordinary tensor, which callers may change in place
 
@@ -340,6 +344,34 @@ class RingDecoder:
         with torch.no_grad():
             other._rings = [None if ring is None else ring.copy() for ring in self._rings]
         return other
+
+
+def _num_cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@contextlib.contextmanager
+def _leave_a_core() -> Iterator[None]:
+    """Let PyTorch use one thread fewer than there are cores.
+
+    A step of one lane is a chain of products of some 0.1 to 1 ms, and each waits for its slowest
+    thread. With as many threads as cores, anything else that runs holds one of them up for a time
+    slice, 8 ms, in every product: on two cores a step then takes ten times as long. A core left free
+    costs little, for a few threads saturate the memory.
+    """
+    before = torch.get_num_threads()
+    fewer = max(min(before, _num_cores() - 1), 1)
+    if fewer == before:
+        yield
+        return
+    torch.set_num_threads(fewer)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _norm(x_BD: Tensor, norm: tuple[Tensor, Tensor]) -> Tensor:
