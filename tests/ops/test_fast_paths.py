@@ -12,7 +12,6 @@ from torch import Tensor
 
 from sharnn.ops import FAST, REFERENCE
 from sharnn.ops.attention import _QUERY_BLOCK
-from sharnn.ops.lstm import lstm_step
 from sharnn.ops.reference import reach_mask
 
 
@@ -49,15 +48,6 @@ def test_lstm(lanes: int, tokens: int, dim: int) -> None:
         return lambda x, h, c, *w: torch.cat([t.flatten() for t in op(x, h, c, w)])
 
     assert_equal_with_gradients(joined(FAST.lstm), joined(REFERENCE.lstm), inputs)
-
-
-def test_lstm_step_equals_a_segment_of_one() -> None:
-    dim = 6
-    w_ih, w_hh, b_ih, b_hh = randn(24, dim), randn(24, dim), randn(24), randn(24)
-    x, h, c = randn(2, dim), randn(2, dim), randn(2, dim)
-    _, hidden, cell = REFERENCE.lstm(x[:, None], h, c, [w_ih, w_hh, b_ih, b_hh])
-    step = lstm_step(x, h, c, torch.cat([w_ih, w_hh], dim=1), b_ih + b_hh)
-    torch.testing.assert_close(step, (hidden, cell))
 
 
 @given(

@@ -286,7 +286,7 @@ class Trainer:
         """
         self._tick()
         folder = self.run_folder.checkpoint_path(self.counters.step)
-        if folder != self.run_folder.last_checkpoint():
+        if folder.resolve() != self.run_folder.last_checkpoint():
             save_checkpoint(
                 folder, self.model, self.corpus.tokenizer, self._card(), self._state_dict()
             )
