@@ -381,7 +381,7 @@ def _norm(x_BD: Tensor, norm: tuple[Tensor, Tensor]) -> Tensor:
 def _lstm(
     x_BD: Tensor, hidden_BD: Tensor, cell_BD: Tensor, matrix: _Matrix
 ) -> tuple[Tensor, Tensor]:
-    """Return the next hidden and cell state; `ops.lstm.lstm_step` in fewer operations."""
+    """Return the next hidden and cell state, `[B, D]` each; the hidden one is also the output."""
     gates_B4D = matrix(torch.cat([x_BD, hidden_BD], dim=-1))
     i, f, _, o = gates_B4D.sigmoid().chunk(4, dim=-1)
     candidate_BD = gates_B4D.chunk(4, dim=-1)[2].tanh()
