@@ -252,3 +252,12 @@ def test_train_from_standard_input_with_tensorboard(tmp_path: Path, text: Path) 
     )
     assert list((out / "tensorboard").glob("events*"))
     assert main(["train", "--resume", str(out), "--budget", "5steps"]) == 0
+
+
+def test_demo_goes_the_whole_way(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "demo"
+    assert main(["demo", "--out", str(out), "--budget", "2steps"]) == 0
+    printed = capfd.readouterr().out
+    for expected in ("gzip -9", "bzip2 -9", "xz -9", "bits per byte  ", "def read_", "report.html"):
+        assert expected in printed
+    assert (out / "report.html").is_file()

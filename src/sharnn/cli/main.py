@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import sys
@@ -48,8 +49,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("sharnn: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # The reader has left (`sharnn generate … | head`); nothing more can be said to it.
-        sys.stderr.close()
+        # The reader has left (`sharnn info … | head`). What is still buffered must not be tried at exit.
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except SharnnError as error:
         return _fail(str(error), error.exit_code, debug)
