@@ -69,6 +69,7 @@ def test_readme_names_the_two_commands() -> None:
 def test_readme_commands_run_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As they stand, but on a small text and a small model, so that it takes seconds."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.stdin", None)  # no prompt is piped in
     write_text(tmp_path, 6_000, "my.txt")
     write_text(tmp_path, 2_000, "other.txt")
     for line in README_COMMANDS:

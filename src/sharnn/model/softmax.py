@@ -33,10 +33,10 @@ class TiedSoftmax(nn.Module):
 class SplitSoftmax(nn.Module):
     """A softmax over a head of frequent words and S tails of rarer ones.
 
-    As in the original (docs/differences_from_2019.md §4). The head holds the words below the first cutoff and one tombstone a tail, with a vector and a bias
-    of its own: `log p(word) = log p(tombstone of its tail) + log p(word | tail)`. The tombstone of
-    tail i is the head's column -i. A position pays for the head and, when its target is rare, one
-    tail.
+    As in the original (docs/differences_from_2019.md §4). The head holds the words below the first
+    cutoff and one tombstone a tail, with a vector and a bias of its own: `log p(word) =
+    log p(tombstone of its tail) + log p(word | tail)`. The tombstone of tail i is the head's column
+    -i. A position pays for the head and, when its target is rare, one tail.
     """
 
     def __init__(self, vocab_size: int, dim: int, cutoffs: Sequence[int]) -> None:
