@@ -13,6 +13,7 @@ from sharnn.errors import DataError
 from sharnn.text import (
     ByteTokenizer,
     Tokenizer,
+    UnencodableText,
     WordTokenizer,
     load_tokenizer,
     save_tokenizer,
@@ -66,15 +67,52 @@ def test_the_dtype_holds_the_vocabulary() -> None:
         (b" the cat\n", r"line 1, byte 9"),
         (b" the \n the  cat \n", r"line 2, byte 6"),
         (b"the \n", r"line 1, byte 1"),
-        (b" the \n the", r"line 2, byte 5"),
-        (b" the <eos> \n", r"line 1"),
-        (b" the dog \n", r"line 1: the word 'dog' is not in the vocabulary of 3 words"),
+        (b" the \n the ", r"line 2, byte 5: b' ' is not"),
+        (b" the \n the", r"line 2, byte 5: the text's end"),
+        (b" the \n ", r"line 2, byte 1"),
+        (b" the\tcat \n", r"line 1, byte 5"),
+        (b" the \r\n", r"line 1, byte 6"),
+        (b" \n the <eos> \n", r"line 2, byte 6: the word '<eos>'"),
+        (b" the \n the dog \n", r"line 2, byte 6: the word 'dog' is not in the vocabulary of 3"),
     ],
 )
 def test_texts_that_would_lose_bytes_are_refused(text: bytes, message: str) -> None:
     tokenizer = WordTokenizer(["<eos>", "the", "cat"])
     with pytest.raises(DataError, match=message):
         tokenizer.encode(text)
+
+
+@given(wikitext, st.binary(max_size=3), st.integers(0, 100))
+def test_damage_is_found_or_harmless(lines: list[list[str]], damage: bytes, place: int) -> None:
+    """Whatever is done to a text, it is either said exactly or refused at a place inside it."""
+    text = as_text(lines)
+    text = text[:place] + damage + text[place:]
+    before, place_in_line = b"", (1, 1)
+    try:
+        tokenizer = WordTokenizer.build([text])
+    except UnencodableText as error:
+        before, place_in_line = text[: error.offset], (error.line, error.column)
+    except DataError:  # the damage made a word that is not UTF-8
+        with pytest.raises(UnicodeDecodeError):
+            text.decode()
+    else:
+        assert tokenizer.decode(tokenizer.encode(text)) == text
+        return
+    assert place_in_line == (before.count(b"\n") + 1, len(before) - before.rfind(b"\n"))
+
+
+def test_words_of_held_out_text_are_in_the_vocabulary_but_do_not_count() -> None:
+    tokenizer = WordTokenizer.build([b" b b c \n"], also=[b" c a a a a \n"])
+    assert tokenizer.words == ["b", "<eos>", "c", "a"]
+
+
+def test_tokens_that_do_not_exist_are_refused() -> None:
+    for tokens in ([256], [-1], np.array([300], np.uint16)):
+        with pytest.raises(ValueError, match="0 … 255"):
+            ByteTokenizer().decode(tokens)
+    for token in (-1, 2):
+        with pytest.raises(IndexError):
+            WordTokenizer(["<eos>", "the"]).decode([token])
 
 
 def test_files(tmp_path: Path) -> None:
@@ -89,6 +127,11 @@ def test_files(tmp_path: Path) -> None:
         '{"name": "runes"}',
         '{"name": "word"}',
         '{"name": "word", "words": []}',
+        '{"name": "word", "words": "<eos>"}',
+        '{"name": "word", "words": ["<eos>", ""]}',
+        '{"name": "word", "words": ["<eos>", "two words"]}',
+        '{"name": "word", "words": ["<eos>", "\\ud800"]}',
+        '{"name": "word", "words": ["<eos>", 1]}',
     ):
         path.write_text(damaged)
         with pytest.raises(DataError, match=r"tokenizer|vocabulary"):

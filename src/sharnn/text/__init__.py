@@ -9,7 +9,7 @@ from sharnn.errors import DataError
 from sharnn.files import read_json, write_json
 from sharnn.text.byte import ByteTokenizer
 from sharnn.text.tokenizer import Tokenizer
-from sharnn.text.word import WordTokenizer
+from sharnn.text.word import UnencodableText, WordTokenizer
 
 _KINDS: dict[str, Any] = {kind.name: kind for kind in (ByteTokenizer, WordTokenizer)}
 
@@ -25,7 +25,7 @@ def tokenizer_from_json(values: Any, where: str = "tokenizer") -> Tokenizer:
         raise DataError(f"{where} is of no known kind: one of {', '.join(_KINDS)} was expected")
     try:
         return kind.from_json(values)
-    except (KeyError, TypeError, AttributeError) as failure:
+    except (KeyError, TypeError, AttributeError, ValueError, DataError) as failure:
         raise DataError(f"{where} is damaged: {failure!r}") from failure
 
 
@@ -50,6 +50,7 @@ def load_tokenizer(path: Path) -> Tokenizer:
 __all__ = [
     "ByteTokenizer",
     "Tokenizer",
+    "UnencodableText",
     "WordTokenizer",
     "load_tokenizer",
     "save_tokenizer",

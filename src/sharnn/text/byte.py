@@ -23,8 +23,17 @@ class ByteTokenizer:
         return np.frombuffer(data, dtype=np.uint8)
 
     def decode(self, tokens: Sequence[int] | npt.NDArray[Any]) -> bytes:
-        """Return the tokens as bytes."""
-        return np.asarray(tokens, dtype=np.uint8).tobytes()
+        """Return the tokens as bytes.
+
+        Raises:
+            ValueError: A token is no byte; a cast to uint8 would wrap it into another one.
+        """
+        values = np.asarray(tokens)
+        if values.dtype != np.uint8 and values.size and not 0 <= values.min() <= values.max() < 256:
+            raise ValueError(
+                f"tokens of bytes lie in 0 … 255, found {values.min()} … {values.max()}"
+            )
+        return values.astype(np.uint8, copy=False).tobytes()
 
     def token_bytes(self, token: int) -> bytes:
         """Return the one byte."""
