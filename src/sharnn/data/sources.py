@@ -8,13 +8,14 @@ import gzip
 import io
 import lzma
 import os
-import sys
+import stat
+import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, BinaryIO, cast
 
 import zstandard
 
@@ -23,10 +24,18 @@ from sharnn.files import explain_os_error
 
 STDIN = "-"
 CHUNK_BYTES = 1 << 20
-#: Compressed bytes that are taken at once, so that what they unpack to stays small.
-_ZST_BYTES = 1 << 16
+#: Compressed bytes that are taken at once. Four bytes of zstd can stand for 128 KiB, so that these
+#: unpack to 32 MiB at most, however well a text was compressed.
+_ZST_BYTES = 1 << 10
 
-_BROKEN = (EOFError, gzip.BadGzipFile, lzma.LZMAError, zlib.error, zstandard.ZstdError)
+_BROKEN = (
+    EOFError,
+    gzip.BadGzipFile,
+    lzma.LZMAError,
+    zipfile.BadZipFile,
+    zlib.error,
+    zstandard.ZstdError,
+)
 
 
 @dataclass(frozen=True)
@@ -93,58 +102,90 @@ def _zst_chunks(path: Path) -> Iterator[bytes]:
     """Decompress frame by frame: zstandard's own reader takes a cut frame for the text's end."""
     with path.open("rb") as raw:
         frame, data = zstandard.ZstdDecompressor().decompressobj(), b""
+        pending: list[bytes] = []
         while data := data or raw.read(_ZST_BYTES):
-            if text := frame.decompress(data):
-                yield text
+            pending.append(frame.decompress(data))
+            if sum(map(len, pending)) >= CHUNK_BYTES:
+                yield b"".join(pending)
+                pending = []
             data = b""
             if frame.eof:
                 data = frame.unused_data
                 frame = zstandard.ZstdDecompressor().decompressobj()
                 if not data and not (data := raw.read(_ZST_BYTES)):
+                    yield b"".join(pending)
                     return
         raise EOFError("the last frame has no end")
 
 
-def stdin_reader(spool: Path) -> Reader:
-    """Copy standard input to `spool`, so that it can be read twice, and return a reader of that.
+def spooled_reader(name: str, stream: BinaryIO, spool: Path) -> Reader:
+    """Copy what can be read only once to the file `spool`, and return a reader of that.
 
     Raises:
-        DataError: It cannot be copied.
+        DataError: It cannot be read, or not be copied.
     """
     try:
         spool.parent.mkdir(parents=True, exist_ok=True)
         with spool.open("wb") as copy:
-            while chunk := sys.stdin.buffer.read(CHUNK_BYTES):
+            while chunk := stream.read(CHUNK_BYTES):
                 copy.write(chunk)
     except OSError as failure:
-        raise DataError(explain_os_error(failure, spool, "copy standard input to")) from failure
-    return Reader("standard input", lambda: spool.open("rb"))
+        raise DataError(explain_os_error(failure, spool, f"copy {name} to")) from failure
+    return Reader(name, lambda: spool.open("rb"))
+
+
+def is_pipe(text: str) -> bool:
+    """Return whether `text` names a pipe, such as the shell's `<(command)`."""
+    try:
+        return stat.S_ISFIFO(os.stat(text).st_mode)
+    except (OSError, ValueError):
+        return False
 
 
 def find_readers(text: str) -> list[Reader]:
     """Return readers of the files that a path or glob means, in a fixed order.
 
+    Args:
+        text: A file; a folder, read with all below it but hidden files and folders, in order of
+            relative paths; or a glob, `**` for any depth, in order of paths. `~` is the home folder.
+
     Raises:
-        DataError: There is nothing, or nothing that can be read.
+        DataError: There is nothing, or something that cannot be read.
     """
-    path = Path(text)
-    if path.is_file():
-        return [_checked(path)]
-    if path.is_dir():
-        files = sorted(_visible_files(path), key=lambda p: p.relative_to(path).as_posix())
-        if not files:
-            raise DataError(f"the folder {text} holds no files (hidden ones do not count)")
-        return [_checked(file) for file in files]
+    path = Path(os.path.expanduser(text))
+    try:
+        if path.is_file():
+            return [_checked(path)]
+        if path.is_dir():
+            files = sorted(_visible_files(path), key=lambda p: p.relative_to(path).as_posix())
+            if not files:
+                raise DataError(f"the folder {text} holds no files (hidden ones do not count)")
+            return [_checked(file) for file in files]
+        if path.exists():
+            raise DataError(f"{text} is neither a file nor a folder: pipe it in and name it '-'")
+    except OSError as failure:
+        raise DataError(explain_os_error(failure, path, "read")) from failure
     if glob.has_magic(text):
-        matches = sorted(Path(m) for m in glob.glob(text, recursive=True) if Path(m).is_file())
-        if not matches:
+        # A set: `**/**` finds a file once for every way to it.
+        matches = sorted({Path(m) for m in glob.glob(str(path), recursive=True)})
+        files = [match for match in matches if match.is_file()]
+        if not files:
             raise DataError(f"the pattern {text} matches no file: quote it, and check the folder")
-        return [_checked(match) for match in matches]
+        return [_checked(file) for file in files]
     raise DataError(f"there is no text at {text}: no such file or folder")
 
 
 def _visible_files(folder: Path) -> Iterator[Path]:
-    for base, folders, files in os.walk(folder):
+    """Yield all files that are not hidden, nor in hidden folders, in no order.
+
+    Raises:
+        OSError: A folder cannot be read; its text would be missing without a word.
+    """
+
+    def refuse(failure: OSError) -> None:
+        raise failure
+
+    for base, folders, files in os.walk(folder, onerror=refuse):
         folders[:] = [name for name in folders if not name.startswith(".")]
         yield from (
             Path(base, name)
