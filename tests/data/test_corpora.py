@@ -94,7 +94,7 @@ def test_the_standard_library() -> None:
     assert 50_000 < sizes["test"] < 1_500_000
     assert 50_000 < sizes["valid"] < 1_500_000
     assert prepare(["python-stdlib"]).digest == corpus.digest
-    readers = StdlibCorpus().locate(None, Path(), None)
+    readers = StdlibCorpus().locate(None, Path(), None).readers
     names = [reader.name for split in readers.values() for reader in split]
     assert len(names) == len(set(names))
     assert any(name.endswith("topics.py") for name in names)

@@ -7,6 +7,7 @@ manifest.json   digests and counts of every split, and where it lies
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from dataclasses import dataclass
@@ -19,10 +20,11 @@ import platformdirs
 
 from sharnn.config import did_you_mean
 from sharnn.errors import ConfigError, DataError
-from sharnn.files import read_json
+from sharnn.files import read_json, sha256_of_file
 from sharnn.text import Tokenizer, load_tokenizer
 
-FORMAT_VERSION = 1
+#: 2: the digest covers the split rule; the manifest knows its tokenizer's digest, sources and licence.
+FORMAT_VERSION = 2
 MANIFEST, TOKENS, TOKENIZER = "manifest.json", "tokens.bin", "tokenizer.json"
 SPLITS = ("train", "valid", "test")
 _DECODE_TOKENS = 1 << 18
@@ -60,6 +62,10 @@ def corpus_folder(digest: str) -> Path:
     return cache_folder() / "corpora" / digest[:32]
 
 
+def _again(folder: Path) -> str:
+    return f"remove the folder {folder}, the corpus is then prepared again"
+
+
 class Corpus:
     """A prepared corpus, opened.
 
@@ -80,6 +86,8 @@ class Corpus:
         self.digest: str = manifest["digest"]
         self.own_splits: bool = manifest["own_splits"]
         self._dtype = np.dtype(manifest["dtype"])
+        if self._dtype != tokenizer.encode(b"").dtype:
+            raise ValueError(f"dtype {self._dtype} is not the tokenizer's")
 
     @classmethod
     def open(cls, folder: Path) -> Corpus:
@@ -92,16 +100,15 @@ class Corpus:
         if not isinstance(manifest, dict) or manifest.get("format") != FORMAT_VERSION:
             found = manifest.get("format") if isinstance(manifest, dict) else None
             raise DataError(
-                f"{folder / MANIFEST} has format {found}, this version reads {FORMAT_VERSION}: remove "
-                f"the folder {folder}, the corpus is then prepared again"
+                f"{folder / MANIFEST} has format {found}, this version reads {FORMAT_VERSION}: "
+                f"{_again(folder)}"
             )
         try:
             corpus = cls(folder, manifest, load_tokenizer(folder / TOKENIZER))
-            corpus._check_sizes()
-        except (KeyError, TypeError) as failure:
+            corpus._check_files()
+        except (AttributeError, KeyError, TypeError, ValueError) as failure:
             raise DataError(
-                f"{folder / MANIFEST} is damaged ({failure!r}): remove the folder {folder}, the corpus "
-                "is then prepared again"
+                f"{folder / MANIFEST} is damaged ({failure!r}): {_again(folder)}"
             ) from failure
         return corpus
 
@@ -113,15 +120,31 @@ class Corpus:
         except DataError:
             return None
 
-    def _check_sizes(self) -> None:
+    def _check_files(self) -> None:
+        """Check all that can be checked without reading the tokens.
+
+        Raises:
+            DataError: A file has another size or content than the manifest says.
+            KeyError, TypeError, AttributeError, ValueError: The manifest is damaged.
+        """
+        end = 0
+        for name in SPLITS:
+            entry = self.manifest["splits"][name]
+            numbers = [entry[key] for key in ("offset", *_COUNTS, "words_begun_before")]
+            if min(numbers) < 0 or entry["offset"] != end or not isinstance(entry["sha256"], str):
+                raise ValueError(f"the split '{name}' does not follow the one before")
+            end += entry["num_tokens"]
         path = self.folder / TOKENS
-        expected = sum(s["num_tokens"] for s in self.manifest["splits"].values())
-        expected *= self._dtype.itemsize
+        expected = end * self._dtype.itemsize
         found = path.stat().st_size if path.is_file() else None
         if found != expected:
             raise DataError(
-                f"{path} has {found} bytes, {MANIFEST} speaks of {expected}: remove the folder "
-                f"{self.folder}, the corpus is then prepared again"
+                f"{path} has {found} bytes, {MANIFEST} speaks of {expected}: {_again(self.folder)}"
+            )
+        path = self.folder / TOKENIZER
+        if sha256_of_file(path) != self.manifest["tokenizer_sha256"]:
+            raise DataError(
+                f"{path} is not the tokenizer that {TOKENS} was written with: {_again(self.folder)}"
             )
 
     def split(self, name: str) -> Split:
@@ -165,10 +188,12 @@ class Corpus:
         """
         for name in self.manifest["splits"]:
             split, digest = self.split(name), hashlib.sha256()
-            for start in range(0, split.num_tokens, _DECODE_TOKENS):
-                digest.update(self.tokenizer.decode(split.tokens[start : start + _DECODE_TOKENS]))
+            with contextlib.suppress(ValueError, IndexError):  # tokens that do not exist: altered
+                for start in range(0, split.num_tokens, _DECODE_TOKENS):
+                    tokens = split.tokens[start : start + _DECODE_TOKENS]
+                    digest.update(self.tokenizer.decode(tokens))
             if digest.hexdigest() != split.sha256:
                 raise DataError(
                     f"{self.folder / TOKENS}: the split '{name}' was altered since it was prepared: "
-                    f"remove the folder {self.folder}, the corpus is then prepared again"
+                    f"{_again(self.folder)}"
                 )

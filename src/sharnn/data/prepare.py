@@ -10,7 +10,9 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import shutil
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,23 +33,53 @@ from sharnn.data.corpus import (
 )
 from sharnn.data.counting import TextCounter
 from sharnn.data.download import Progress
-from sharnn.data.sources import CHUNK_BYTES, STDIN, Reader, chunks_of, find_readers, stdin_reader
+from sharnn.data.sources import (
+    CHUNK_BYTES,
+    STDIN,
+    Reader,
+    chunks_of,
+    find_readers,
+    is_pipe,
+    pipe_reader,
+    stdin_reader,
+)
 from sharnn.errors import ConfigError, DataError
-from sharnn.files import atomic_folder, write_json
-from sharnn.text import ByteTokenizer, Tokenizer, WordTokenizer, save_tokenizer
+from sharnn.files import atomic_folder, explain_os_error, sha256_of_file, write_json
+from sharnn.text import ByteTokenizer, Tokenizer, UnencodableText, WordTokenizer, save_tokenizer
 
+#: The key of readers whose text is cut into the splits by position.
+_WHOLE = "all"
 #: Shares of a text without splits of its own: the first for training, the last for the test.
 _TRAIN_SHARE, _VALID_SHARE = 0.90, 0.05
+#: A longer line is taken for a text that has no lines, before it fills the memory.
+_LONGEST_LINE_BYTES = 1 << 26
+_STALE_SECONDS = 24 * 3600
+_SHOWN_TEXTS = 3
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """What is to be read: for each split its readers, or one list that is cut by position."""
+    """What is to be read.
+
+    Attributes:
+        name: For people.
+        sources: What was named, or where a known corpus comes from.
+        readers: Of train, valid and test each, or of `all`, which is cut by position.
+        tokenizer: The kind to take where none is asked for.
+        own_splits: Whether the splits are the corpus's own.
+        sizes: Bytes of each split of a known corpus's `all`; None for 90/5/5 percent.
+        content_sha256: Digest that a known corpus's `all` must have.
+        licence: Of a known corpus.
+    """
 
     name: str
+    sources: list[str]
     readers: dict[str, list[Reader]]
-    own_splits: bool
     tokenizer: str
+    own_splits: bool = False
+    sizes: Mapping[str, int] | None = None
+    content_sha256: str | None = None
+    licence: str | None = None
 
 
 @dataclass(frozen=True)
@@ -55,12 +87,20 @@ class _Content:
     """What the first reading found.
 
     Attributes:
-        sha256: Digest of each entry of the plan.
+        sha256: Digest of each entry of the plan's readers.
         num_bytes: Bytes of each.
     """
 
     sha256: dict[str, str]
     num_bytes: dict[str, int]
+
+
+@dataclass
+class _Place:
+    """Where a walk over the text is: the key of the readers, and the bytes before this block."""
+
+    key: str = _WHOLE
+    offset: int = 0
 
 
 def prepare(
@@ -73,62 +113,118 @@ def prepare(
     """Return the prepared corpus of `texts`, from the cache where it was prepared before.
 
     Args:
-        texts: One known corpus, or files, folders, globs and `-`, read one after the other. Texts
-            without splits of their own are cut 90/5/5 by position.
-        tokenizer: `byte`, `word` (a vocabulary is built from the train split), or one that exists;
-            None takes the corpus's own.
+        texts: One known corpus, or files, folders, globs, pipes and `-`, read one after the other.
+            Texts without splits of their own are cut 90/5/5 by position. A known corpus's name goes
+            before a file of that name, which `./NAME` reaches.
+        tokenizer: `byte`, `word` (a vocabulary is built: by frequency in train, and it holds the
+            words of valid and test too), or one that exists; None takes the corpus's own.
         local_source: A local copy of a known corpus.
         progress: Told what is done, bytes so far and bytes in all where known.
 
     Raises:
         DataError: A text is missing, unreadable, empty or damaged, or the cache cannot be written.
-        ConfigError: Texts that do not go together.
+        ConfigError: Texts that do not go together, or a tokenizer that does not exist.
     """
-    spool = cache_folder() / f".stdin.{os.getpid()}.partial"
+    if isinstance(tokenizer, str):
+        _check_kind(tokenizer)
+    spools = cache_folder() / f".input.{os.getpid()}.partial"
     try:
-        plan = _plan(list(texts), local_source, spool, progress)
+        with _cache_told():
+            _remove_stale_partials()
+            plan = _plan(list(texts), local_source, spools, progress)
         content = _read_once(plan, progress)
         wanted = plan.tokenizer if tokenizer is None else tokenizer
         digest = _digest(plan, content, wanted)
         cached = Corpus.find(digest)
         if cached is not None:
+            cached.name = plan.name  # the same text may have been prepared under another name
             return cached
         if isinstance(wanted, str):
             wanted = _make_tokenizer(wanted, plan, content)
-        with atomic_folder(corpus_folder(digest), DataError) as folder:
-            _write(folder, plan, content, wanted, digest, progress)
+        with _cache_told():
+            _check_space(wanted, content)
+            with atomic_folder(corpus_folder(digest), DataError) as folder:
+                _write(folder, plan, content, wanted, digest, progress)
         return Corpus.open(corpus_folder(digest))
     finally:
+        shutil.rmtree(spools, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _cache_told() -> Iterator[None]:
+    """Add to an error of the cache's disk where the cache lies and how to move it."""
+    try:
+        yield
+    except DataError as failure:
+        cache = str(cache_folder())
+        if isinstance(failure.__cause__, OSError) and cache in str(failure):
+            raise DataError(
+                f"{failure} (the cache is {cache}; the environment variable SHARNN_CACHE moves it)"
+            ) from failure.__cause__
+        raise
+
+
+def _remove_stale_partials() -> None:
+    """Remove what was being prepared when a process was killed, once nothing can still write it."""
+    now = time.time()
+    for folder in (cache_folder(), cache_folder() / "corpora"):
         with contextlib.suppress(OSError):
-            spool.unlink(missing_ok=True)
+            for leftover in folder.glob(".*.partial"):
+                if now - leftover.stat().st_mtime > _STALE_SECONDS:
+                    shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _plan(
-    texts: list[str], local_source: Path | None, spool: Path, progress: Progress | None
+    texts: list[str], local_source: Path | None, spools: Path, progress: Progress | None
 ) -> _Plan:
     if not texts:
         raise ConfigError("no text was given: name a known corpus, a file, a folder, a glob or -")
-    known = [text for text in texts if text in KNOWN_CORPORA and not Path(text).exists()]
+    known = [text for text in texts if text in KNOWN_CORPORA]
     if known:
         if len(texts) > 1:
             raise ConfigError(
-                f"{known[0]} has splits of its own and cannot be joined to other texts"
+                f"{known[0]} has splits of its own and cannot be joined to other texts (a file of that "
+                f"name is ./{known[0]})"
             )
-        corpus = KNOWN_CORPORA[known[0]]
-        readers = corpus.locate(local_source, cache_folder(), progress)
-        return _Plan(corpus.name, readers, True, corpus.tokenizer)
+        return _plan_known(known[0], local_source, progress)
     if local_source is not None:
         raise ConfigError(
             f"--from is for known corpora ({', '.join(KNOWN_CORPORA)}), {texts[0]} is none: name the "
             "file itself"
         )
-    readers_found: list[Reader] = []
-    for text in texts:
+    if texts.count(STDIN) > 1:
+        raise ConfigError("standard input (-) was named twice, it can be read once")
+    readers: list[Reader] = []
+    for number, text in enumerate(texts):
+        spool = spools / f"{number}"
         if text == STDIN:
-            readers_found.append(stdin_reader(spool))
+            readers.append(stdin_reader(spool))
+        elif is_pipe(text):
+            readers.append(pipe_reader(text, spool))
         else:
-            readers_found.extend(_find(text))
-    return _Plan(" + ".join(texts), {"all": readers_found}, False, ByteTokenizer.name)
+            readers.extend(_find(text))
+    name = " + ".join(texts[:_SHOWN_TEXTS])
+    if len(texts) > _SHOWN_TEXTS:
+        name += f" + {len(texts) - _SHOWN_TEXTS} more"
+    return _Plan(name, texts, {_WHOLE: readers}, ByteTokenizer.name)
+
+
+def _plan_known(name: str, local_source: Path | None, progress: Progress | None) -> _Plan:
+    corpus = KNOWN_CORPORA[name]
+    try:
+        located = corpus.locate(local_source, cache_folder(), progress)
+    except OSError as failure:
+        raise DataError(explain_os_error(failure, local_source or Path(name), "read")) from failure
+    return _Plan(
+        name=name,
+        sources=[corpus.source if local_source is None else str(local_source)],
+        readers=located.readers,
+        tokenizer=corpus.tokenizer,
+        own_splits=True,
+        sizes=located.sizes,
+        content_sha256=located.content_sha256,
+        licence=corpus.licence,
+    )
 
 
 def _find(text: str) -> list[Reader]:
@@ -136,7 +232,7 @@ def _find(text: str) -> list[Reader]:
         return find_readers(text)
     except DataError as failure:
         hint = did_you_mean(text, KNOWN_CORPORA)
-        if hint and not Path(text).exists():
+        if hint and not os.path.exists(text):
             raise DataError(f"{failure}{hint}") from failure
         raise
 
@@ -145,19 +241,24 @@ def _read_once(plan: _Plan, progress: Progress | None) -> _Content:
     """Take the digest and the size of everything.
 
     Raises:
-        DataError: There is not one byte.
+        DataError: There is not one byte, or the text is not the known corpus it should be.
     """
     sha256, num_bytes, done = {}, {}, 0
-    for split, readers in plan.readers.items():
+    for key, readers in plan.readers.items():
         digest, size = hashlib.sha256(), 0
         for chunk in chunks_of(readers):
             digest.update(chunk)
             size += len(chunk)
             if progress is not None:
                 progress("reading", done + size, None)
-        sha256[split], num_bytes[split], done = digest.hexdigest(), size, done + size
+        sha256[key], num_bytes[key], done = digest.hexdigest(), size, done + size
     if done == 0:
         raise DataError(f"{plan.name} is empty: there is nothing to read in it")
+    if plan.sizes and plan.content_sha256 != sha256[_WHOLE]:
+        raise DataError(
+            f"{plan.readers[_WHOLE][0].name} is not {plan.name}: {done:,} bytes with SHA-256 "
+            f"{sha256[_WHOLE]}, expected {sum(plan.sizes.values()):,} with {plan.content_sha256}"
+        )
     return _Content(sha256, num_bytes)
 
 
@@ -166,59 +267,148 @@ def _digest(plan: _Plan, content: _Content, tokenizer: Tokenizer | str) -> str:
     made = tokenizer if isinstance(tokenizer, str) else tokenizer.to_json()
     if isinstance(made, dict) and set(made) == {"name"}:
         made = made["name"]  # a tokenizer without a vocabulary is its name
-    facts = [FORMAT_VERSION, made, plan.own_splits, content.sha256]
+    ends = _ends(plan, content) if _WHOLE in plan.readers else None
+    facts = [FORMAT_VERSION, made, plan.own_splits, ends, content.sha256]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _ends(plan: _Plan, content: _Content) -> list[int]:
+    """Return the bytes before the end of each split of a text that is cut by position."""
+    if plan.sizes:
+        return [int(end) for end in np.cumsum([plan.sizes[split] for split in SPLITS])]
+    size = content.num_bytes[_WHOLE]
+    return [int(size * _TRAIN_SHARE), int(size * (_TRAIN_SHARE + _VALID_SHARE)), size]
+
+
+def _check_kind(kind: str) -> None:
+    known = (ByteTokenizer.name, WordTokenizer.name)
+    if kind not in known:
+        raise ConfigError(
+            f"there is no tokenizer '{kind}'{did_you_mean(kind, known)}: {' or '.join(known)}"
+        )
 
 
 def _make_tokenizer(kind: str, plan: _Plan, content: _Content) -> Tokenizer:
     if kind == ByteTokenizer.name:
         return ByteTokenizer()
-    if kind != WordTokenizer.name:
-        known = (ByteTokenizer.name, WordTokenizer.name)
-        raise ConfigError(f"there is no tokenizer '{kind}'{did_you_mean(kind, known)}")
-    blocks = _blocks(plan, content, by_line=True)
-    lines = (line for split, block in blocks if split == "train"
-             for line in block.splitlines(keepends=True))  # fmt: skip
-    return WordTokenizer.build(lines)
+    place, held_out = _Place(), []
+    blocks = _blocks(plan, content, place, by_line=True)
+
+    def train() -> Iterator[bytes]:
+        for split, block in blocks:
+            if split != "train":
+                held_out.append(block)
+                return
+            yield block
+
+    def valid_and_test() -> Iterator[bytes]:
+        yield from held_out
+        yield from (block for _, block in blocks)
+
+    with _place_told(plan, place):
+        return WordTokenizer.build(train(), also=valid_and_test())
 
 
-def _blocks(plan: _Plan, content: _Content, by_line: bool) -> Iterator[tuple[str, bytes]]:
-    """Yield the text as (split, bytes), in the order train, valid, test; whole lines if asked."""
-    if plan.own_splits:
-        for split in SPLITS:
-            chunks = chunks_of(plan.readers[split])
-            yield from ((split, block) for block in (_whole_lines(chunks) if by_line else chunks))
-        return
-    size = content.num_bytes["all"]
-    ends = [int(size * _TRAIN_SHARE), int(size * (_TRAIN_SHARE + _VALID_SHARE)), size]
-    chunks = chunks_of(plan.readers["all"])
-    position = 0
-    for block in _single_lines(chunks) if by_line else chunks:
+@contextlib.contextmanager
+def _place_told(plan: _Plan, place: _Place) -> Iterator[None]:
+    """Say of a text that a vocabulary cannot say in which file and line it is, not in which block."""
+    try:
+        yield
+    except UnencodableText as failure:
+        where = _find_line(plan.readers[place.key], place.offset + failure.offset)
+        raise DataError(f"{where}: {failure.reason}") from failure
+
+
+def _find_line(readers: Sequence[Reader], offset: int) -> str:
+    """Return file, line and byte of a place in a text, reading it again."""
+    name, line, column = "", 1, 1
+    for reader in readers:
+        name, line, column = reader.name, 1, 1
+        for chunk in reader.chunks():
+            head = chunk[:offset]
+            offset -= len(head)
+            line += head.count(b"\n")
+            newline = head.rfind(b"\n")
+            column = len(head) - newline if newline >= 0 else column + len(head)
+            if len(head) < len(chunk):
+                return f"{name}, line {line:,}, byte {column:,}"
+    return f"{name}, line {line:,}, byte {column:,}"
+
+
+def _blocks(
+    plan: _Plan, content: _Content, place: _Place, by_line: bool
+) -> Iterator[tuple[str, bytes]]:
+    """Yield the text as (split, bytes), in the order train, valid, test; whole lines if asked.
+
+    `place` always tells where the block that was yielded last begins.
+    """
+    for key, readers in plan.readers.items():
+        place.key, place.offset = key, 0
+        chunks = chunks_of(readers)
+        blocks: Iterable[bytes] = _whole_lines(chunks, plan.name) if by_line else chunks
+        if key == _WHOLE:
+            cut = _cut(blocks, _ends(plan, content), by_line)
+        else:
+            cut = ((key, block) for block in blocks)
+        for split, block in cut:
+            yield split, block
+            place.offset += len(block)
+
+
+def _cut(blocks: Iterable[bytes], ends: list[int], by_line: bool) -> Iterator[tuple[str, bytes]]:
+    """Cut a text at `ends`, or at the ends of the lines that these are in: a line stays whole."""
+    position, index, last = 0, 0, len(SPLITS) - 1
+    for block in blocks:
         while block:
-            index = next(i for i, end in enumerate(ends) if position < end or i == len(ends) - 1)
-            # A line belongs where it begins; other blocks are cut at the very byte.
-            take = len(block) if by_line or index == 2 else min(len(block), ends[index] - position)
+            while index < last and position >= ends[index]:
+                index += 1
+            take = len(block)
+            if index < last and position + take > ends[index]:
+                take = ends[index] - position
+                if by_line:
+                    take = block.find(b"\n", take - 1) + 1 or len(block)
             yield SPLITS[index], block[:take]
             position += take
             block = block[take:]
 
 
-def _single_lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    for block in _whole_lines(chunks):
-        yield from block.splitlines(keepends=True)
+def _whole_lines(chunks: Iterable[bytes], name: str) -> Iterator[bytes]:
+    """Yield blocks that end where a line ends (but for the last).
 
-
-def _whole_lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield blocks that end where a line ends (but for the last)."""
-    rest = b""
+    Raises:
+        DataError: A line is so long that this is no text of lines.
+    """
+    pending: list[bytes] = []
     for chunk in chunks:
-        rest += chunk
-        cut = rest.rfind(b"\n") + 1
-        if cut:
-            yield rest[:cut]
-            rest = rest[cut:]
-    if rest:
+        end = chunk.rfind(b"\n") + 1
+        if end:
+            yield b"".join([*pending, chunk[:end]])
+            pending = []
+        pending.append(chunk[end:])
+        if sum(map(len, pending)) > _LONGEST_LINE_BYTES:
+            raise DataError(
+                f"{name} has a line of more than {_LONGEST_LINE_BYTES >> 20} MiB, it is no text of words "
+                "and lines: use the byte tokenizer"
+            )
+    if rest := b"".join(pending):
         yield rest
+
+
+def _check_space(tokenizer: Tokenizer, content: _Content) -> None:
+    """Refuse to begin what the disk cannot hold, where its size is known: a byte of text, a token.
+
+    Raises:
+        DataError: Says how much there is and how much it takes.
+    """
+    if not isinstance(tokenizer, ByteTokenizer):
+        return
+    folder = next((f for f in (cache_folder(), *cache_folder().parents) if f.is_dir()), Path("/"))
+    free, needed = shutil.disk_usage(folder).free, sum(content.num_bytes.values())
+    if needed > free:
+        raise DataError(
+            f"the cache {cache_folder()} has {free / 1e6:,.0f} MB of free space, this text takes "
+            f"{needed / 1e6:,.0f} MB: free some, or set SHARNN_CACHE to a folder on another disk"
+        )
 
 
 def _write(
@@ -234,24 +424,47 @@ def _write(
     Raises:
         DataError: The text changed since it was first read, or is not the tokenizer's.
     """
-    by_line = tokenizer.name != ByteTokenizer.name
+    place, by_line = _Place(), not isinstance(tokenizer, ByteTokenizer)
     counters = {split: TextCounter() for split in SPLITS}
     digests = {split: hashlib.sha256() for split in SPLITS}
+    read_again = {key: hashlib.sha256() for key in plan.readers}
     num_tokens = dict.fromkeys(SPLITS, 0)
     dtype = tokenizer.encode(b"").dtype
     done, total = 0, sum(content.num_bytes.values())
-    with (folder / TOKENS).open("wb", buffering=CHUNK_BYTES) as file:
-        for split, block in _blocks(plan, content, by_line):
+    with (folder / TOKENS).open("wb", buffering=CHUNK_BYTES) as file, _place_told(plan, place):
+        for split, block in _blocks(plan, content, place, by_line):
             tokens = tokenizer.encode(block)
             file.write(np.ascontiguousarray(tokens).data)
             counters[split].add(block)
             digests[split].update(block)
+            if place.key == _WHOLE:
+                read_again[_WHOLE].update(block)
             num_tokens[split] += len(tokens)
             done += len(block)
             if progress is not None:
                 progress("preparing", done, total)
-    _check_unchanged(plan, content, digests, done)
+    for key, read in read_again.items():
+        # Kept by content, a text that changed in between would lie under the digest of another.
+        if (read if key == _WHOLE else digests[key]).hexdigest() != content.sha256[key]:
+            raise DataError(f"{plan.name} changed while it was read: try again when it is at rest")
     save_tokenizer(tokenizer, folder / TOKENIZER)
+    manifest = {
+        "format": FORMAT_VERSION,
+        "name": plan.name,
+        "sources": plan.sources,
+        "licence": plan.licence,
+        "digest": digest,
+        "own_splits": plan.own_splits,
+        "dtype": dtype.name,
+        "tokenizer_sha256": sha256_of_file(folder / TOKENIZER),
+        "splits": _describe_splits(counters, digests, num_tokens),
+    }
+    write_json(folder / MANIFEST, manifest, DataError)
+
+
+def _describe_splits(
+    counters: Mapping[str, TextCounter], digests: Mapping[str, Any], num_tokens: Mapping[str, int]
+) -> dict[str, dict[str, Any]]:
     splits, offset, in_word = {}, 0, False
     for split, counter in counters.items():
         splits[split] = {
@@ -265,22 +478,4 @@ def _write(
         }
         offset += num_tokens[split]
         in_word = counter.ends_in_word if counter.num_bytes else in_word
-    manifest = {
-        "format": FORMAT_VERSION,
-        "name": plan.name,
-        "digest": digest,
-        "own_splits": plan.own_splits,
-        "dtype": dtype.name,
-        "splits": splits,
-    }
-    write_json(folder / MANIFEST, manifest, DataError)
-
-
-def _check_unchanged(
-    plan: _Plan, content: _Content, digests: dict[str, Any], num_bytes: int
-) -> None:
-    same = num_bytes == sum(content.num_bytes.values())
-    if plan.own_splits:
-        same &= all(digests[s].hexdigest() == content.sha256[s] for s in content.sha256)
-    if not same:
-        raise DataError(f"{plan.name} changed while it was read: try again when it is at rest")
+    return splits

@@ -9,6 +9,7 @@ import io
 import lzma
 import os
 import stat
+import sys
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -132,6 +133,28 @@ def spooled_reader(name: str, stream: BinaryIO, spool: Path) -> Reader:
     except OSError as failure:
         raise DataError(explain_os_error(failure, spool, f"copy {name} to")) from failure
     return Reader(name, lambda: spool.open("rb"))
+
+
+def stdin_reader(spool: Path) -> Reader:
+    """Return a reader of standard input, copied to `spool`.
+
+    Raises:
+        DataError: It cannot be copied.
+    """
+    return spooled_reader("standard input", sys.stdin.buffer, spool)
+
+
+def pipe_reader(text: str, spool: Path) -> Reader:
+    """Return a reader of a named pipe, copied to `spool`.
+
+    Raises:
+        DataError: It cannot be opened, or not be copied.
+    """
+    try:
+        with open(text, "rb") as pipe:
+            return spooled_reader(text, pipe, spool)
+    except OSError as failure:
+        raise DataError(explain_os_error(failure, Path(text), "read")) from failure
 
 
 def is_pipe(text: str) -> bool:
