@@ -15,8 +15,8 @@ from sharnn.files import explain_os_error
 MAX_POINTS = 1500
 #: Values of a training record that are drawn.
 SERIES = ("bits_per_byte", "lr", "grad_norm", "tokens_per_second")
-#: Weight of the past in the smoothed training curve.
-_SMOOTHING = 0.98
+#: The smoothed training curve looks back over this share of the steps so far, and this many at most.
+_LOOK_BACK_SHARE, _LOOK_BACK_STEPS = 0.1, 50
 
 
 @dataclass
@@ -147,12 +147,13 @@ def _take(run: RunRecord, record: dict[str, Any]) -> None:
         if run.best is None or point[2] < run.best[2]:
             run.best = point
     elif kind == "train":
-        previous = run.last.get("smooth")
+        smooth = run.last.get("smooth")
         run.last = record
         bits = record["bits_per_byte"]
-        smooth = previous
         if bits is not None:
-            smooth = bits if previous is None else _SMOOTHING * previous + (1 - _SMOOTHING) * bits
+            # A fixed weight would lag behind the steep beginning for a good part of a short run.
+            steps = max(min(_LOOK_BACK_SHARE * record["step"], _LOOK_BACK_STEPS), 1)
+            smooth = bits if smooth is None else smooth + (bits - smooth) / steps
         record["smooth"] = smooth
         for name, curve in run.curves.items():
             if record.get(name) is not None:
