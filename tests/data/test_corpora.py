@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import platform
+import threading
 import zipfile
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -79,6 +83,56 @@ def test_enwik8_is_cut_by_bytes_and_checked(
         prepare(["enwik8"], local_source=other)
 
 
+def test_a_known_name_goes_before_a_file_of_that_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = reference_text(1000)
+    monkeypatch.setitem(KNOWN_CORPORA, "enwik8", small_enwik(content))
+    monkeypatch.chdir(tmp_path)
+    Path("enwik8").write_bytes(content)
+    assert prepare(["enwik8"], local_source=Path("enwik8")).own_splits
+    assert not prepare(["./enwik8"]).own_splits
+
+
+def test_a_zip_with_a_damaged_file_is_told(wikitext: Path) -> None:
+    archive = bytearray(wikitext.read_bytes())
+    archive[archive.index(PARTS["train"][:20])] ^= 1
+    wikitext.write_bytes(archive)
+    with pytest.raises(DataError, match=r"wiki\.train\.tokens is damaged or cut \(Bad CRC"):
+        prepare(["wikitext-2"], local_source=wikitext)
+
+
+def test_a_download_is_kept_and_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The whole way, from a server: zip, digest, splits; a second time without a server."""
+    content = reference_text(1000)
+    site = tmp_path / "site"
+    site.mkdir()
+    with zipfile.ZipFile(site / "enwik8.zip", "w") as out:
+        out.writestr("enwik8", content)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_QuietHandler, directory=str(site)))
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    archive = (site / "enwik8.zip").read_bytes()
+    known = dataclasses.replace(
+        small_enwik(content),
+        url=f"http://127.0.0.1:{server.server_port}/enwik8.zip",
+        zip_bytes=len(archive),
+        zip_sha256=hashlib.sha256(archive).hexdigest(),
+    )
+    monkeypatch.setitem(KNOWN_CORPORA, "enwik8", known)
+    monkeypatch.setenv("SHARNN_CACHE", str(tmp_path / "cache"))
+    first = prepare(["enwik8"])
+    server.shutdown()
+    server.server_close()
+    assert first.manifest["sources"] == [known.url]
+    assert first.manifest["licence"] == "CC BY-SA"
+    assert prepare(["enwik8"]).digest == first.digest
+
+
+class _QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, *args: object) -> None:
+        pass
+
+
 def test_enwik8_is_what_the_world_knows() -> None:
     enwik8 = KNOWN_CORPORA["enwik8"]
     assert isinstance(enwik8, ZipCorpus)
@@ -91,6 +145,8 @@ def test_the_standard_library() -> None:
     assert corpus.own_splits
     sizes = {name: corpus.split(name).num_bytes for name in ("train", "valid", "test")}
     assert sizes["train"] > 5_000_000
+    assert corpus.manifest["sources"] == [f"standard library of Python {platform.python_version()}"]
+    assert corpus.manifest["licence"] == "PSF License"
     assert 50_000 < sizes["test"] < 1_500_000
     assert 50_000 < sizes["valid"] < 1_500_000
     assert prepare(["python-stdlib"]).digest == corpus.digest

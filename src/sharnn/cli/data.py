@@ -99,7 +99,7 @@ def _prepared(verb: str, argv: list[str]) -> tuple[Corpus, dict[str, bool]]:
     flags = {"verify": options.verify, "json": options.json}
     if len(options.texts) == 1 and (Path(options.texts[0]) / MANIFEST).is_file():
         return Corpus.open(Path(options.texts[0])), flags
-    source = Path(options.source).expanduser() if options.source else None
+    source = Path(options.source).expanduser() if options.source is not None else None
     with prepare_bar(error_console()) as progress:
         corpus = prepare(
             options.texts, tokenizer=options.tokenizer, local_source=source, progress=progress

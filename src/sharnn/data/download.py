@@ -79,7 +79,9 @@ def _one_at_a_time(path: Path) -> Iterator[None]:
     lock = path.with_name(path.name + ".lock")
     with lock.open("wb") as file:
         if fcntl is not None:
-            with contextlib.suppress(OSError):  # a file system without locks: the checksum will tell
+            with contextlib.suppress(
+                OSError
+            ):  # a file system without locks: the checksum will tell
                 fcntl.flock(file, fcntl.LOCK_EX)
         yield
     # Only now, when the file is there for all who wait: a lock that is removed before locks nothing.
