@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,9 @@ from sharnn.config import did_you_mean
 from sharnn.errors import ConfigError
 
 if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser, Namespace
+    from rich.table import Table
+
     from sharnn.data.corpus import Corpus
 
 HELP = "list known corpora, prepare texts, tell what is in them"
@@ -19,24 +23,30 @@ _USAGE = """\
 usage: sharnn data list
        sharnn data prepare TEXT… [--tokenizer byte|word] [--from PATH]
        sharnn data info TEXT…|FOLDER [--tokenizer byte|word] [--from PATH] [--verify] [--json]
+"""
 
+_ABOUT = """\
 'train' and 'evaluate' prepare what they read by themselves; these verbs do it ahead of time, from a
 local copy, or tell what is in a text. Prepared texts lie in the cache folder ($SHARNN_CACHE moves it).
+"""
 
+_EXAMPLES = """\
 examples:
-  sharnn data prepare enwik8
-  sharnn data prepare enwik8 --from ~/Downloads/enwik8.zip
-  sharnn data prepare 'notes/**/*.md'
-  zcat logs.gz | sharnn data prepare -
-  sharnn data info wikitext-2 --verify"""
+  sharnn data prepare enwik8                                 download, check, prepare
+  sharnn data prepare enwik8 --from ~/Downloads/enwik8.zip   without a network
+  sharnn data prepare 'notes/**/*.md' more.txt.gz            texts one after the other
+  zcat logs.gz | sharnn data prepare -                       standard input
+  sharnn data info wikitext-2 --verify                       counts; read all, compare digests"""
 
 _VERBS = ("list", "prepare", "info")
+#: Columns of a table that goes to a file or pipe, where lines have no end.
+_WIDE = 200
 
 
 def run(argv: list[str]) -> int:
     """Run one of the verbs."""
     if not argv or argv[0] in ("-h", "--help"):
-        print(_USAGE)
+        print(_USAGE, _ABOUT, _EXAMPLES, sep="\n")
         return 0
     verb, rest = argv[0], argv[1:]
     if verb not in _VERBS:
@@ -47,68 +57,98 @@ def run(argv: list[str]) -> int:
 
 
 def _list(argv: list[str]) -> int:
-    from rich.console import Console
     from rich.table import Table
 
     from sharnn.data.corpora import KNOWN_CORPORA
 
     check_options(argv, ())
+    make_parser("data list", "", "Known corpora: their names are TEXTs.", _EXAMPLES).parse_args(
+        argv
+    )
     table = Table("corpus", "tokens", "licence", "what it is", box=None)
     for corpus in KNOWN_CORPORA.values():
         table.add_row(corpus.name, corpus.tokenizer, corpus.licence, corpus.description)
-    Console().print(table)
+    _print_table(table)
     return 0
 
 
 def _prepare(argv: list[str]) -> int:
-    corpus, _ = _prepared("prepare", argv)
-    _print_corpus(corpus)
+    options = _text_parser("prepare", (), argv).parse_args(argv)
+    _print_corpus(_prepared(options))
     return 0
 
 
 def _info(argv: list[str]) -> int:
-    corpus, options = _prepared("info", argv)
-    if options["verify"]:
+    parser = _text_parser("info", ("--verify", "--json"), argv)
+    parser.add_argument("--verify", action="store_true", help="read everything, compare digests")
+    parser.add_argument("--json", action="store_true", help="print the manifest as JSON")
+    options = parser.parse_args(argv)
+    corpus = _opened(options) or _prepared(options)
+    if options.verify:
         corpus.verify()
-    if options["json"]:
-        print(json.dumps({"folder": str(corpus.folder), **corpus.manifest}))
+    if options.json:
+        print(json.dumps({"folder": str(corpus.folder), **corpus.manifest, "name": corpus.name}))
     else:
         _print_corpus(corpus)
-        if options["verify"]:
+        if options.verify:
             print("every byte is the one that was prepared")
     return 0
 
 
-def _prepared(verb: str, argv: list[str]) -> tuple[Corpus, dict[str, bool]]:
-    from sharnn.data.corpus import MANIFEST, Corpus
-    from sharnn.data.prepare import prepare
+def _text_parser(verb: str, more_options: tuple[str, ...], argv: list[str]) -> ArgumentParser:
+    """Return a parser of TEXT… and how to prepare them.
 
-    own = ["--tokenizer", "--from"] + (["--verify", "--json"] if verb == "info" else [])
-    check_options(argv, own)
-    parser = make_parser(f"data {verb}", "TEXT… [options]", _USAGE.split("\n\n", 1)[1], "")
-    parser.add_argument(
-        "texts", nargs="+", metavar="TEXT", help="known corpus, file, folder, glob, -"
-    )
+    Raises:
+        ConfigError: `argv` has an option that is not the verb's.
+    """
+    check_options(argv, ("--tokenizer", "--from", *more_options))
+    parser = make_parser(f"data {verb}", "TEXT… [options]", _ABOUT, _EXAMPLES)
+    what = "known corpus, file, folder, glob in quotes, or - for standard input"
+    if verb == "info":
+        what += "; or the FOLDER of a prepared corpus"
+    parser.add_argument("texts", nargs="+", metavar="TEXT", help=what)
     parser.add_argument("--tokenizer", type=str | None, help="byte or word (default: the corpus's)")
     parser.add_argument(
-        "--from", dest="source", type=str | None, help="local copy of a known corpus"
+        "--from",
+        dest="source",
+        type=str | None,
+        help="local copy of a known corpus: the zip, the folder it unpacks to, or the file in it",
     )
-    parser.add_argument("--verify", action="store_true", help="read everything, compare digests")
-    parser.add_argument("--json", action="store_true", help="print the manifest as JSON")
-    options = parser.parse_args(argv)
-    flags = {"verify": options.verify, "json": options.json}
-    if len(options.texts) == 1 and (Path(options.texts[0]) / MANIFEST).is_file():
-        return Corpus.open(Path(options.texts[0])), flags
+    return parser
+
+
+def _opened(options: Namespace) -> Corpus | None:
+    """Open the folder of a prepared corpus, if that is what was named.
+
+    Raises:
+        ConfigError: Options for preparing it were given too.
+        DataError: The folder is damaged.
+    """
+    from sharnn.data.corpus import MANIFEST, TOKENIZER, TOKENS, Corpus
+
+    folder = options.texts[0]
+    # Two of the files are enough: a folder that has lost one is damaged, not a text.
+    parts = sum(
+        os.path.isfile(os.path.join(folder, part)) for part in (MANIFEST, TOKENIZER, TOKENS)
+    )
+    if len(options.texts) > 1 or parts < 2:
+        return None
+    if options.tokenizer or options.source:
+        raise ConfigError(f"{folder} is prepared already: leave out --tokenizer and --from")
+    return Corpus.open(Path(folder))
+
+
+def _prepared(options: Namespace) -> Corpus:
+    from sharnn.data.prepare import prepare
+
     source = Path(options.source).expanduser() if options.source is not None else None
     with prepare_bar(error_console()) as progress:
-        corpus = prepare(
+        return prepare(
             options.texts, tokenizer=options.tokenizer, local_source=source, progress=progress
         )
-    return corpus, flags
 
 
 def _print_corpus(corpus: Corpus) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     table = Table("split", "bytes", "characters", "words", "tokens", "SHA-256", box=None)
@@ -119,6 +159,17 @@ def _print_corpus(corpus: Corpus) -> None:
         table.add_row(name, *(f"{count:,}" for count in counts), entry["sha256"][:12])
     tokenizer = corpus.tokenizer
     print(f"{corpus.name}: {tokenizer.name} tokens, vocabulary of {tokenizer.vocab_size:,}")
-    Console().print(table)
+    _print_table(table)
+    if corpus.manifest["licence"]:
+        print(f"licence {corpus.manifest['licence']}")
     print(f"folder  {corpus.folder}")
     print(f"digest  {corpus.digest}")
+
+
+def _print_table(table: Table) -> None:
+    from rich.console import Console
+
+    console = Console()
+    if not console.is_terminal:
+        console.width = _WIDE
+    console.print(table)

@@ -403,10 +403,11 @@ def _check_space(tokenizer: Tokenizer, content: _Content) -> None:
     if not isinstance(tokenizer, ByteTokenizer):
         return
     folder = next((f for f in (cache_folder(), *cache_folder().parents) if f.is_dir()), Path("/"))
-    free, needed = shutil.disk_usage(folder).free, sum(content.num_bytes.values())
-    if needed > free:
+    usage, needed = shutil.disk_usage(folder), sum(content.num_bytes.values())
+    # A file system that tells no size (0 in all) may still take the text.
+    if usage.total and needed > usage.free:
         raise DataError(
-            f"the cache {cache_folder()} has {free / 1e6:,.0f} MB of free space, this text takes "
+            f"the cache {cache_folder()} has {usage.free / 1e6:,.0f} MB of free space, this text takes "
             f"{needed / 1e6:,.0f} MB: free some, or set SHARNN_CACHE to a folder on another disk"
         )
 

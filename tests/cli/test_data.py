@@ -1,0 +1,114 @@
+"""`sharnn data`, as typed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sharnn.cli.main import main
+from sharnn.data.corpora import KNOWN_CORPORA
+from texts import write_text
+
+
+@pytest.fixture
+def text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("SHARNN_CACHE", str(tmp_path / "cache"))
+    return str(write_text(tmp_path, 2000))
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    code = main(["data", *arguments])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_list_names_every_corpus_on_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "list")
+    assert code == 0
+    for name, corpus in KNOWN_CORPORA.items():
+        line = next(line for line in out.splitlines() if line.split()[0] == name)
+        assert corpus.licence in line
+        assert corpus.description in line
+
+
+def test_prepare_then_info(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "prepare", text)
+    assert code == 0
+    assert "byte tokens, vocabulary of 256" in out
+    code, out, _ = run(capsys, "info", text, "--json")
+    facts = json.loads(out)
+    assert (code, facts["name"], facts["own_splits"]) == (0, text, False)
+    assert [facts["splits"][s]["num_bytes"] for s in ("train", "valid", "test")] == [1800, 100, 100]
+    code, out, _ = run(capsys, "info", facts["folder"], "--verify")
+    assert code == 0
+    assert "every byte is the one that was prepared" in out
+
+
+def test_info_tells_a_damaged_folder(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = Path(json.loads(run(capsys, "info", text, "--json")[1])["folder"])
+    tokens = bytearray((folder / "tokens.bin").read_bytes())
+    tokens[0] ^= 1
+    (folder / "tokens.bin").write_bytes(tokens)
+    code, _, err = run(capsys, "info", str(folder), "--verify")
+    assert code == 1
+    assert "'train' was altered" in err
+    (folder / "manifest.json").unlink()
+    code, _, err = run(capsys, "info", str(folder))
+    assert code == 1
+    assert "manifest.json: no such file" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["prpare"], 2, "did you mean 'prepare'?"),
+        (["list", "enwik8"], 2, "unrecognized arguments: enwik8"),
+        (["prepare"], 2, "required"),
+        (["prepare", "TEXT", "--verify"], 2, "there is no option '--verify'"),
+        (["prepare", "TEXT", "--tokeniser", "byte"], 2, "did you mean '--tokenizer'?"),
+        (["prepare", "TEXT", "--tokenizer", "wrod"], 2, "did you mean 'word'?"),
+        (["prepare", "TEXT", "--tokenizer", "word"], 1, "text.txt, line 1, byte 1"),
+        (["prepare", "TEXT", "--from", "TEXT"], 2, "--from is for known corpora"),
+        (["prepare", "enwik8", "--from", "TEXT"], 1, "is not enwik8: 2,000 bytes"),
+        (["prepare", "enwik8", "--from", "/no/such"], 1, "there is nothing at /no/such"),
+        (["prepare", "enwik7"], 1, "did you mean 'enwik8'?"),
+    ],
+)
+def test_wrong_calls(
+    text: str,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    code: int,
+    message: str,
+) -> None:
+    found, out, err = run(capsys, *[text if word == "TEXT" else word for word in arguments])
+    assert (found, out) == (code, "")
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_options_that_would_do_nothing_are_refused(
+    text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = json.loads(run(capsys, "info", text, "--json")[1])["folder"]
+    code, _, err = run(capsys, "info", folder, "--tokenizer", "word")
+    assert code == 2
+    assert "is prepared already" in err
+
+
+@pytest.mark.parametrize("verb", [[], ["list"], ["prepare"], ["info"]])
+def test_help_teaches_and_loads_nothing_heavy(verb: list[str]) -> None:
+    program = (
+        "import sys\nfrom sharnn.cli.main import main\n"
+        f"try:\n    main(['data', *{verb!r}, '--help'])\nexcept SystemExit:\n    pass\n"
+        "assert not {'torch', 'numpy'} & set(sys.modules)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert "examples:" in result.stdout
+    assert "sharnn data prepare enwik8" in result.stdout
