@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 TIERS = [
-    {"errors", "files", "config"},
+    {"errors", "files", "config", "process", "native"},
     {"text", "ops"},
     {"data", "model", "optim"},
     {"checkpoint"},

@@ -17,9 +17,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import platformdirs
+
 from sharnn.errors import SharnnError
 
 _PARTIAL_SUFFIX = ".partial"
+
+
+def cache_folder() -> Path:
+    """Return the folder of caches: `$SHARNN_CACHE`, else the platform's."""
+    return Path(os.environ.get("SHARNN_CACHE") or platformdirs.user_cache_dir("sharnn"))
 
 
 def explain_os_error(error: OSError, path: Path, doing: str) -> str:

@@ -17,11 +17,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sharnn.data.corpus import SPLITS, Corpus, cache_folder
+from sharnn.data.corpus import SPLITS, Corpus
 from sharnn.data.counting import TextCounter
 from sharnn.data.prepare import _cut, _whole_lines, prepare
 from sharnn.data.sources import CHUNK_BYTES
 from sharnn.errors import ConfigError, DataError
+from sharnn.files import cache_folder
 from sharnn.text import WordTokenizer
 from texts import reference_text, write_text
 

@@ -147,7 +147,7 @@ def test_a_position_reaches_exactly_the_window() -> None:
     query = torch.randn(1, 1, 8, dtype=torch.float64)
 
     def attend(rows: Tensor) -> Tensor:
-        return block.attention(query, rows[:, :-1], rows[:, -1:], 4, None, FAST)
+        return block.attention(query, rows, rows[:, -1:], 4, None, FAST)
 
     base = attend(rows)
     for row in range(9):

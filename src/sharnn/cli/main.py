@@ -12,13 +12,9 @@ from collections.abc import Sequence
 from sharnn import __version__
 from sharnn.config import did_you_mean
 from sharnn.errors import SharnnError
+from sharnn.process import keep_freed_memory, wait_briefly
 
 VERBS = ("train", "evaluate", "generate", "report", "info", "data", "demo")
-
-#: How long PyTorch's OpenMP threads (GNU's) busy-wait for each other before they sleep; read when torch
-#: is first imported. By default they spin so long that one other busy process makes a training step
-#: fifty times slower; this costs nothing on a quiet machine (EXPERIMENTS.md).
-_SPIN_COUNT = "2000"
 
 _INTRODUCTION = """\
 usage: sharnn VERB … [--help] [--debug]
@@ -39,7 +35,8 @@ _EXAMPLES = """
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit code: 0, 1 for a failure, 2 for a wrong call, 130 for Ctrl-C."""
-    os.environ.setdefault("GOMP_SPINCOUNT", _SPIN_COUNT)
+    wait_briefly()
+    keep_freed_memory()
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]

@@ -9,18 +9,16 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import platformdirs
 
 from sharnn.config import did_you_mean
 from sharnn.errors import ConfigError, DataError
-from sharnn.files import read_json, sha256_of_file
+from sharnn.files import cache_folder, read_json, sha256_of_file
 from sharnn.text import Tokenizer, load_tokenizer
 
 #: 2: the digest covers the split rule; the manifest knows its tokenizer's digest, sources and licence.
@@ -50,11 +48,6 @@ class Split:
     num_chars: int
     num_words: int
     sha256: str
-
-
-def cache_folder() -> Path:
-    """Return the folder of caches: `$SHARNN_CACHE`, else the platform's."""
-    return Path(os.environ.get("SHARNN_CACHE") or platformdirs.user_cache_dir("sharnn"))
 
 
 def corpus_folder(digest: str) -> Path:

@@ -28,7 +28,6 @@ from sharnn.data.corpus import (
     TOKENIZER,
     TOKENS,
     Corpus,
-    cache_folder,
     corpus_folder,
 )
 from sharnn.data.counting import TextCounter
@@ -44,7 +43,7 @@ from sharnn.data.sources import (
     stdin_reader,
 )
 from sharnn.errors import ConfigError, DataError
-from sharnn.files import atomic_folder, explain_os_error, sha256_of_file, write_json
+from sharnn.files import atomic_folder, cache_folder, explain_os_error, sha256_of_file, write_json
 from sharnn.text import ByteTokenizer, Tokenizer, UnencodableText, WordTokenizer, save_tokenizer
 
 #: The key of readers whose text is cut into the splits by position.

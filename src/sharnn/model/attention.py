@@ -1,6 +1,6 @@
 """The single head: a gated query over a memory that is key and value at once.
 
-Legend: B lanes · T tokens · M memory rows · D embed_dim.
+Legend: B lanes · T tokens · M memory rows · K = M + T · D embed_dim.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class SingleHeadAttention(nn.Module):
     def forward(
         self,
         x_BTD: Tensor,
-        memory_BMD: Tensor,
+        rows_BKD: Tensor,
         current_BTD: Tensor,
         window: int,
         lengths: tuple[int, ...] | None,
@@ -104,7 +104,7 @@ class SingleHeadAttention(nn.Module):
 
         Args:
             x_BTD: Normalised block input.
-            memory_BMD: Rows of earlier segments.
+            rows_BKD: Rows of earlier segments and, behind them, this one's, without gradient.
             current_BTD: Rows of this segment.
             window: Rows in reach of a position, its own included.
             lengths: Memory rows that each lane has written; None when all have written all.
@@ -115,7 +115,7 @@ class SingleHeadAttention(nn.Module):
         """
         return ops.attention(
             self.queries(x_BTD),
-            memory_BMD,
+            rows_BKD,
             current_BTD,
             self.key_gate.sigmoid(),
             self.value_gate(),

@@ -43,8 +43,8 @@ class Block(nn.Module):
         """Return the block's output `[B, T, D]` and the state after the segment."""
         raise NotImplementedError
 
-    def _drop(self, x: Tensor) -> Tensor:
-        return F.dropout(x, self.dropout, self.training)
+    def _drop(self, x: Tensor, ops: Ops) -> Tensor:
+        return ops.dropout(x, self.dropout) if self.training else x
 
     def _zeros(self, num_lanes: int, device: torch.device, dtype: torch.dtype) -> LayerState:
         zeros = torch.zeros(num_lanes, self.dim, device=device, dtype=dtype)
@@ -107,7 +107,7 @@ class ShaRnnBlock(Block):
     def forward(self, h_BTD: Tensor, state: LayerState, ops: Ops) -> tuple[Tensor, LayerState]:
         """Return the block's output and next state; see the class for the equations."""
         y_BTD, hidden, cell = self._run_lstm(self.lstm, self.start_norm(h_BTD), state, ops)
-        u_BTD = self._drop(y_BTD)
+        u_BTD = self._drop(y_BTD, ops)
         if self.residual:
             u_BTD = h_BTD + u_BTD
         memory = state.memory
@@ -115,7 +115,7 @@ class ShaRnnBlock(Block):
             assert memory is not None
             u_BTD, memory = self._attend(u_BTD, memory, ops)
         skip_BTD = u_BTD if self.residual else self.skip_norm(u_BTD)
-        out_BTD = skip_BTD + self._drop(self.boom(self.boom_norm(u_BTD), ops))
+        out_BTD = skip_BTD + self._drop(self.boom(self.boom_norm(u_BTD), ops), ops)
         return out_BTD, LayerState(hidden, cell, memory)
 
     def _attend(
@@ -133,9 +133,10 @@ class ShaRnnBlock(Block):
         memory = memory.last(max(self.window - num_tokens, 0) if segmented else self.window - 1)
         # Under autocast the rows are written once in the dtype that every later product reads.
         new_BTD = in_autocast_dtype(self.memory_norm(u_BTD))
-        mixed = self.attention(g_BTD, memory.rows, new_BTD, self.window, memory.ragged, ops)
+        extended = memory.append(new_BTD)
+        mixed = self.attention(g_BTD, extended.rows, new_BTD, self.window, memory.ragged, ops)
         kept = self.window if segmented else self.window - 1
-        return skip_BTD + self._drop(mixed), memory.append(new_BTD, kept)
+        return skip_BTD + self._drop(mixed, ops), extended.last(kept)
 
 
 class LstmBlock(Block):
@@ -154,7 +155,7 @@ class LstmBlock(Block):
         """Return `Drop(LSTM h)`, or `h + Drop(LSTM(LN h))`, and the next state."""
         x_BTD = h_BTD if self.start_norm is None else self.start_norm(h_BTD)
         y_BTD, hidden, cell = self._run_lstm(self.lstm, x_BTD, state, ops)
-        out_BTD = self._drop(y_BTD)
+        out_BTD = self._drop(y_BTD, ops)
         if self.start_norm is not None:
             out_BTD = h_BTD + out_BTD
         return out_BTD, LayerState(hidden, cell)
@@ -194,10 +195,10 @@ class TransformerBlock(Block):
         )
         rows = torch.cat([memory.rows.to(new_keys_values.dtype), new_keys_values], dim=1)
         mixed_BTD = self._attend(query_BTD, rows, memory.ragged)
-        h_BTD = h_BTD + self._drop(self.attention_out(mixed_BTD))
+        h_BTD = h_BTD + self._drop(self.attention_out(mixed_BTD), ops)
         widened_BTF = F.gelu(self.feed_forward_in(self.feed_forward_norm(h_BTD)))
-        h_BTD = h_BTD + self._drop(self.feed_forward_out(widened_BTF))
-        return h_BTD, LayerState(memory=memory.append(new_keys_values, self.window - 1))
+        h_BTD = h_BTD + self._drop(self.feed_forward_out(widened_BTF), ops)
+        return h_BTD, LayerState(memory=memory.append(new_keys_values).last(self.window - 1))
 
     def _attend(self, query_BTD: Tensor, rows: Tensor, lengths: tuple[int, ...] | None) -> Tensor:
         num_tokens, num_rows = query_BTD.shape[1], rows.shape[1]

@@ -20,7 +20,6 @@ import dataclasses
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sharnn.config import ModelConfig
@@ -181,7 +180,7 @@ class LanguageModel(nn.Module):
         return rows * config.embed_dim * element
 
     def _drop(self, x: Tensor, rate: float) -> Tensor:
-        return F.dropout(x, rate, self.training)
+        return self.ops.dropout(x, rate) if self.training else x
 
 
 def _make_block(config: ModelConfig, index: int) -> Block:

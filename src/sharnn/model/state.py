@@ -35,14 +35,11 @@ class AttentionMemory:
         """The lengths where lanes differ from the number of rows, else None."""
         return None if all(n == self.rows.shape[1] for n in self.lengths) else self.lengths
 
-    def append(self, new_BTD: Tensor, keep: int) -> AttentionMemory:
-        """Return a memory with `new_BTD` behind the old rows, cut to the last `keep` rows.
-
-        The rows take the dtype of the new ones.
-        """
+    def append(self, new_BTD: Tensor) -> AttentionMemory:
+        """Return a memory with `new_BTD` behind the old rows, all in the dtype of the new ones."""
         rows = torch.cat([self.rows.to(new_BTD.dtype), new_BTD.detach()], dim=1)
         lengths = tuple(n + new_BTD.shape[1] for n in self.lengths)
-        return AttentionMemory(rows, lengths).last(keep)
+        return AttentionMemory(rows, lengths)
 
     def last(self, keep: int) -> AttentionMemory:
         """Return a memory of the last `keep` rows at most, none that no lane has written."""

@@ -1,4 +1,4 @@
-"""The three operations of a SHA-RNN as functions of tensors, each in two forms.
+"""The operations of a SHA-RNN as functions of tensors, each in two forms.
 
 `REFERENCE` is the definition: eager, step by step, as the paper's own code computes it. `FAST` gives
 the same outputs and gradients sooner. A model takes either.
@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sharnn.ops import attention, boom, lstm, reference
+import torch.nn.functional as F
+
+from sharnn.ops import attention, boom, dropout, lstm, reference
 
 
 @dataclass(frozen=True)
@@ -19,9 +21,10 @@ class Ops:
     lstm: Callable[..., reference.LstmResult]
     attention: Callable[..., reference.Tensor]
     boom: Callable[..., reference.Tensor]
+    dropout: Callable[[reference.Tensor, float], reference.Tensor]
 
 
-REFERENCE = Ops(reference.lstm, reference.attention, reference.boom)
-FAST = Ops(lstm.lstm, attention.attention, boom.boom)
+REFERENCE = Ops(reference.lstm, reference.attention, reference.boom, F.dropout)
+FAST = Ops(lstm.lstm, attention.attention, boom.boom, dropout.dropout)
 
 __all__ = ["FAST", "REFERENCE", "Ops"]

@@ -82,7 +82,7 @@ def reach_mask(
 
 def attention(
     query_BTD: Tensor,
-    memory_BMD: Tensor,
+    rows_BKD: Tensor,
     current_BTD: Tensor,
     key_gate_D: Tensor,
     value_gate_D: Tensor,
@@ -94,8 +94,8 @@ def attention(
 
     Args:
         query_BTD: Queries, already normalised and gated.
-        memory_BMD: Rows of earlier segments, without gradient.
-        current_BTD: The segment's own rows.
+        rows_BKD: Rows of earlier segments and, behind them, the segment's own, all without gradient.
+        current_BTD: The segment's own rows again, which take the gradient.
         key_gate_D: σ(ks), multiplies the rows as keys.
         value_gate_D: w, multiplies the rows as values.
         window: Rows that a position reaches, its own included.
@@ -105,8 +105,9 @@ def attention(
     Returns:
         `softmax(q kᵀ / √D) v`, `[B, T, D]`.
     """
-    rows_BKD = torch.cat([memory_BMD, current_BTD], dim=1)
-    num_tokens, num_memory, dim = query_BTD.shape[1], memory_BMD.shape[1], rows_BKD.shape[2]
+    num_tokens, dim = query_BTD.shape[1:]
+    num_memory = rows_BKD.shape[1] - num_tokens
+    rows_BKD = torch.cat([rows_BKD[:, :num_memory], current_BTD], dim=1)
     query_BTD = F.dropout(query_BTD, dropout)
     key_BKD = key_gate_D * rows_BKD
     value_BKD = F.dropout(value_gate_D * rows_BKD, dropout)

@@ -1,0 +1,103 @@
+"""Small C++ kernels, compiled for this processor on first use; everything works without them.
+
+A kernel file lies beside the Python that calls it. Where there is a C++ compiler it is built once
+(a few seconds), kept in the cache folder under a digest of all that went into it, and called through
+ctypes. Where there is none, the callers take PyTorch's own operations instead.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from sharnn.files import cache_folder
+
+_FLAGS = ("-O3", "-std=c++17", "-fPIC", "-fno-math-errno", "-fno-trapping-math", "-Wall")
+_TIMEOUT_SECONDS = 120
+
+
+@functools.cache
+def load(source: Path, *definitions: str) -> ctypes.CDLL | None:
+    """Return the library built from a C++ file; None where that can't be.
+
+    `SHARNN_NATIVE=0` in the environment says not to build any.
+
+    Args:
+        source: The file; what it exports is `extern "C"`.
+        definitions: Macros that it is built with, as `NAME=VALUE`.
+    """
+    compiler = _compiler()
+    if compiler is None or os.environ.get("SHARNN_NATIVE") == "0":
+        return None
+    flags = (*_FLAGS, *_machine_flags(), *(f"-D{definition}" for definition in definitions))
+    for openmp in (("-fopenmp",), ()):
+        library = _build(compiler, source, (*flags, *openmp))
+        if library is not None:
+            return library
+    return None
+
+
+def _compiler() -> str | None:
+    """Return the path of `$CXX` or of a common C++ compiler."""
+    names = (os.environ.get("CXX"), "g++", "clang++", "c++")
+    return next((path for name in names if name and (path := shutil.which(name))), None)
+
+
+def _machine_flags() -> tuple[str, ...]:
+    """Return the options that let the compiler use all of this processor."""
+    if platform.machine() in ("x86_64", "AMD64"):
+        return ("-march=native", "-mprefer-vector-width=512")
+    return ("-mcpu=native",)
+
+
+def _build(compiler: str, source: Path, flags: tuple[str, ...]) -> ctypes.CDLL | None:
+    """Compile, unless the cache has it, and load; None where either fails."""
+    parts = (source.read_text(encoding="utf-8"), _version(compiler), *flags, _processor())
+    digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+    library = cache_folder() / "native" / f"{source.stem}-{digest}.so"
+    try:
+        if not library.exists():
+            _compile(compiler, source, flags, library)
+        return ctypes.CDLL(str(library))
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _compile(compiler: str, source: Path, flags: tuple[str, ...], library: Path) -> None:
+    """Build a shared library that appears whole, so that processes may build it side by side.
+
+    OpenMP's own library is not linked: its functions are found in the one that PyTorch brings, for
+    two pools of threads would wait for the same cores.
+    """
+    library.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=library.parent) as folder:
+        compiled, linked = Path(folder) / "kernels.o", Path(folder) / "kernels.so"
+        for command in (
+            [compiler, *flags, "-c", str(source), "-o", str(compiled)],
+            [compiler, "-shared", str(compiled), "-o", str(linked)],
+        ):
+            subprocess.run(command, check=True, capture_output=True, timeout=_TIMEOUT_SECONDS)
+        os.replace(linked, library)
+
+
+@functools.cache
+def _version(compiler: str) -> str:
+    result = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False)
+    return result.stdout
+
+
+@functools.cache
+def _processor() -> str:
+    """Return what tells processors apart that must not share a library."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() + platform.machine()
+    return "".join(sorted({line for line in lines if line.startswith(("flags", "Features"))}))

@@ -1,0 +1,47 @@
+"""Dropout whose mask is computed again in the backward pass, not kept."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from sharnn.ops import kernels
+
+
+def dropout(x: Tensor, rate: float) -> Tensor:
+    """Return `x` with each element dropped at `rate`, the others divided by `1 - rate`.
+
+    PyTorch draws a CPU's masks one number after the other, in one thread; here each element's number is
+    a hash of where it stands.
+    """
+    if rate == 0:
+        return x
+    if not kernels.available(x):
+        return F.dropout(x, rate)
+    return _Dropout.apply(x, rate, kernels.new_seeds(1)[0])
+
+
+class _Dropout(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, rate: float, seed: int) -> Tensor:
+        ctx.settings = rate, seed
+        return dropped(x, rate, seed)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        return dropped(grad, *ctx.settings), None, None
+
+
+def dropped(x: Tensor, rate: float, seed: int, first: int = 0) -> Tensor:
+    """Return `x` under the mask of `seed`, from that mask's element `first` on; no gradient."""
+    if rate == 0:
+        return x
+    x = x.contiguous()
+    out = torch.empty_like(x)
+    kernels.call("dropout", x.dtype, x, out, x.numel(), first, seed, rate)
+    return out

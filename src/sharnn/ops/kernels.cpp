@@ -1,0 +1,266 @@
+// The pointwise work between the matrix products of a training step, each kernel one pass over its data.
+//
+// Legend: B lanes · T tokens · D embed_dim · F boom_dim · K rows attended to.
+// All arrays are dense and row-major. The file is built once for each dtype, with STORED as float, double
+// or bfloat16 (which is computed with as float). The caller checks shapes and says how many threads.
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+
+namespace {
+
+using isize = int64_t;
+
+struct bfloat16 {
+  uint16_t bits;
+};
+
+using T = STORED;
+using A = std::conditional_t<std::is_same_v<T, double>, double, float>;  // what it is computed as
+
+inline float load(float x) { return x; }
+inline double load(double x) { return x; }
+inline float load(bfloat16 x) {
+  uint32_t bits = uint32_t(x.bits) << 16;
+  float value;
+  std::memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+inline void store(float &place, float x) { place = x; }
+inline void store(double &place, double x) { place = x; }
+inline void store(bfloat16 &place, float x) {  // round to nearest, ties to even
+  uint32_t bits;
+  std::memcpy(&bits, &x, sizeof bits);
+  place.bits = uint16_t((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16);
+}
+
+// e^x as 2^k (1 + p): branch-free, so that loops over it become vector code. p = e^r - 1 with
+// |r| ≤ ln 2 / 2 is a polynomial.
+struct Exponential {
+  float power, p;
+};
+inline Exponential taken_apart(float x) {
+  float bounded = x > 88.0f ? 88.0f : x;
+  bounded = bounded < -87.0f ? -87.0f : bounded;  // a NaN stays one
+  const float shifted = bounded * 1.44269504f + 12582912.0f;  // k in the low bits of 1.5 · 2²³ + k
+  const float k = shifted - 12582912.0f;
+  const float r = (bounded - k * 0.693359375f) + k * 2.12194440e-4f;  // ln 2 in two parts
+  float p = 1.0f / 5040;
+  p = p * r + 1.0f / 720;
+  p = p * r + 1.0f / 120;
+  p = p * r + 1.0f / 24;
+  p = p * r + 1.0f / 6;
+  p = p * r + 1.0f / 2;
+  p = p * r * r + r;
+  uint32_t bits;
+  std::memcpy(&bits, &shifted, sizeof bits);
+  bits = (bits + 127) << 23;
+  float power;
+  std::memcpy(&power, &bits, sizeof power);
+  return {power, p};
+}
+
+inline float exponential(float x) {
+  const Exponential e = taken_apart(x);
+  return e.power + e.power * e.p;
+}
+inline double exponential(double x) { return std::exp(x); }
+
+inline A sigmoid(A x) { return A(1) / (A(1) + exponential(-x)); }
+
+inline float hyperbolic_tangent(float x) {
+  const Exponential e = taken_apart(2.0f * x);
+  const float less_one = (e.power - 1.0f) + e.power * e.p;  // e^2x - 1 without loss near 0
+  return less_one / (less_one + 2.0f);
+}
+inline double hyperbolic_tangent(double x) { return std::tanh(x); }
+
+constexpr isize BLOCK = 256;  // features that one thread takes at a time
+
+// A number for element `i` of the mask that `seed` names: MurmurHash3's finaliser over a counter. The
+// mask is never stored; whoever needs it again computes it again.
+inline uint32_t hashed(uint32_t seed, uint32_t i) {
+  uint32_t h = i * 0x9E3779B1u + seed;
+  h = (h ^ (h >> 16)) * 0x85EBCA6Bu;
+  h = (h ^ (h >> 13)) * 0xC2B2AE35u;
+  return h ^ (h >> 16);
+}
+
+struct Dropout {
+  uint32_t seed, threshold;  // an element is dropped where its number is below the threshold
+  A scale;                   // 1 / (1 - rate)
+  Dropout(isize seed, double rate)
+      : seed(uint32_t(seed)), threshold(uint32_t(rate * 4294967296.0)), scale(A(1 / (1 - rate))) {}
+  inline A operator()(isize i) const { return hashed(seed, uint32_t(i)) < threshold ? A(0) : scale; }
+};
+
+constexpr A SLOPE = A(1.702);
+
+}  // namespace
+
+extern "C" {
+
+// One LSTM step. `gates` [B, 4D] comes with what the inputs and biases give, leaves with the activated
+// gates (input, forget, candidate, output); `recurrent` [B, 4D] is what the last hidden state gives.
+void lstm_forward(T *gates, const T *recurrent, const A *cell_before, A *cell,
+                  T *hidden, isize lanes, isize dim, int threads) {
+  const isize blocks = (dim + BLOCK - 1) / BLOCK;
+#pragma omp parallel for num_threads(threads)
+  for (isize job = 0; job < lanes * blocks; ++job) {
+    const isize lane = job / blocks, start = job % blocks * BLOCK;
+    const isize count = std::min(BLOCK, dim - start);
+    T *__restrict__ g = gates + lane * 4 * dim + start;
+    const T *__restrict__ r = recurrent + lane * 4 * dim + start;
+    const A *__restrict__ before = cell_before + lane * dim + start;
+    A *__restrict__ after = cell + lane * dim + start;
+    T *__restrict__ h = hidden + lane * dim + start;
+#pragma omp simd
+    for (isize d = 0; d < count; ++d) {
+      const A input = sigmoid(load(g[d]) + load(r[d]));
+      const A forget = sigmoid(load(g[d + dim]) + load(r[d + dim]));
+      const A candidate = hyperbolic_tangent(load(g[d + 2 * dim]) + load(r[d + 2 * dim]));
+      const A output = sigmoid(load(g[d + 3 * dim]) + load(r[d + 3 * dim]));
+      const A c = forget * before[d] + input * candidate;
+      after[d] = c;
+      store(g[d], input);
+      store(g[d + dim], forget);
+      store(g[d + 2 * dim], candidate);
+      store(g[d + 3 * dim], output);
+      store(h[d], output * hyperbolic_tangent(c));
+    }
+  }
+}
+
+// The same step backwards. `gates` [B, 4D] comes activated and is left alone; `gate_grads` [B, 4D]
+// leaves with the gradient before activation; `hidden_grad` [B, D] and `later_grad` [B, D] are added
+// up: what the output takes and what the next step's gates take; `cell_grad` [B, D] goes from the
+// cell after the step to the cell before it.
+void lstm_backward(const T *gates, const A *cell_before, const A *cell,
+                   const T *hidden_grad, const T *later_grad, A *cell_grad, T *gate_grads,
+                   isize lanes, isize dim, int threads) {
+  const isize blocks = (dim + BLOCK - 1) / BLOCK;
+#pragma omp parallel for num_threads(threads)
+  for (isize job = 0; job < lanes * blocks; ++job) {
+    const isize lane = job / blocks, start = job % blocks * BLOCK;
+    const isize count = std::min(BLOCK, dim - start), at = lane * dim + start;
+    const T *__restrict__ g = gates + lane * 4 * dim + start;
+    T *__restrict__ grad = gate_grads + lane * 4 * dim + start;
+    const A *__restrict__ before = cell_before + at;
+    const A *__restrict__ after = cell + at;
+    const T *__restrict__ dh = hidden_grad + at;
+    const T *__restrict__ later = later_grad + at;
+    A *__restrict__ dc = cell_grad + at;
+#pragma omp simd
+    for (isize d = 0; d < count; ++d) {
+      const A input = load(g[d]), forget = load(g[d + dim]);
+      const A candidate = load(g[d + 2 * dim]), output = load(g[d + 3 * dim]);
+      const A squashed = hyperbolic_tangent(after[d]);
+      const A from_hidden = load(dh[d]) + load(later[d]);
+      const A from_cell = dc[d] + from_hidden * output * (A(1) - squashed * squashed);
+      store(grad[d], from_cell * candidate * input * (A(1) - input));
+      store(grad[d + dim], from_cell * before[d] * forget * (A(1) - forget));
+      store(grad[d + 2 * dim], from_cell * input * (A(1) - candidate * candidate));
+      store(grad[d + 3 * dim], from_hidden * squashed * output * (A(1) - output));
+      dc[d] = from_cell * forget;
+    }
+  }
+}
+
+// Boom's activation and sum: `out` [N, D] = Σ_chunk φ(z), φ(z) = z·σ(1.702 z), with z [N, chunks · D].
+void boom_forward(const T *z, T *out, isize rows, isize chunks, isize dim, isize seed, double rate,
+                  int threads) {
+  const Dropout keep(seed, rate);
+  const isize blocks = (dim + BLOCK - 1) / BLOCK;
+#pragma omp parallel for num_threads(threads)
+  for (isize job = 0; job < rows * blocks; ++job) {
+    const isize row = job / blocks, start = job % blocks * BLOCK;
+    const isize count = std::min(BLOCK, dim - start);
+    A sum[BLOCK] = {};
+    for (isize chunk = 0; chunk < chunks; ++chunk) {
+      const isize at = (row * chunks + chunk) * dim + start;
+      const T *__restrict__ x = z + at;
+      if (rate == 0) {
+#pragma omp simd
+        for (isize d = 0; d < count; ++d) sum[d] += load(x[d]) * sigmoid(SLOPE * load(x[d]));
+      } else {
+#pragma omp simd
+        for (isize d = 0; d < count; ++d)
+          sum[d] += load(x[d]) * sigmoid(SLOPE * load(x[d])) * keep(at + d);
+      }
+    }
+    T *__restrict__ y = out + row * dim + start;
+#pragma omp simd
+    for (isize d = 0; d < count; ++d) store(y[d], sum[d]);
+  }
+}
+
+// `z_grad` [N, chunks · D] = φ'(z) · out_grad.
+void boom_backward(const T *z, const T *out_grad, T *z_grad, isize rows, isize chunks, isize dim,
+                   isize seed, double rate, int threads) {
+  const Dropout keep(seed, rate);
+#pragma omp parallel for num_threads(threads)
+  for (isize job = 0; job < rows * chunks; ++job) {
+    const isize at = job * dim;
+    const T *__restrict__ x = z + at;
+    const T *__restrict__ dy = out_grad + job / chunks * dim;
+    T *__restrict__ dx = z_grad + at;
+#pragma omp simd
+    for (isize d = 0; d < dim; ++d) {
+      const A value = load(x[d]), s = sigmoid(SLOPE * value);
+      store(dx[d], load(dy[d]) * s * (A(1) + SLOPE * value * (A(1) - s)));
+    }
+    if (rate != 0) {
+#pragma omp simd
+      for (isize d = 0; d < dim; ++d) store(dx[d], load(dx[d]) * keep(at + d));
+    }
+  }
+}
+
+// Softmax in place over what each position reaches, 0 elsewhere. `scores` [T, K]; position t reaches
+// the rows after `last + t - window` up to `last + t`, none before `first`.
+void reach_softmax(T *scores, isize tokens, isize rows, isize last, isize window, isize first,
+                   int threads) {
+#pragma omp parallel for num_threads(threads)
+  for (isize t = 0; t < tokens; ++t) {
+    T *__restrict__ s = scores + t * rows;
+    const isize stop = last + t + 1, start = std::max(first, std::max(stop - window, isize(0)));
+    A largest = -INFINITY;
+#pragma omp simd reduction(max : largest)
+    for (isize k = start; k < stop; ++k) largest = std::max(largest, A(load(s[k])));
+    A sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (isize k = start; k < stop; ++k) sum += exponential(load(s[k]) - largest);
+    const A scale = A(1) / sum;
+    for (isize k = 0; k < start; ++k) store(s[k], A(0));
+#pragma omp simd
+    for (isize k = start; k < stop; ++k) store(s[k], exponential(load(s[k]) - largest) * scale);
+    for (isize k = stop; k < rows; ++k) store(s[k], A(0));
+  }
+}
+
+// `grad` [T, K], of the weights, becomes that of the scores. Weights of 0 give 0.
+void softmax_backward(T *grad, const T *weights, isize tokens, isize rows, int threads) {
+#pragma omp parallel for num_threads(threads)
+  for (isize t = 0; t < tokens; ++t) {
+    T *__restrict__ g = grad + t * rows;
+    const T *__restrict__ w = weights + t * rows;
+    A dot = 0;
+#pragma omp simd reduction(+ : dot)
+    for (isize k = 0; k < rows; ++k) dot += load(g[k]) * load(w[k]);
+#pragma omp simd
+    for (isize k = 0; k < rows; ++k) store(g[k], load(w[k]) * (load(g[k]) - dot));
+  }
+}
+
+// `out[i] = in[i] · mask[first + i] / (1 - rate)`; `out` may be `in`.
+void dropout(const T *in, T *out, isize count, isize first, isize seed, double rate, int threads) {
+  const Dropout keep(seed, rate);
+#pragma omp parallel for simd num_threads(threads)
+  for (isize i = 0; i < count; ++i) store(out[i], load(in[i]) * keep(first + i));
+}
+
+}  // extern "C"

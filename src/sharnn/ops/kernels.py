@@ -1,0 +1,54 @@
+"""The kernels of `kernels.cpp`, called with tensors; see there for what each does."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from sharnn import native
+
+_SOURCE = Path(__file__).with_name("kernels.cpp")
+_STORED = {torch.float32: "float", torch.float64: "double", torch.bfloat16: "bfloat16"}
+
+
+def available(x: Tensor) -> bool:
+    """Whether there are kernels for tensors such as this one."""
+    return x.device.type == "cpu" and x.dtype in _STORED and _library(x.dtype) is not None
+
+
+def computed_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Return what the kernels compute numbers of `dtype` as."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def call(name: str, dtype: torch.dtype, *arguments: Tensor | int | float) -> None:
+    """Call a kernel, with the number of threads behind its other arguments.
+
+    Args:
+        name: Its name in `kernels.cpp`.
+        dtype: What it is built for.
+        arguments: Dense tensors, sizes, seeds (int) and rates (float), in its order.
+    """
+    library = _library(dtype)
+    assert library is not None
+    getattr(library, name)(*map(_as_argument, arguments), torch.get_num_threads())
+
+
+def _as_argument(value: Tensor | int | float) -> ctypes.c_void_p | ctypes.c_int64 | ctypes.c_double:
+    if isinstance(value, Tensor):
+        return ctypes.c_void_p(value.data_ptr())
+    return ctypes.c_int64(value) if isinstance(value, int) else ctypes.c_double(value)
+
+
+@functools.cache
+def _library(dtype: torch.dtype) -> ctypes.CDLL | None:
+    return native.load(_SOURCE, f"STORED={_STORED[dtype]}")
+
+
+def new_seeds(count: int) -> list[int]:
+    """Draw the seeds of dropout masks from PyTorch's generator."""
+    return torch.randint(1 << 32, (count,)).tolist()

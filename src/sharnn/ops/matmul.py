@@ -1,0 +1,49 @@
+"""Matrix products through the quickest library that PyTorch brings.
+
+On a CPU, PyTorch gives float32 products to MKL, which takes its slow path on processors that are not
+Intel's; oneDNN, which it uses for bfloat16, is more than twice as quick there and no slower elsewhere.
+oneDNN also multiplies by a matrix that was packed beforehand, which is half the time of a product with
+few rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+#: Rows from which packing a matrix for a single product pays.
+_MIN_ROWS = 32
+
+
+def product(a_NK: Tensor, b_MK: Tensor, bias_M: Tensor | None = None) -> Tensor:
+    """Return `a bᵀ + bias`, `[N, M]`, without a gradient of its own."""
+    if a_NK.dtype == torch.float32 and a_NK.shape[0] >= _MIN_ROWS and has_onednn(a_NK):
+        return _onednn(a_NK, _pack(b_MK, a_NK.shape[0]), bias_M)
+    return torch.nn.functional.linear(a_NK, b_MK, bias_M)
+
+
+def packed(weight_MK: Tensor, num_rows: int) -> Callable[[Tensor], Tensor]:
+    """Return the function `x [num_rows, K] → x Wᵀ`, for many calls with the same W."""
+    if not has_onednn(weight_MK):
+        return weight_MK.t().__rmatmul__
+    matrix = _pack(weight_MK, num_rows)
+    return lambda x: _onednn(x, matrix, None)
+
+
+def has_onednn(x: Tensor) -> bool:
+    """Whether oneDNN multiplies such tensors here."""
+    if x.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return False
+    if x.dtype == torch.bfloat16:
+        return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return x.dtype == torch.float32
+
+
+def _pack(weight_MK: Tensor, num_rows: int) -> Tensor:
+    return torch.ops.mkldnn._reorder_linear_weight(weight_MK, num_rows)
+
+
+def _onednn(x_NK: Tensor, matrix: Tensor, bias_M: Tensor | None) -> Tensor:
+    return torch.ops.mkldnn._linear_pointwise(x_NK, matrix, bias_M, "none", [], "")
