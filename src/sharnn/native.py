@@ -19,7 +19,16 @@ from pathlib import Path
 
 from sharnn.files import cache_folder
 
-_FLAGS = ("-O3", "-std=c++17", "-fPIC", "-fno-math-errno", "-fno-trapping-math", "-Wall")
+#: What the kernels share.
+_HEADER = Path(__file__).with_name("numbers.h")
+_FLAGS = (
+    f"-I{_HEADER.parent}",
+    "-O3",
+    "-std=c++17",
+    "-fPIC",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+)
 _TIMEOUT_SECONDS = 120
 
 
@@ -59,7 +68,8 @@ def _machine_flags() -> tuple[str, ...]:
 
 def _build(compiler: str, source: Path, flags: tuple[str, ...]) -> ctypes.CDLL | None:
     """Compile, unless the cache has it, and load; None where either fails."""
-    parts = (source.read_text(encoding="utf-8"), _version(compiler), *flags, _processor())
+    texts = (file.read_text(encoding="utf-8") for file in (source, _HEADER))
+    parts = (*texts, _version(compiler), *flags, _processor())
     digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
     library = cache_folder() / "native" / f"{source.stem}-{digest}.so"
     try:

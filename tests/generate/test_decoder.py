@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import itertools
+import shutil
+from collections.abc import Iterator
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sharnn.config import ModelConfig
-from sharnn.generate.decoder import (
-    PREFILL_SEGMENT,
-    ForwardDecoder,
-    RingDecoder,
-    _Matrix,
-    make_decoder,
-)
+from sharnn.errors import ConfigError
+from sharnn.generate import native_step
+from sharnn.generate.decoder import PREFILL_SEGMENT, ForwardDecoder, RingDecoder, make_decoder
+from sharnn.generate.native_step import _Threads
 from sharnn.model import LanguageModel
 
 VOCAB = 11
 KINDS = {
     "one": {},
     "all-residual": {"attention_layers": "all", "residual": True},
-    "ragged-boom": {"boom_dim": 29},
+    "ragged-boom": {},
     "window-0": {"window": 0},
     "lstm": {"architecture": "lstm", "window": None, "boom_dim": None},
     "lstm-residual": {"architecture": "lstm", "window": None, "boom_dim": None, "residual": True},
@@ -31,14 +34,28 @@ KINDS = {
 }
 
 
-def make_model(kind: str, window: int = 5) -> LanguageModel:
+def make_model(kind: str, window: int = 5, dim: int = 8) -> LanguageModel:
     torch.manual_seed(0)
-    sizes = {"vocab_size": VOCAB, "embed_dim": 8, "num_layers": 3, "boom_dim": 20, "window": window}
+    sizes = {"vocab_size": VOCAB, "embed_dim": dim, "num_layers": 3, "window": window}
+    sizes["boom_dim"] = dim // 8 * (29 if kind == "ragged-boom" else 20)
     model = LanguageModel(ModelConfig(**{**sizes, **KINDS[kind]})).double().eval()
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.add_(0.3 * torch.randn_like(parameter))
+            parameter.add_(0.3 * (8 / dim) ** 0.5 * torch.randn_like(parameter))
     return model
+
+
+def needs_compiler(model: LanguageModel) -> None:
+    if not native_step.available(torch.float32, torch.float32, model.device):
+        assert shutil.which("g++") is None, "there is a compiler, but the kernel does not build"
+        pytest.skip("no C++ compiler here")
+
+
+@contextlib.contextmanager
+def without_kernel() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(native_step, "available", lambda *_: False)
+        yield
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -94,32 +111,115 @@ def test_what_is_handed_out_is_the_callers() -> None:
     nats.mean().backward()  # the state is no inference tensor
 
 
-def test_large_matrices_read_in_halves_give_the_same() -> None:
-    torch.manual_seed(0)
-    matrix = _Matrix(torch.randn(1024, 1026), torch.randn(1024))
-    assert matrix._halved
-    x_BD = torch.randn(3, 1026)
-    expected = torch.nn.functional.linear(x_BD, matrix.weight, matrix.bias)
-    torch.testing.assert_close(matrix(x_BD), expected)
-    torch.testing.assert_close(matrix(x_BD[1:2]), expected[1:2], rtol=1e-4, atol=1e-3)
-    assert not _Matrix(torch.randn(1023, 1026), torch.randn(1023))._halved
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "transformer"])
+@settings(max_examples=8)
+@given(
+    steps=st.integers(1, 25), lanes=st.sampled_from([1, 2, 4, 5]), window=st.integers(1, 9),
+    reset=st.booleans(), dim=st.sampled_from([8, 40]),
+)  # fmt: skip
+@torch.no_grad()
+def test_the_kernel_equals_the_chain_of_operations(
+    kind: str, steps: int, lanes: int, window: int, reset: bool, dim: int
+) -> None:
+    """In every dtype of weights and memory, for widths with whole vectors and with cut ones."""
+    model = make_model(kind, window, dim).float()
+    needs_compiler(model)
+    tokens = torch.randint(VOCAB, (lanes, 7 + steps))
+    for dtype, memory_dtype in itertools.product(("fp32", "bf16", "int8"), repeat=2):
+        kernel = RingDecoder(model, lanes, dtype, memory_dtype)
+        chain = RingDecoder(model, lanes, dtype, memory_dtype)
+        with without_kernel():
+            chain.load(model.initial_state(lanes))
+        state = ForwardDecoder(model, lanes)
+        state.prefill(tokens[:, :7])
+        for decoder in (kernel, chain):
+            with without_kernel() if decoder is chain else contextlib.nullcontext():
+                decoder.load(state.state().reset([0] if reset else []))
+        assert (kernel._native is None, chain._native is None) == (False, True)
+        for step in range(7, 7 + steps):
+            ours, theirs = kernel.step(tokens[:, step]), chain.step(tokens[:, step])
+        # What is rounded to few bits may fall to either side of a tie.
+        limit = 1e-5 if dtype == memory_dtype == "fp32" else 0.05
+        assert float((ours - theirs).norm() / theirs.norm()) < limit
+        if dtype == memory_dtype == "fp32":
+            left, right = kernel.state().to_tensors(), chain.state().to_tensors()
+            for name in left:
+                torch.testing.assert_close(left[name], right[name], rtol=1e-4, atol=1e-5)
 
 
-def test_a_step_leaves_the_number_of_threads_as_it_was() -> None:
-    decoder, before = make_decoder(make_model("one")), torch.get_num_threads()
-    decoder.step(torch.tensor([1]))
-    assert torch.get_num_threads() == before
+@pytest.mark.parametrize("kind", ["one", "lstm", "window-0"])
+def test_the_number_of_threads_changes_no_bit(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = make_model(kind, window=50, dim=40).float()
+    needs_compiler(model)
+    results = []
+    for threads in (1, 2, 3):
+        monkeypatch.setattr(
+            "sharnn.generate.native_step._Threads.run", lambda _, f, n=threads: f(n)
+        )
+        decoder = RingDecoder(model)
+        results.append([decoder.step(torch.tensor([t % VOCAB])) for t in range(70)])
+    for one, *others in zip(*results, strict=True):
+        assert all(torch.equal(one, other) for other in others)
 
 
-def test_bfloat16_steps_follow_the_forward_pass() -> None:
+def test_all_cores_or_one_fewer_are_tried_and_the_quicker_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    now = [0.0]
+    monkeypatch.setattr("sharnn.generate.native_step.time.perf_counter", lambda: now[0])
+    used = []
+
+    def call(num_threads: int, cost: dict[int, float]) -> None:
+        used.append(num_threads)
+        now[0] += cost[num_threads]
+
+    threads = _Threads()
+    for cost, quicker in (({4: 1.0, 3: 2.0}, 4), ({4: 9.0, 3: 2.0}, 3), ({4: 1.0, 3: 2.0}, 4)):
+        for _ in range(_Threads._PERIOD):
+            threads.run(functools.partial(call, cost=cost))
+        assert set(used[2 * _Threads._TRIAL :]) == {quicker}
+        assert set(used) == {3, 4}
+        used.clear()
+
+
+@pytest.mark.parametrize(("dtype", "limit"), [("fp32", 1e-5), ("bf16", 0.03), ("int8", 0.05)])
+def test_fewer_bits_follow_the_forward_pass(dtype: str, limit: float) -> None:
+    model = make_model("one", window=20, dim=64).float()
+    tokens, decoder = torch.randint(VOCAB, (2, 12)), make_decoder(model, 2, dtype)
+    with torch.no_grad():
+        expected, _ = model(tokens, model.initial_state(2))
+    for step in range(12):
+        logits = decoder.step(tokens[:, step])
+    assert logits.dtype == torch.float32
+    assert float((logits - expected[:, -1]).norm() / expected[:, -1].norm()) < limit
+
+
+def test_a_bfloat16_model_decodes_in_its_own_dtype() -> None:
     model = make_model("one").to(torch.bfloat16)
     tokens, decoder = torch.randint(VOCAB, (1, 12)), make_decoder(model)
     with torch.no_grad():
         expected, _ = model(tokens, model.initial_state(1))
     for step in range(12):
         logits = decoder.step(tokens[:, step])
-    assert logits.dtype == torch.bfloat16
-    torch.testing.assert_close(logits, expected[:, -1], rtol=0.1, atol=0.1)
+    torch.testing.assert_close(logits, expected[:, -1].float(), rtol=0.1, atol=0.1)
+
+
+def test_state_survives_int8_rows_unchanged() -> None:
+    """Rows that were rounded once round to themselves, so a session can be put away and go on."""
+    decoder = make_decoder(make_model("one", dim=40).float(), 1, "int8", "int8")
+    for token in range(9):
+        decoder.step(torch.tensor([token]))
+    again = make_decoder(decoder.model, 1, "int8", "int8")
+    again.load(decoder.state())
+    assert torch.equal(decoder.step(torch.tensor([3])), again.step(torch.tensor([3])))
+
+
+def test_what_cannot_be_decoded_is_refused() -> None:
+    with pytest.raises(ConfigError, match="dtype 'int4' is unknown: give fp32, bf16 or int8"):
+        make_decoder(make_model("one"), 1, "int4")
+    with pytest.raises(ConfigError, match="a transformer decodes in its weights' own dtype"):
+        make_decoder(make_model("transformer"), 1, None, "int8")
 
 
 def test_loading_changes_the_lanes() -> None:

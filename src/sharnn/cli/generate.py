@@ -36,7 +36,8 @@ examples:
 _TEXT_OPTIONS = ("--prompt", "--stop")
 _OPTIONS = (
     *_TEXT_OPTIONS, "--prompt-file", "--max-bytes", "--temperature", "--top-k", "--top-p", "--min-p",
-    "--repetition-penalty", "--seed", "--num-samples", "--window", "--device", "--raw", "--json",
+    "--repetition-penalty", "--seed", "--num-samples", "--window", "--device", "--dtype",
+    "--memory-dtype", "--raw", "--json",
 )  # fmt: skip
 
 
@@ -67,7 +68,7 @@ def run(argv: list[str]) -> int:
     loaded = load_model(options.model, resolve_device(options.device))
     if options.window is not None:
         loaded.model.set_window(options.window)
-    session = Session(loaded.model, loaded.tokenizer)
+    session = Session(loaded.model, loaded.tokenizer, options.dtype, options.memory_dtype)
     session.prefill(prompt)
     try:
         for index in range(options.num_samples):
@@ -116,6 +117,12 @@ def _parser() -> Any:
     parser.add_argument("--num-samples", type=int, default=1, help="samples of the same prompt")
     parser.add_argument("--window", type=int | None, help="memory rows in reach (the model's)")
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument(
+        "--dtype", type=str | None, help="weights as fp32, bf16 or int8: fewer bytes, quicker steps"
+    )
+    parser.add_argument(
+        "--memory-dtype", type=str | None, help="attention memory alike (as the weights)"
+    )
     parser.add_argument("--raw", action="store_true", help="also bytes that are no valid UTF-8")
     parser.add_argument("--json", action="store_true", help="print one JSON object a sample")
     return parser

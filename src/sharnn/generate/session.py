@@ -35,16 +35,25 @@ class Session:
     Args:
         model: In evaluation mode.
         tokenizer: The model's.
+        dtype: `fp32`, `bf16` or `int8` weights while it steps; the model's when not given.
+        memory_dtype: The same of its attention memory; as the weights when not given.
 
     Raises:
-        ConfigError: The model is in training mode, or the tokenizer has another vocabulary.
+        ConfigError: The model is in training mode, can't be decoded in that dtype, or the tokenizer
+            has another vocabulary.
 
     Attributes:
         logits: Of the next token, `[V]`.
         num_tokens: Tokens read so far, the start token not among them.
     """
 
-    def __init__(self, model: LanguageModel, tokenizer: Tokenizer) -> None:
+    def __init__(
+        self,
+        model: LanguageModel,
+        tokenizer: Tokenizer,
+        dtype: str | None = None,
+        memory_dtype: str | None = None,
+    ) -> None:
         if model.training:
             raise ConfigError("the model is in training mode: call model.eval() first")
         if tokenizer.vocab_size != model.config.vocab_size:
@@ -53,7 +62,7 @@ class Session:
                 f"{model.config.vocab_size}: give the tokenizer that the model was trained with"
             )
         self.model, self.tokenizer = model, tokenizer
-        self._decoder = make_decoder(model)
+        self._decoder = make_decoder(model, dtype=dtype, memory_dtype=memory_dtype)
         self.reset()
 
     def reset(self) -> None:

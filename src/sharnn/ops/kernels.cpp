@@ -10,74 +10,26 @@
 #include <cstring>
 #include <type_traits>
 
+#include "numbers.h"
+
 namespace {
 
 using isize = int64_t;
-
-struct bfloat16 {
-  uint16_t bits;
-};
 
 using T = STORED;
 using A = std::conditional_t<std::is_same_v<T, double>, double, float>;  // what it is computed as
 
 inline float load(float x) { return x; }
 inline double load(double x) { return x; }
-inline float load(bfloat16 x) {
-  uint32_t bits = uint32_t(x.bits) << 16;
-  float value;
-  std::memcpy(&value, &bits, sizeof value);
-  return value;
-}
+inline float load(bfloat16 x) { return widened(x); }
 
 inline void store(float &place, float x) { place = x; }
 inline void store(double &place, double x) { place = x; }
-inline void store(bfloat16 &place, float x) {  // round to nearest, ties to even
-  uint32_t bits;
-  std::memcpy(&bits, &x, sizeof bits);
-  place.bits = uint16_t((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16);
-}
+inline void store(bfloat16 &place, float x) { place = rounded(x); }
 
-// e^x as 2^k (1 + p): branch-free, so that loops over it become vector code. p = e^r - 1 with
-// |r| ≤ ln 2 / 2 is a polynomial.
-struct Exponential {
-  float power, p;
-};
-inline Exponential taken_apart(float x) {
-  float bounded = x > 88.0f ? 88.0f : x;
-  bounded = bounded < -87.0f ? -87.0f : bounded;  // a NaN stays one
-  const float shifted = bounded * 1.44269504f + 12582912.0f;  // k in the low bits of 1.5 · 2²³ + k
-  const float k = shifted - 12582912.0f;
-  const float r = (bounded - k * 0.693359375f) + k * 2.12194440e-4f;  // ln 2 in two parts
-  float p = 1.0f / 5040;
-  p = p * r + 1.0f / 720;
-  p = p * r + 1.0f / 120;
-  p = p * r + 1.0f / 24;
-  p = p * r + 1.0f / 6;
-  p = p * r + 1.0f / 2;
-  p = p * r * r + r;
-  uint32_t bits;
-  std::memcpy(&bits, &shifted, sizeof bits);
-  bits = (bits + 127) << 23;
-  float power;
-  std::memcpy(&power, &bits, sizeof power);
-  return {power, p};
-}
-
-inline float exponential(float x) {
-  const Exponential e = taken_apart(x);
-  return e.power + e.power * e.p;
-}
 inline double exponential(double x) { return std::exp(x); }
-
-inline A sigmoid(A x) { return A(1) / (A(1) + exponential(-x)); }
-
-inline float hyperbolic_tangent(float x) {
-  const Exponential e = taken_apart(2.0f * x);
-  const float less_one = (e.power - 1.0f) + e.power * e.p;  // e^2x - 1 without loss near 0
-  return less_one / (less_one + 2.0f);
-}
 inline double hyperbolic_tangent(double x) { return std::tanh(x); }
+inline A sigmoid(A x) { return A(1) / (A(1) + exponential(-x)); }
 
 constexpr isize BLOCK = 256;  // features that one thread takes at a time
 

@@ -1,0 +1,179 @@
+"""Weights as a step reads them: gates and slopes folded in, rows of one feature together, fewer bits.
+
+Legend: B lanes · D embed_dim · C chunks of Boom · K columns of a matrix.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sharnn.model.attention import NORM_EPS
+from sharnn.model.block import Block, LstmBlock, ShaRnnBlock, lstm_weights
+
+#: What weights and memory rows may be kept as; float64 serves tests.
+STORED = {
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "int8": torch.int8,
+    "fp64": torch.float64,
+}
+_INT8_LARGEST = 127
+
+
+def quantized(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return `x [N, K]` as int8 and the scale `[N]` of each row: symmetric, nearest, ties to even."""
+    x = x.float()
+    largest_N = x.abs().amax(-1)
+    inverse_N = torch.where(largest_N > 0, _INT8_LARGEST / largest_N, 0.0)
+    return (x * inverse_N[..., None]).round().to(torch.int8), largest_N / _INT8_LARGEST
+
+
+class Matrix:
+    """`x Wᵀ + b` with W in float32, bfloat16 or int8; x and the result are float32.
+
+    int8 has a scale for each row of W, and x is rounded to integers too, with a scale for each lane:
+    their products are then exact in integers.
+
+    Attributes:
+        weight: `[rows, K]`.
+        bias: `[rows]`.
+        scale: `[rows]`, of int8.
+        sum: `[rows]`, of int8: the sum of a row's integers.
+    """
+
+    scale: Tensor | None = None
+    sum: Tensor | None = None
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, stored: torch.dtype) -> None:
+        weight = weight.detach()
+        computed = torch.float64 if stored == torch.float64 else torch.float32
+        if stored == torch.int8:
+            self.weight, self.scale = quantized(weight)
+            self.sum = self.weight.sum(-1, dtype=torch.int32)
+        else:
+            self.weight = weight.to(stored, memory_format=torch.contiguous_format, copy=True)
+        zeros = torch.zeros(weight.shape[0], dtype=computed, device=weight.device)
+        self.bias = zeros if bias is None else bias.detach().to(computed, copy=True)
+
+    def __call__(self, x_BK: Tensor) -> Tensor:
+        """Return `[B, rows]`."""
+        if self.scale is None:
+            return F.linear(x_BK.to(self.weight.dtype), self.weight).to(x_BK.dtype) + self.bias
+        integers_BK, scale_B = quantized(x_BK)
+        product = torch._int_mm(integers_BK, self.weight.t())
+        return product * (scale_B[:, None] * self.scale) + self.bias
+
+
+@dataclass(frozen=True)
+class Norm:
+    """A LayerNorm's gain and bias, `[D]` each."""
+
+    gain: Tensor
+    bias: Tensor
+
+    def __call__(self, x_BD: Tensor) -> Tensor:
+        """Return `x` normalised."""
+        return F.layer_norm(x_BD, x_BD.shape[-1:], self.gain, self.bias, NORM_EPS)
+
+
+@dataclass(frozen=True)
+class PackedHead:
+    """The single head; the query's scale holds both gates and 1 / √D."""
+
+    mid: Norm
+    memory: Norm
+    query: Matrix
+    query_norm: Norm
+    query_scale: Tensor
+    value_gate: Tensor
+
+
+@dataclass(frozen=True)
+class PackedLayer:
+    """Weights of a block.
+
+    Attributes:
+        start: Norm before the LSTM; None where there is none.
+        from_input: `[4D, D]`, the four gates of a feature together, with the sum of both biases.
+        from_hidden: `[4D, D]`, in the same order, without a bias.
+        head: None where the block does not attend.
+        skip: Norm of Boom's skip in the paper's wiring.
+        boom_norm: None for the plain LSTM, as `boom`.
+        boom: `[D C, D]`, the chunks of a feature together.
+    """
+
+    start: Norm | None
+    from_input: Matrix
+    from_hidden: Matrix
+    head: PackedHead | None = None
+    skip: Norm | None = None
+    boom_norm: Norm | None = None
+    boom: Matrix | None = None
+
+
+def pack(block: Block, stored: torch.dtype) -> PackedLayer:
+    """Return the weights of a SHA-RNN's or plain LSTM's block, matrices as `stored`."""
+    assert isinstance(block, ShaRnnBlock | LstmBlock)
+    weight_ih, weight_hh, bias_ih, bias_hh = lstm_weights(block.lstm)
+    start = None if block.start_norm is None else _norm(block.start_norm, stored)
+    from_input = Matrix(
+        _features_together(weight_ih, 4), _features_together(bias_ih + bias_hh, 4), stored
+    )
+    from_hidden = Matrix(_features_together(weight_hh, 4), None, stored)
+    if isinstance(block, LstmBlock):
+        return PackedLayer(start, from_input, from_hidden)
+    boom, num_chunks = block.boom.linear, block.boom.linear.weight.shape[0] // block.dim
+    used = num_chunks * block.dim
+    return PackedLayer(
+        start,
+        from_input,
+        from_hidden,
+        _pack_head(block, stored),
+        None if block.residual else _norm(block.skip_norm, stored),
+        _norm(block.boom_norm, stored),
+        Matrix(
+            _features_together(boom.weight[:used], num_chunks),
+            _features_together(boom.bias[:used], num_chunks),
+            stored,
+        ),
+    )
+
+
+def _pack_head(block: ShaRnnBlock, stored: torch.dtype) -> PackedHead | None:
+    head = block.attention
+    if head is None:
+        return None
+    scale = head.query_gate.sigmoid() * head.key_gate.sigmoid() / math.sqrt(block.dim)
+    return PackedHead(
+        _norm(block.mid_norm, stored),
+        _norm(block.memory_norm, stored),
+        Matrix(head.query.weight, head.query.bias, stored),
+        _norm(head.query_norm, stored),
+        _computed(scale, stored),
+        _computed(head.value_gate(), stored),
+    )
+
+
+def _features_together(rows: Tensor, parts: int) -> Tensor:
+    """Return rows in the order of features, where they stood part after part."""
+    return rows.unflatten(0, (parts, -1)).transpose(0, 1).flatten(0, 1)
+
+
+def pack_norm(norm: torch.nn.Module, stored: torch.dtype) -> Norm | None:
+    """Return a LayerNorm's vectors, None for the identity."""
+    return _norm(norm, stored) if isinstance(norm, torch.nn.LayerNorm) else None
+
+
+def _norm(norm: torch.nn.LayerNorm, stored: torch.dtype) -> Norm:
+    return Norm(_computed(norm.weight, stored), _computed(norm.bias, stored))
+
+
+def _computed(x: Tensor, stored: torch.dtype) -> Tensor:
+    """Return a vector in the dtype of computation."""
+    dtype = torch.float64 if stored == torch.float64 else torch.float32
+    return x.detach().to(dtype, memory_format=torch.contiguous_format, copy=True)

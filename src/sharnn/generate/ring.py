@@ -1,0 +1,104 @@
+"""The memory of one layer while it decodes: rows written round and round, in full or in fewer bits.
+
+Legend: B lanes · D embed_dim · W window · K rows written.
+
+Attention rows carry no positions, so their order is of no matter: the newest takes the place of the
+oldest.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import torch
+from torch import Tensor
+
+from sharnn.generate.packed import quantized
+from sharnn.model import AttentionMemory
+
+
+class Ring:
+    """W rows a lane.
+
+    Attributes:
+        rows: `[B, W, D]`. Places that were never written hold anything and are never read; until
+            they are written the system need not even find memory for them.
+        scale: `[B, W]`, what a row's integers are multiples of; None unless rows are int8.
+        next: Place of the next row, the oldest once all are written.
+        filled: Places written, from the first on.
+        lengths: Rows of each lane's own text, counted from the newest.
+    """
+
+    def __init__(
+        self, num_lanes: int, window: int, dim: int, stored: torch.dtype, device: torch.device
+    ) -> None:
+        self.rows = torch.empty(num_lanes, window, dim, dtype=stored, device=device)
+        self.scale: Tensor | None = None
+        if stored == torch.int8:
+            self.scale = torch.empty(num_lanes, window, device=device)
+        self.next = 0
+        self.filled = 0
+        self.lengths = (0,) * num_lanes
+
+    def advance(self) -> int:
+        """Return the place of a new row, which the caller writes; from now on it counts."""
+        place, window = self.next, self.rows.shape[1]
+        self.next = (place + 1) % window
+        self.filled = min(self.filled + 1, window)
+        self.lengths = tuple(min(n + 1, window) for n in self.lengths)
+        return place
+
+    def write(self, row_BD: Tensor) -> None:
+        """Put a row in place of the oldest."""
+        place = self.advance()
+        self._put(slice(place, place + 1), row_BD[:, None])
+
+    def attend(self, query_BD: Tensor) -> Tensor:
+        """Return `softmax(q rowsᵀ) rows` over each lane's rows, `[B, D]`; at least one is written."""
+        rows_BKD = self._read(slice(0, self.filled), query_BD.dtype)
+        scores_B1K = torch.bmm(query_BD[:, None], rows_BKD.transpose(1, 2))
+        if any(n < self.filled for n in self.lengths):
+            scores_B1K = scores_B1K.masked_fill(self._foreign()[:, None], -math.inf)
+        return torch.bmm(scores_B1K.softmax(-1), rows_BKD)[:, 0]
+
+    def _foreign(self) -> Tensor:
+        """Return `[B, K]`, True for rows older than a lane's own text."""
+        place = torch.arange(self.filled, device=self.rows.device)
+        age = (self.next - 1 - place) % self.rows.shape[1]
+        return age >= torch.tensor(self.lengths, device=self.rows.device)[:, None]
+
+    def memory(self, keep: int, dtype: torch.dtype) -> AttentionMemory:
+        """Return a copy of the newest `keep` rows, oldest first."""
+        oldest = self.next if self.filled == self.rows.shape[1] else 0
+        parts = [slice(oldest, self.filled), slice(0, oldest)]
+        rows = torch.cat([self._read(part, dtype) for part in parts], dim=1)
+        return AttentionMemory(rows, self.lengths).last(keep)
+
+    def load(self, memory: AttentionMemory) -> None:
+        """Take the rows of a state."""
+        window = self.rows.shape[1]
+        memory = memory.last(window)
+        self.filled = memory.rows.shape[1]
+        self._put(slice(0, self.filled), memory.rows)
+        self.next = self.filled % window
+        self.lengths = memory.lengths
+
+    def copy(self) -> Ring:
+        """Return a ring of its own with the same rows."""
+        other = copy.copy(self)
+        other.rows = torch.empty_like(self.rows)
+        other.rows[:, : self.filled] = self.rows[:, : self.filled]
+        if self.scale is not None:
+            other.scale = self.scale.clone()
+        return other
+
+    def _put(self, places: slice, rows: Tensor) -> None:
+        if self.scale is None:
+            self.rows[:, places] = rows
+        else:
+            self.rows[:, places], self.scale[:, places] = quantized(rows)
+
+    def _read(self, places: slice, dtype: torch.dtype) -> Tensor:
+        rows = self.rows[:, places].to(dtype)
+        return rows if self.scale is None else rows * self.scale[:, places, None]
