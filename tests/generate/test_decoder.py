@@ -147,6 +147,24 @@ def test_the_kernel_equals_the_chain_of_operations(
                 torch.testing.assert_close(left[name], right[name], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(("dtype", "limit"), [("fp32", 1e-5), ("bf16", 0.05), ("int8", 0.05)])
+@pytest.mark.parametrize("kind", ["one", "all-residual", "lstm", "ragged-boom"])
+def test_reading_at_once_equals_steps(kind: str, dtype: str, limit: float) -> None:
+    model = make_model(kind, window=9, dim=40).float()
+    needs_compiler(model)
+    tokens = torch.randint(VOCAB, (2, 30))
+    at_once, stepping = RingDecoder(model, 2, dtype), RingDecoder(model, 2, dtype)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sharnn.generate.decoder.PREFILL_SEGMENT", 11)
+        ours = at_once.prefill(tokens)
+    for token in tokens.unbind(1):
+        theirs = stepping.step(token)
+    assert float((ours - theirs).norm() / theirs.norm()) < limit
+    left, right = at_once.state().to_tensors(), stepping.state().to_tensors()
+    for name in left.keys() - {"layer0.lengths", "layer1.lengths", "layer2.lengths"}:
+        assert float((left[name] - right[name]).norm() / right[name].norm()) < limit
+
+
 @pytest.mark.parametrize("kind", ["one", "lstm", "window-0"])
 def test_the_number_of_threads_changes_no_bit(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = make_model(kind, window=50, dim=40).float()

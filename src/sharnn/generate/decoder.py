@@ -6,6 +6,8 @@ Legend: B lanes · T tokens · D embed_dim · C chunks of Boom · V vocab_size.
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import torch
@@ -14,11 +16,13 @@ from torch import Tensor
 
 from sharnn.errors import ConfigError
 from sharnn.generate import native_step
-from sharnn.generate.native_step import NativeStep
+from sharnn.generate.native_step import NativeStep, recur
 from sharnn.generate.packed import STORED, PackedHead, PackedLayer, pack, pack_norm
 from sharnn.generate.ring import Ring
 from sharnn.model import AttentionMemory, LanguageModel, LayerState, RecurrentState
-from sharnn.ops.reference import GELU_SLOPE
+from sharnn.ops import Ops
+from sharnn.ops.matmul import has_fast_bf16, linear
+from sharnn.ops.reference import GELU_SLOPE, LstmResult
 
 #: Tokens of a prompt that are read at once; bounds what a long prompt needs.
 PREFILL_SEGMENT = 512
@@ -107,12 +111,15 @@ class ForwardDecoder:
 
 
 def _read(
-    model: LanguageModel, tokens_BT: Tensor, state: RecurrentState
+    model: LanguageModel,
+    tokens_BT: Tensor,
+    state: RecurrentState,
+    ops: Sequence[Ops] | None = None,
 ) -> tuple[Tensor, RecurrentState]:
     """Read tokens in bounded segments; V-wide logits are made for the last position alone."""
     last_B1D = None
     for part in tokens_BT.split(PREFILL_SEGMENT, dim=1):
-        out_BTD, state = model.hidden(part, state)
+        out_BTD, state = model.hidden(part, state, ops)
         last_B1D = out_BTD[:, -1:]
     assert last_B1D is not None
     return model.softmax.logits(last_B1D, model.embedding.weight)[:, 0], state
@@ -160,7 +167,12 @@ class RingDecoder:
         """Read T ≥ 1 tokens, many at once; return `[B, V]`."""
         if tokens_BT.shape[1] == 1:
             return self.step(tokens_BT[:, 0])
-        logits, state = _read(self.model, tokens_BT, self.state())
+        ops = None
+        if self._native is not None:
+            ops = [replace(self.model.ops, lstm=_recurrence(layer)) for layer in self._layers]
+        few_bits = self._stored.itemsize < 4 and has_fast_bf16(self.model.device)
+        with torch.autocast(self.model.device.type, torch.bfloat16, enabled=few_bits):
+            logits, state = _read(self.model, tokens_BT, self.state(), ops)
         self.load(state)
         return _at_least_fp32(logits)
 
@@ -268,3 +280,19 @@ class RingDecoder:
 
 def _at_least_fp32(logits_BV: Tensor) -> Tensor:
     return logits_BV.float() if logits_BV.itemsize < 4 else logits_BV
+
+
+def _recurrence(layer: PackedLayer) -> Callable[..., LstmResult]:
+    """Return the LSTM for prefilling: products with the inputs at once, the rest as a step does it."""
+
+    def lstm(
+        x_BTD: Tensor, hidden_BD: Tensor, cell_BD: Tensor, weights: Sequence[Tensor]
+    ) -> LstmResult:
+        weight_ih, _, bias_ih, bias_hh = weights
+        gates_BT4D = linear(x_BTD, weight_ih, bias_ih + bias_hh)
+        gates_TBD4 = gates_BT4D.float().unflatten(-1, (4, -1)).permute(1, 0, 3, 2).contiguous()
+        hidden_BD, cell_BD = hidden_BD.float().clone(), cell_BD.float().clone()
+        out_TBD = recur(layer.from_hidden, gates_TBD4, hidden_BD, cell_BD)
+        return out_TBD.transpose(0, 1).contiguous(), hidden_BD, cell_BD
+
+    return lstm

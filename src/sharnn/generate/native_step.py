@@ -60,6 +60,27 @@ def available(stored: torch.dtype, memory: torch.dtype, device: torch.device) ->
     return kinds and device.type == "cpu" and native.load(_SOURCE) is not None
 
 
+def recur(from_hidden: Matrix, gates_TBD4: Tensor, hidden_BD: Tensor, cell_BD: Tensor) -> Tensor:
+    """Run an LSTM's recurrence over a segment; return its hidden states `[T, B, D]`.
+
+    Args:
+        from_hidden: `[4D, D]`, the gates of a feature together.
+        gates_TBD4: What inputs and biases give, float32 as all the others; overwritten.
+        hidden_BD: State before the segment, which becomes that after it.
+        cell_BD: As `hidden_BD`.
+    """
+    library = native.load(_SOURCE)
+    assert library is not None
+    num_tokens, num_lanes, dim = gates_TBD4.shape[:3]
+    out_TBD = hidden_BD.new_empty(num_tokens, num_lanes, dim)
+    pointers = (_POINTER(x.data_ptr()) for x in (gates_TBD4, hidden_BD, cell_BD, out_TBD))
+    library.recur(
+        ctypes.byref(_matrix(from_hidden)), *pointers, _LONG(num_tokens), _LONG(num_lanes),
+        torch.get_num_threads(),
+    )  # fmt: skip
+    return out_TBD
+
+
 class NativeStep:
     """One decoder's weights and state, bound to the kernel.
 

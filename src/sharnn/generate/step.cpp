@@ -214,6 +214,12 @@ void quantize(Activations &a, isize lanes, isize columns) {
   }
 }
 
+Activations prepared(const Matrix &m, const float *x, isize lanes) {
+  Activations a{x, {}, {}};
+  if (m.kind == INT8) quantize(a, lanes, m.columns);
+  return a;
+}
+
 template <int R, int L, class W>
 inline void block(const Matrix &m, const Activations &a, isize row, isize lane, float *out) {
   float y[L][R];
@@ -249,6 +255,16 @@ void multiply_add(const Matrix &m, const Activations &a, isize lanes, isize begi
   isize row = begin;
   for (; row + 4 <= end; row += 4) lanes_of_block<4>(m, a, row, lanes, out);
   for (; row < end; ++row) lanes_of_block<1>(m, a, row, lanes, out);
+}
+
+// The LSTM's cell and hidden state [D] of features [begin, end), from their gates [D, 4].
+void update(const float *gates, float *cell, float *hidden, isize begin, isize end) {
+#pragma omp simd
+  for (isize d = begin; d < end; ++d) {
+    const float *g = gates + 4 * d;
+    cell[d] = sigmoid(g[1]) * cell[d] + sigmoid(g[0]) * hyperbolic_tangent(g[2]);
+    hidden[d] = sigmoid(g[3]) * hyperbolic_tangent(cell[d]);
+  }
 }
 
 void start_with_bias(const Matrix &m, isize lanes, isize begin, isize end, float *out) {
@@ -400,6 +416,27 @@ class Barrier {
   std::atomic<int> arrived_{0}, phase_{0};
 };
 
+struct Range {
+  isize begin, end;
+};
+
+// The features that a thread takes: whole vectors, so that how they are shared out changes no rounding.
+Range share_of(isize dim, int thread, int threads) {
+  const isize share = (dim + threads * WIDTH - 1) / (threads * WIDTH) * WIDTH;
+  const isize begin = std::min(dim, thread * share);
+  return {begin, std::min(dim, begin + share)};
+}
+
+// Call `work(thread, threads)` in as many threads.
+template <class Work> void in_parallel(int threads, Work work) {
+#ifdef _OPENMP
+#pragma omp parallel num_threads(threads)
+  work(omp_get_thread_num(), omp_get_num_threads());
+#else
+  work(0, 1);
+#endif
+}
+
 struct Step {
   const Model &model;
   isize lanes, dim;
@@ -417,9 +454,7 @@ struct Step {
   }
 
   void run(int thread, int threads) {
-    // Whole vectors of features, so that how they are shared out changes no rounding.
-    const isize share = (dim + threads * WIDTH - 1) / (threads * WIDTH) * WIDTH;
-    const isize begin = std::min(dim, thread * share), end = std::min(dim, begin + share);
+    const auto [begin, end] = share_of(dim, thread, threads);
     for (isize index = 0; index < model.num_layers; ++index) {
       const Layer &layer = model.layers[index];
       lstm(layer, begin, end, threads);
@@ -431,34 +466,21 @@ struct Step {
     if (thread == 0) normalize(model.final, h, lanes, dim, h);
   }
 
-  Activations prepared(const Matrix &m, const float *x) const {
-    Activations a{x, {}, {}};
-    if (m.kind == INT8) quantize(a, lanes, m.columns);
-    return a;
-  }
-
   void lstm(const Layer &layer, isize begin, isize end, int threads) {
     std::vector<float> x(lanes * dim);
     normalize(layer.start, h, lanes, dim, x.data());
     float *gates = wide.data();
     start_with_bias(layer.from_input, lanes, 4 * begin, 4 * end, gates);
-    const Activations from_input = prepared(layer.from_input, x.data());
+    const Activations from_input = prepared(layer.from_input, x.data(), lanes);
     multiply_add(layer.from_input, from_input, lanes, 4 * begin, 4 * end, gates);
-    const Activations from_hidden = prepared(layer.from_hidden, layer.hidden);
+    const Activations from_hidden = prepared(layer.from_hidden, layer.hidden, lanes);
     multiply_add(layer.from_hidden, from_hidden, lanes, 4 * begin, 4 * end, gates);
     barrier.wait(threads);  // until now others read the hidden state
     for (isize lane = 0; lane < lanes; ++lane) {
-      float *cells = layer.cell + lane * dim, *hiddens = layer.hidden + lane * dim;
-      const float *skips = h + lane * dim, *g = gates + 4 * lane * dim;
-      float *outs = u.data() + lane * dim;
-      const float skip = model.residual ? 1.0f : 0.0f;
-#pragma omp simd
-      for (isize d = begin; d < end; ++d) {
-        const float candidate = hyperbolic_tangent(g[4 * d + 2]);
-        cells[d] = sigmoid(g[4 * d + 1]) * cells[d] + sigmoid(g[4 * d]) * candidate;
-        hiddens[d] = sigmoid(g[4 * d + 3]) * hyperbolic_tangent(cells[d]);
-        outs[d] = hiddens[d] + skip * skips[d];
-      }
+      const isize at = lane * dim;
+      update(gates + 4 * at, layer.cell + at, layer.hidden + at, begin, end);
+      for (isize d = begin; d < end; ++d)
+        u[at + d] = layer.hidden[at + d] + (model.residual ? h[at + d] : 0.0f);
     }
     barrier.wait(threads);
   }
@@ -473,7 +495,7 @@ struct Step {
         write_row(layer.ring, lane, rows.data() + lane * dim, dim);
     }
     start_with_bias(layer.query, lanes, begin, end, query.data());
-    multiply_add(layer.query, prepared(layer.query, g.data()), lanes, begin, end, query.data());
+    multiply_add(layer.query, prepared(layer.query, g.data(), lanes), lanes, begin, end, query.data());
     barrier.wait(threads);
     normalize(layer.query_norm, query.data(), lanes, dim, q.data());
     for (isize i = 0; i < lanes * dim; ++i) q[i] *= layer.query_scale[i % dim];
@@ -523,7 +545,7 @@ struct Step {
     const isize chunks = layer.boom.rows / dim;
     float *z = wide.data();
     start_with_bias(layer.boom, lanes, chunks * begin, chunks * end, z);
-    multiply_add(layer.boom, prepared(layer.boom, x.data()), lanes, chunks * begin, chunks * end, z);
+    multiply_add(layer.boom, prepared(layer.boom, x.data(), lanes), lanes, chunks * begin, chunks * end, z);
     for (isize lane = 0; lane < lanes; ++lane) {
       float *wide = z + lane * layer.boom.rows;
 #pragma omp simd
@@ -539,12 +561,34 @@ struct Step {
 
 }  // namespace
 
-extern "C" void step(const Model *model, float *h, isize lanes, int threads) {
-#ifdef _OPENMP
+extern "C" {
+
+void step(const Model *model, float *h, isize lanes, int threads) {
   Step work(*model, h, lanes);
-#pragma omp parallel num_threads(threads)
-  work.run(omp_get_thread_num(), omp_get_num_threads());
-#else
-  Step(*model, h, lanes).run(0, 1);
-#endif
+  in_parallel(threads, [&](int thread, int threads) { work.run(thread, threads); });
 }
+
+// The recurrence of an LSTM over a segment: all that must wait for the token before. `gates` [T, B, D, 4]
+// come with what inputs and biases give; `hidden`, `cell` [B, D] go from before the segment to after it;
+// `out` [T, B, D] gets the hidden states.
+void recur(const Matrix *from_hidden, float *gates, float *hidden, float *cell, float *out, isize tokens,
+           isize lanes, int threads) {
+  const isize dim = from_hidden->columns;
+  Barrier barrier;
+  in_parallel(threads, [&](int thread, int threads) {
+    const auto [begin, end] = share_of(dim, thread, threads);
+    for (isize t = 0; t < tokens; ++t) {
+      float *g = gates + 4 * t * lanes * dim;
+      const Activations a = prepared(*from_hidden, hidden, lanes);
+      multiply_add(*from_hidden, a, lanes, 4 * begin, 4 * end, g);
+      barrier.wait(threads);  // until now others read the hidden state
+      for (isize at = 0; at < lanes * dim; at += dim) {
+        update(g + 4 * at, cell + at, hidden + at, begin, end);
+        std::copy(hidden + at + begin, hidden + at + end, out + t * lanes * dim + at + begin);
+      }
+      barrier.wait(threads);
+    }
+  });
+}
+
+}  // extern "C"

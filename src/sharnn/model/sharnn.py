@@ -18,6 +18,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -121,12 +122,21 @@ class LanguageModel(nn.Module):
         for block in self.typed_blocks:
             block.window = window
 
-    def hidden(self, tokens_BT: Tensor, state: RecurrentState) -> tuple[Tensor, RecurrentState]:
-        """Return what the softmax reads, `[B, T, D]`, and the next state."""
+    def hidden(
+        self, tokens_BT: Tensor, state: RecurrentState, ops: Sequence[Ops] | None = None
+    ) -> tuple[Tensor, RecurrentState]:
+        """Return what the softmax reads, `[B, T, D]`, and the next state.
+
+        Args:
+            tokens_BT: Tokens, any integer dtype.
+            state: The state before the segment; it is not altered.
+            ops: The operations of each block, where they are not the model's.
+        """
         h_BTD = self._drop(self.embedding(tokens_BT.long()), self.config.input_dropout)
         layers = []
-        for block, layer_state in zip(self.blocks, state.layers, strict=True):
-            h_BTD, layer_state = block(h_BTD, layer_state, self.ops)
+        ops = ops or [self.ops] * len(self.blocks)
+        for block, layer_state, block_ops in zip(self.blocks, state.layers, ops, strict=True):
+            h_BTD, layer_state = block(h_BTD, layer_state, block_ops)
             layers.append(layer_state)
         out_BTD = self._drop(self.final_norm(h_BTD), self.config.output_dropout)
         return out_BTD, RecurrentState(tuple(layers))

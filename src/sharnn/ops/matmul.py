@@ -24,6 +24,13 @@ def product(a_NK: Tensor, b_MK: Tensor, bias_M: Tensor | None = None) -> Tensor:
     return torch.nn.functional.linear(a_NK, b_MK, bias_M)
 
 
+def linear(x: Tensor, weight_MK: Tensor, bias_M: Tensor) -> Tensor:
+    """Return `x Wᵀ + bias` for `x […, K]`, in autocast's dtype where that is on; no gradient."""
+    if torch.is_autocast_enabled(x.device.type):
+        return torch.nn.functional.linear(x, weight_MK, bias_M)
+    return product(x.flatten(0, -2), weight_MK, bias_M).view(*x.shape[:-1], -1)
+
+
 def packed(weight_MK: Tensor, num_rows: int) -> Callable[[Tensor], Tensor]:
     """Return the function `x [num_rows, K] → x Wᵀ`, for many calls with the same W."""
     if not has_onednn(weight_MK):
@@ -39,6 +46,14 @@ def has_onednn(x: Tensor) -> bool:
     if x.dtype == torch.bfloat16:
         return torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return x.dtype == torch.float32
+
+
+def has_fast_bf16(device: torch.device) -> bool:
+    """Whether the hardware multiplies bf16 matrices faster than fp32 ones."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    probes = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    return any(getattr(torch.cpu, probe, lambda: False)() for probe in probes)
 
 
 def _pack(weight_MK: Tensor, num_rows: int) -> Tensor:

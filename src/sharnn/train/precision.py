@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from sharnn.errors import ConfigError
+from sharnn.ops.matmul import has_fast_bf16
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -33,14 +34,6 @@ def resolve_device(name: str) -> torch.device:
             f"device '{name}' is not here: this PyTorch sees {torch.cuda.device_count()} CUDA devices"
         )
     return device
-
-
-def has_fast_bf16(device: torch.device) -> bool:
-    """Whether the hardware multiplies bf16 matrices faster than fp32 ones."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
-    probes = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
-    return any(getattr(torch.cpu, probe, lambda: False)() for probe in probes)
 
 
 @dataclass(frozen=True)
