@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sharnn.errors import ConfigError
 from sharnn.generate import native_step
-from sharnn.generate.native_step import NativeStep, recur
+from sharnn.generate.native_step import NativeStep, NativeWeights
 from sharnn.generate.packed import STORED, PackedHead, PackedLayer, pack, pack_norm
 from sharnn.generate.ring import Ring
 from sharnn.model import AttentionMemory, LanguageModel, LayerState, RecurrentState
@@ -153,10 +153,16 @@ class RingDecoder:
         self._stored = own if dtype is None else STORED[dtype]
         self._memory_stored = self._stored if memory_dtype is None else STORED[memory_dtype]
         self._computed = torch.float64 if self._stored == torch.float64 else torch.float32
-        with torch.no_grad():
-            self._layers = [pack(block, self._stored) for block in model.typed_blocks]
-        self._final = pack_norm(model.final_norm, self._stored)
         self._window = model.typed_blocks[0].window
+        self._layers: list[PackedLayer] = []
+        self._native: NativeWeights | None = None
+        self._final = pack_norm(model.final_norm, self._stored)
+        with torch.no_grad():
+            layers = [pack(block, self._stored) for block in model.typed_blocks]
+            if native_step.available(self._stored, self._memory_stored, model.device):
+                self._native = NativeWeights(layers, self._final, model.config.residual)
+            else:
+                self._layers = layers
         self._hidden: list[Tensor] = []
         self._cell: list[Tensor] = []
         self._rings: list[Ring | None] = []
@@ -169,7 +175,8 @@ class RingDecoder:
             return self.step(tokens_BT[:, 0])
         ops = None
         if self._native is not None:
-            ops = [replace(self.model.ops, lstm=_recurrence(layer)) for layer in self._layers]
+            lstms = (_recurrence(self._native, layer) for layer in range(len(self._hidden)))
+            ops = [replace(self.model.ops, lstm=lstm) for lstm in lstms]
         few_bits = self._stored.itemsize < 4 and has_fast_bf16(self.model.device)
         with torch.autocast(self.model.device.type, torch.bfloat16, enabled=few_bits):
             logits, state = _read(self.model, tokens_BT, self.state(), ops)
@@ -181,8 +188,8 @@ class RingDecoder:
         """Read one token a lane; return `[B, V]`."""
         weight_VD = self.model.embedding.weight
         h_BD = F.embedding(tokens_B.long(), weight_VD).to(self._computed)
-        if self._native is not None:
-            self._native(h_BD)
+        if self._step is not None:
+            self._step(h_BD)
         else:
             h_BD = self._step_in_pytorch(h_BD)
         return _at_least_fp32(self.model.softmax.logits(h_BD.to(weight_VD.dtype), weight_VD))
@@ -196,7 +203,7 @@ class RingDecoder:
         residual = self.model.config.residual
         x_BD = h_BD if layer.start is None else layer.start(h_BD)
         gates_B4D = layer.from_input(x_BD) + layer.from_hidden(self._hidden[index])
-        i, f, g, o = gates_B4D.unflatten(-1, (-1, 4)).unbind(-1)
+        i, f, g, o = gates_B4D.chunk(4, dim=-1)
         self._cell[index] = f.sigmoid() * self._cell[index] + i.sigmoid() * g.tanh()
         self._hidden[index] = o.sigmoid() * self._cell[index].tanh()
         u_BD = h_BD + self._hidden[index] if residual else self._hidden[index]
@@ -204,9 +211,9 @@ class RingDecoder:
             u_BD = self._attend(u_BD, layer.head, self._rings[index])
         if layer.boom is None or layer.boom_norm is None:
             return u_BD
-        z_BDC = layer.boom(layer.boom_norm(u_BD)).unflatten(-1, (u_BD.shape[-1], -1))
+        z_BCD = layer.boom(layer.boom_norm(u_BD)).unflatten(-1, (-1, u_BD.shape[-1]))
         skip_BD = u_BD if layer.skip is None else layer.skip(u_BD)
-        return skip_BD + (z_BDC * torch.sigmoid(GELU_SLOPE * z_BDC)).sum(-1)
+        return skip_BD + (z_BCD * torch.sigmoid(GELU_SLOPE * z_BCD)).sum(-2)
 
     def _attend(self, u_BD: Tensor, head: PackedHead, ring: Ring | None) -> Tensor:
         g_BD = head.mid(u_BD)
@@ -222,15 +229,11 @@ class RingDecoder:
         """Return the state as the forward pass takes it, memory oldest first, all as computed with."""
         keep = self._window if self.model.config.reach == "segment" else self._window - 1
         layers = []
+        empty = self.model.initial_state(self._hidden[0].shape[0]).layers
         for hidden, cell, ring, layer in zip(
-            self._hidden, self._cell, self._rings, self._layers, strict=True
+            self._hidden, self._cell, self._rings, empty, strict=True
         ):
-            memory = None
-            if ring is not None:
-                memory = ring.memory(keep, self._computed)
-            elif layer.head is not None:
-                rows = hidden.new_zeros(hidden.shape[0], 0, hidden.shape[1])
-                memory = AttentionMemory(rows, (0,) * hidden.shape[0])
+            memory = layer.memory if ring is None else ring.memory(keep, self._computed)
             layers.append(LayerState(hidden.clone(), cell.clone(), memory))
         return RecurrentState(tuple(layers))
 
@@ -269,30 +272,24 @@ class RingDecoder:
         return other
 
     def _bind(self) -> None:
-        """Give the kernel, where there is one, the weights and the places of the state."""
-        self._native: NativeStep | None = None
-        if native_step.available(self._stored, self._memory_stored, self.model.device):
-            self._native = NativeStep(
-                self._layers, self._final, self.model.config.residual,
-                self._hidden, self._cell, self._rings,
-            )  # fmt: skip
+        """Tell the kernel, where there is one, the places of the state."""
+        self._step: NativeStep | None = None
+        if self._native is not None:
+            self._step = NativeStep(self._native, self._hidden, self._cell, self._rings)
 
 
 def _at_least_fp32(logits_BV: Tensor) -> Tensor:
     return logits_BV.float() if logits_BV.itemsize < 4 else logits_BV
 
 
-def _recurrence(layer: PackedLayer) -> Callable[..., LstmResult]:
-    """Return the LSTM for prefilling: products with the inputs at once, the rest as a step does it."""
+def _recurrence(native: NativeWeights, layer: int) -> Callable[..., LstmResult]:
+    """Return an LSTM for prefilling: products with the inputs at once, the rest as a step does it."""
 
     def lstm(
         x_BTD: Tensor, hidden_BD: Tensor, cell_BD: Tensor, weights: Sequence[Tensor]
     ) -> LstmResult:
         weight_ih, _, bias_ih, bias_hh = weights
         gates_BT4D = linear(x_BTD, weight_ih, bias_ih + bias_hh)
-        gates_TBD4 = gates_BT4D.float().unflatten(-1, (4, -1)).permute(1, 0, 3, 2).contiguous()
-        hidden_BD, cell_BD = hidden_BD.float().clone(), cell_BD.float().clone()
-        out_TBD = recur(layer.from_hidden, gates_TBD4, hidden_BD, cell_BD)
-        return out_TBD.transpose(0, 1).contiguous(), hidden_BD, cell_BD
+        return native.recur(layer, gates_BT4D, hidden_BD, cell_BD)
 
     return lstm

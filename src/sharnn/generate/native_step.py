@@ -1,4 +1,7 @@
-"""The step of `step.cpp`: a decoder's weights and state laid out for it, and the call."""
+"""The step of `step.cpp`: a decoder's weights and state laid out for it, and the calls.
+
+Legend: B lanes · T tokens · D embed_dim · P parts of a matrix, of D rows each · K its columns.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from sharnn import native
@@ -16,6 +20,7 @@ from sharnn.generate.ring import Ring
 
 _SOURCE = Path(__file__).with_name("step.cpp")
 _KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
+_PANEL_ROWS, _LINE_BYTES = 16, 64
 _LONG, _POINTER = ctypes.c_int64, ctypes.c_void_p
 
 
@@ -25,7 +30,7 @@ class _Norm(ctypes.Structure):
 
 class _Matrix(ctypes.Structure):
     _fields_ = (
-        ("weight", _POINTER), ("scale", _POINTER), ("sum", _POINTER), ("bias", _POINTER),
+        ("lines", _POINTER), ("scale", _POINTER), ("sum", _POINTER), ("bias", _POINTER),
         ("rows", _LONG), ("columns", _LONG), ("kind", _LONG),
     )  # fmt: skip
 
@@ -60,60 +65,137 @@ def available(stored: torch.dtype, memory: torch.dtype, device: torch.device) ->
     return kinds and device.type == "cpu" and native.load(_SOURCE) is not None
 
 
-def recur(from_hidden: Matrix, gates_TBD4: Tensor, hidden_BD: Tensor, cell_BD: Tensor) -> Tensor:
-    """Run an LSTM's recurrence over a segment; return its hidden states `[T, B, D]`.
-
-    Args:
-        from_hidden: `[4D, D]`, the gates of a feature together.
-        gates_TBD4: What inputs and biases give, float32 as all the others; overwritten.
-        hidden_BD: State before the segment, which becomes that after it.
-        cell_BD: As `hidden_BD`.
-    """
+def _library() -> ctypes.CDLL:
     library = native.load(_SOURCE)
     assert library is not None
-    num_tokens, num_lanes, dim = gates_TBD4.shape[:3]
-    out_TBD = hidden_BD.new_empty(num_tokens, num_lanes, dim)
-    pointers = (_POINTER(x.data_ptr()) for x in (gates_TBD4, hidden_BD, cell_BD, out_TBD))
-    library.recur(
-        ctypes.byref(_matrix(from_hidden)), *pointers, _LONG(num_tokens), _LONG(num_lanes),
-        torch.get_num_threads(),
-    )  # fmt: skip
-    return out_TBD
+    return library
+
+
+class NativeWeights:
+    """A model's weights as the kernel reads them; any number of decoders share them.
+
+    Args:
+        layers: Its blocks; the tensors of their matrices are not kept.
+        final: The last norm, if there is one.
+        residual: Whether blocks have identity skips.
+    """
+
+    def __init__(self, layers: Sequence[PackedLayer], final: Norm | None, residual: bool) -> None:
+        self.residual = residual
+        self._kept: list[Tensor] = []  # what the pointers point to
+        self.layers = [self._layer(layer) for layer in layers]
+        self.final = self._norm(final)
+
+    def recur(
+        self, layer: int, gates_BT4D: Tensor, hidden_BD: Tensor, cell_BD: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Run an LSTM's recurrence over a segment: all of it that must wait for the token before.
+
+        Args:
+            layer: Whose LSTM.
+            gates_BT4D: What inputs and biases give, float32 or bfloat16.
+            hidden_BD: State before the segment.
+            cell_BD: As `hidden_BD`.
+
+        Returns:
+            Hidden states `[B, T, D]` and the hidden and cell state after the segment, in float32.
+        """
+        hidden_BD, cell_BD = (x.to(torch.float32, copy=True) for x in (hidden_BD, cell_BD))
+        gates_BT4D = gates_BT4D.contiguous()
+        num_lanes, num_tokens = gates_BT4D.shape[:2]
+        out_BTD = hidden_BD.new_empty(num_lanes, num_tokens, hidden_BD.shape[1])
+        _library().recur(
+            ctypes.byref(self.layers[layer].from_hidden),
+            _POINTER(gates_BT4D.data_ptr()), _LONG(_KINDS[gates_BT4D.dtype]),
+            *(_POINTER(x.data_ptr()) for x in (hidden_BD, cell_BD, out_BTD)),
+            _LONG(num_lanes), _LONG(num_tokens), torch.get_num_threads(),
+        )  # fmt: skip
+        return out_BTD, hidden_BD, cell_BD
+
+    def _layer(self, layer: PackedLayer) -> _Layer:
+        bound = _Layer()
+        bound.start, bound.skip = self._norm(layer.start), self._norm(layer.skip)
+        bound.from_input = self._matrix(layer.from_input, 4)
+        bound.from_hidden = self._matrix(layer.from_hidden, 4)
+        if layer.boom is not None:
+            num_chunks = layer.boom.weight.shape[0] // layer.boom.weight.shape[1]
+            bound.boom_norm = self._norm(layer.boom_norm)
+            bound.boom = self._matrix(layer.boom, num_chunks)
+        head = layer.head
+        if head is not None:
+            bound.mid, bound.memory = self._norm(head.mid), self._norm(head.memory)
+            bound.query, bound.query_norm = self._matrix(head.query, 1), self._norm(head.query_norm)
+            bound.query_scale = self._pointer(head.query_scale)
+            bound.value_gate = self._pointer(head.value_gate)
+        return bound
+
+    def _norm(self, norm: Norm | None) -> _Norm:
+        return _Norm() if norm is None else _Norm(self._pointer(norm.gain), self._pointer(norm.bias))
+
+    def _matrix(self, matrix: Matrix, num_parts: int) -> _Matrix:
+        columns, kind = matrix.weight.shape[1], _KINDS[matrix.weight.dtype]
+        lines = _lines(matrix.weight, num_parts)
+        scale = total = None
+        if matrix.scale is not None:
+            scale = self._pointer(_by_panels(matrix.scale, num_parts))
+            sums = matrix.weight.sum(-1, dtype=torch.int32)
+            total = self._pointer(_by_panels(sums, num_parts))
+        bias = _by_panels(matrix.bias, num_parts)
+        return _Matrix(
+            self._pointer(lines), scale, total, self._pointer(bias), len(bias), columns, kind
+        )
+
+    def _pointer(self, tensor: Tensor) -> int:
+        self._kept.append(tensor)
+        return tensor.data_ptr()
+
+
+def _by_panels(rows: Tensor, num_parts: int) -> Tensor:
+    """Return `[P D, …]` in the order of panels, features 0 to 15 of each part first; zeros fill up."""
+    rows = rows.unflatten(0, (num_parts, -1))
+    missing = -rows.shape[1] % _PANEL_ROWS
+    rows = F.pad(rows, (*(0, 0) * (rows.ndim - 2), 0, missing))
+    return rows.unflatten(1, (-1, _PANEL_ROWS)).transpose(0, 1).flatten(0, 2)
+
+
+def _lines(weight: Tensor, num_parts: int) -> Tensor:
+    """Return `[P D, K]` as `[panels, lines, 16, columns of a line]`; see `Matrix` in `step.cpp`."""
+    columns = _LINE_BYTES // _PANEL_ROWS // weight.element_size()
+    rows = _by_panels(weight, num_parts)
+    rows = F.pad(rows, (0, -rows.shape[1] % columns))
+    panels = rows.view(-1, _PANEL_ROWS, rows.shape[1] // columns, columns).transpose(1, 2)
+    lines = torch.empty_like(panels, memory_format=torch.contiguous_format)
+    _library().prefer_large_pages(_POINTER(lines.data_ptr()), _LONG(lines.nbytes))
+    return lines.copy_(panels)
 
 
 class NativeStep:
-    """One decoder's weights and state, bound to the kernel.
+    """One decoder's state, bound to the kernel and the weights.
 
     Args:
-        layers: Weights.
-        final: The norm before the softmax, if there is one.
-        residual: The wiring; see `ShaRnnBlock`.
-        hidden: `[B, D]` of each layer, float32; the kernel writes into them.
+        weights: Of all blocks.
+        hidden: `[B, D]` of each block in float32; the kernel writes into them.
         cell: As `hidden`.
         rings: Memories; None where a layer has none.
     """
 
     def __init__(
         self,
-        layers: Sequence[PackedLayer],
-        final: Norm | None,
-        residual: bool,
+        weights: NativeWeights,
         hidden: Sequence[Tensor],
         cell: Sequence[Tensor],
         rings: Sequence[Ring | None],
     ) -> None:
-        self._kept = layers, final, hidden, cell  # what the pointers point to
+        self._kept = weights, hidden, cell  # what the pointers point to
         self._rings = rings
-        self._layers = (_Layer * len(layers))(*map(_layer, layers))
+        self._layers = (_Layer * len(rings))(*weights.layers)
         for bound, h, c, ring in zip(self._layers, hidden, cell, rings, strict=True):
             bound.hidden, bound.cell = h.data_ptr(), c.data_ptr()
             if ring is not None:
                 bound.ring, bound.attends = _ring(ring), 1
         dim = hidden[0].shape[1]
-        self._model = _Model(self._layers, _norm(final), len(layers), dim, int(residual))
-        library = native.load(_SOURCE)
-        assert library is not None
-        self._step = library.step
+        self._model = _Model(self._layers, weights.final, len(rings), dim, int(weights.residual))
+        self._step = _library().step
         self._threads = _Threads()
 
     def __call__(self, h_BD: Tensor) -> None:
@@ -163,31 +245,6 @@ class _Threads:
         self._seconds[fewer] += time.perf_counter() - started
         if position == 2 * self._TRIAL - 1:
             self._chosen = int(self._seconds[1] < self._seconds[0])
-
-
-def _layer(layer: PackedLayer) -> _Layer:
-    bound = _Layer()
-    bound.start, bound.skip = _norm(layer.start), _norm(layer.skip)
-    bound.from_input, bound.from_hidden = _matrix(layer.from_input), _matrix(layer.from_hidden)
-    if layer.boom is not None:
-        bound.boom_norm, bound.boom = _norm(layer.boom_norm), _matrix(layer.boom)
-    head = layer.head
-    if head is not None:
-        bound.mid, bound.memory = _norm(head.mid), _norm(head.memory)
-        bound.query, bound.query_norm = _matrix(head.query), _norm(head.query_norm)
-        bound.query_scale = head.query_scale.data_ptr()
-        bound.value_gate = head.value_gate.data_ptr()
-    return bound
-
-
-def _norm(norm: Norm | None) -> _Norm:
-    return _Norm() if norm is None else _Norm(norm.gain.data_ptr(), norm.bias.data_ptr())
-
-
-def _matrix(matrix: Matrix) -> _Matrix:
-    tensors = (matrix.weight, matrix.scale, matrix.sum, matrix.bias)
-    pointers = (None if tensor is None else tensor.data_ptr() for tensor in tensors)
-    return _Matrix(*pointers, *matrix.weight.shape, _KINDS[matrix.weight.dtype])
 
 
 def _ring(ring: Ring) -> _Ring:

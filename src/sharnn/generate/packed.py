@@ -1,4 +1,4 @@
-"""Weights as a step reads them: gates and slopes folded in, rows of one feature together, fewer bits.
+"""Weights as a step reads them: gates and biases folded in, fewer bits.
 
 Legend: B lanes · D embed_dim · C chunks of Boom · K columns of a matrix.
 """
@@ -42,19 +42,16 @@ class Matrix:
     Attributes:
         weight: `[rows, K]`.
         bias: `[rows]`.
-        scale: `[rows]`, of int8.
-        sum: `[rows]`, of int8: the sum of a row's integers.
+        scale: `[rows]`, of int8; None of others.
     """
 
     scale: Tensor | None = None
-    sum: Tensor | None = None
 
     def __init__(self, weight: Tensor, bias: Tensor | None, stored: torch.dtype) -> None:
         weight = weight.detach()
         computed = torch.float64 if stored == torch.float64 else torch.float32
         if stored == torch.int8:
             self.weight, self.scale = quantized(weight)
-            self.sum = self.weight.sum(-1, dtype=torch.int32)
         else:
             self.weight = weight.to(stored, memory_format=torch.contiguous_format, copy=True)
         zeros = torch.zeros(weight.shape[0], dtype=computed, device=weight.device)
@@ -99,12 +96,12 @@ class PackedLayer:
 
     Attributes:
         start: Norm before the LSTM; None where there is none.
-        from_input: `[4D, D]`, the four gates of a feature together, with the sum of both biases.
-        from_hidden: `[4D, D]`, in the same order, without a bias.
+        from_input: `[4D, D]`, with the sum of both biases.
+        from_hidden: `[4D, D]`, without a bias.
         head: None where the block does not attend.
         skip: Norm of Boom's skip in the paper's wiring.
         boom_norm: None for the plain LSTM, as `boom`.
-        boom: `[D C, D]`, the chunks of a feature together.
+        boom: `[C D, D]`, whole chunks alone.
     """
 
     start: Norm | None
@@ -121,14 +118,12 @@ def pack(block: Block, stored: torch.dtype) -> PackedLayer:
     assert isinstance(block, ShaRnnBlock | LstmBlock)
     weight_ih, weight_hh, bias_ih, bias_hh = lstm_weights(block.lstm)
     start = None if block.start_norm is None else _norm(block.start_norm, stored)
-    from_input = Matrix(
-        _features_together(weight_ih, 4), _features_together(bias_ih + bias_hh, 4), stored
-    )
-    from_hidden = Matrix(_features_together(weight_hh, 4), None, stored)
+    from_input = Matrix(weight_ih, bias_ih + bias_hh, stored)
+    from_hidden = Matrix(weight_hh, None, stored)
     if isinstance(block, LstmBlock):
         return PackedLayer(start, from_input, from_hidden)
-    boom, num_chunks = block.boom.linear, block.boom.linear.weight.shape[0] // block.dim
-    used = num_chunks * block.dim
+    boom = block.boom.linear
+    used = boom.weight.shape[0] // block.dim * block.dim
     return PackedLayer(
         start,
         from_input,
@@ -136,11 +131,7 @@ def pack(block: Block, stored: torch.dtype) -> PackedLayer:
         _pack_head(block, stored),
         None if block.residual else _norm(block.skip_norm, stored),
         _norm(block.boom_norm, stored),
-        Matrix(
-            _features_together(boom.weight[:used], num_chunks),
-            _features_together(boom.bias[:used], num_chunks),
-            stored,
-        ),
+        Matrix(boom.weight[:used], boom.bias[:used], stored),
     )
 
 
@@ -157,11 +148,6 @@ def _pack_head(block: ShaRnnBlock, stored: torch.dtype) -> PackedHead | None:
         _computed(scale, stored),
         _computed(head.value_gate(), stored),
     )
-
-
-def _features_together(rows: Tensor, parts: int) -> Tensor:
-    """Return rows in the order of features, where they stood part after part."""
-    return rows.unflatten(0, (parts, -1)).transpose(0, 1).flatten(0, 1)
 
 
 def pack_norm(norm: torch.nn.Module, stored: torch.dtype) -> Norm | None:

@@ -1,9 +1,10 @@
 // One step of a SHA-RNN for B lanes: every weight is read once, every memory row once, in one call.
 //
-// Legend: B lanes · D dim · C chunks of Boom · K columns of a matrix · W rows of a ring.
-// A step is bound by the bytes of the weights it reads, so these may be float, bfloat16 or int8; all that
-// is computed is float. Each thread takes a range of features through a phase and waits for the others
-// where the next phase needs all features; what is small, each thread computes for itself.
+// Legend: B lanes · D dim · P parts: gates of the LSTM, chunks of Boom · K columns of a matrix · W rows of a
+// ring.
+// A step is bound by the bytes of the weights it reads, so these may be float, bfloat16 or int8; sums and
+// all between the products are float. Each thread takes a range of features through a phase and waits for
+// the others where the next phase needs all features; what is small, each thread computes for itself.
 
 #include <algorithm>
 #include <atomic>
@@ -18,6 +19,9 @@
 #ifdef __AVX512F__
 #include <immintrin.h>
 #endif
+#if __has_include(<sys/mman.h>)
+#include <sys/mman.h>
+#endif
 
 #include "numbers.h"
 
@@ -31,13 +35,17 @@ struct Norm {
   const float *gain, *bias;  // [D] each; no norm where they are null
 };
 
-// [rows, columns]. int8: a row stands for `scale[row]` times its integers, whose sum is `sum[row]`.
+// A matrix [P · D, K], laid out as it is read, from its first byte to its last. Its rows stand in panels of
+// 16: features 0 to 15 of part 0, then the same of part 1, …, then features 16 to 31. A panel is a sequence
+// of lines of 64 bytes: 16 rows × 1 column of float, 2 of bfloat16 or 4 of int8. Rows and columns that are
+// missing to whole panels and lines are zeros. int8: a row stands for `scale[row]` times its integers, whose
+// sum is `sum[row]`.
 struct Matrix {
-  const void *weight;
+  const char *lines;
   const float *scale;
   const int32_t *sum;
   const float *bias;
-  isize rows, columns, kind;
+  isize rows, columns, kind;  // rows with those that fill up the panels
 };
 
 // Rows [B, W, D] of the lanes' memories; int8 rows with a scale each, `scale` [B, W].
@@ -50,8 +58,8 @@ struct Ring {
 
 struct Layer {
   Norm start, mid, memory, query_norm, skip, boom_norm;
-  Matrix from_input, from_hidden;  // [4D, D]: the gates of a feature stand together
-  Matrix query, boom;              // [D, D], [D C, D]: the chunks of a feature stand together
+  Matrix from_input, from_hidden;  // 4 parts: input, forget, candidate, output
+  Matrix query, boom;              // 1 part, as many as there are chunks
   const float *query_scale, *value_gate;
   float *hidden, *cell;  // [B, D]
   Ring ring;
@@ -129,142 +137,167 @@ inline float sigmoid(float x) { return 1.0f / (1.0f + exponential(-x)); }
 
 // ------------------------------------------------------------------------------------ products
 
-// A row is too short for the processor to see where reading goes on: it is told, so many rows ahead.
-constexpr isize AHEAD = 2;
-
-// `out[l][r]` = Σ_k w[r][k] x[l][k] for R rows of a matrix and L lanes.
-template <int R, int L, class W>
-inline void dots(const W *w, const float *x, isize columns, float (&out)[L][R]) {
-  Floats totals[L][R] = {};
-  isize k = 0;
-  for (; k + WIDTH <= columns; k += WIDTH) {
-    Floats row[R];
-    for (int r = 0; r < R; ++r) {
-      row[r] = load(w + r * columns + k);
-      __builtin_prefetch(w + (r + AHEAD * R) * columns + k);
-    }
-    for (int l = 0; l < L; ++l) {
-      const Floats lane = load(x + l * columns + k);
-      for (int r = 0; r < R; ++r) totals[l][r] += row[r] * lane;
-    }
-  }
-  for (int l = 0; l < L; ++l) {
-    sums(totals[l], out[l]);
-    for (int r = 0; r < R; ++r)
-      for (isize rest = k; rest < columns; ++rest)
-        out[l][r] += value(w[r * columns + rest]) * x[l * columns + rest];
-  }
-}
-
-// The same of integers: `w` signed, `x` unsigned.
-template <int R, int L>
-inline void dots(const int8_t *w, const uint8_t *x, isize columns, int32_t (&out)[L][R]) {
-  isize k = 0;
-  for (int l = 0; l < L; ++l)
-    for (int r = 0; r < R; ++r) out[l][r] = 0;
-#ifdef __AVX512VNNI__
-  Ints totals[L][R] = {};
-  for (; k + 64 <= columns; k += 64) {
-    __m512i row[R];
-    for (int r = 0; r < R; ++r) {
-      row[r] = _mm512_loadu_si512(w + r * columns + k);
-      __builtin_prefetch(w + (r + AHEAD * R) * columns + k);
-    }
-    for (int l = 0; l < L; ++l) {
-      const __m512i lane = _mm512_loadu_si512(x + l * columns + k);
-      for (int r = 0; r < R; ++r) totals[l][r] = (Ints)_mm512_dpbusd_epi32((__m512i)totals[l][r], lane, row[r]);
-    }
-  }
-  for (int l = 0; l < L; ++l) sums(totals[l], out[l]);
-#endif
-  for (int l = 0; l < L; ++l)
-    for (int r = 0; r < R; ++r) {
-      int32_t total = 0;
-#pragma omp simd reduction(+ : total)
-      for (isize rest = k; rest < columns; ++rest)
-        total += int16_t(w[r * columns + rest]) * int16_t(x[l * columns + rest]);
-      out[l][r] += total;
-    }
-}
-
-// What a matrix multiplies, for all lanes: as floats and, for int8 weights, as integers around 128.
-struct Activations {
-  const float *x;  // [B, K]
-  std::vector<uint8_t> integers;
-  std::vector<float> scale;
+// A line of each kind in registers, and how it adds its products with a lane's next columns to a total.
+struct FloatLine {
+  using X = float;
+  using Total = Floats;
+  static constexpr isize COLUMNS = 1;
+  Floats weights;
+  void read(const char *line) { std::memcpy(&weights, line, sizeof weights); }
+  void add_to(Total &total, const X *x) const { total += weights * *x; }
 };
 
-void quantize(Activations &a, isize lanes, isize columns) {
-  a.integers.resize(lanes * columns);
-  a.scale.resize(lanes);
-  for (isize lane = 0; lane < lanes; ++lane) {
-    const float *x = a.x + lane * columns;
-    float largest = 0;
+struct Bfloat16Line {
+  using X = bfloat16;
+  using Total = Floats;
+  static constexpr isize COLUMNS = 2;
+#ifdef __AVX512BF16__
+  __m512i weights;
+  void read(const char *line) { weights = _mm512_loadu_si512(line); }
+  void add_to(Total &total, const X *x) const {
+    int32_t both;
+    std::memcpy(&both, x, sizeof both);
+    total = (Floats)_mm512_dpbf16_ps((__m512)total, (__m512bh)weights, (__m512bh)_mm512_set1_epi32(both));
+  }
+#else
+  Floats even, odd;
+  void read(const char *line) {
+    Bits both;
+    std::memcpy(&both, line, sizeof both);
+    const Bits low = both << 16, high = both & 0xFFFF0000u;
+    std::memcpy(&even, &low, sizeof even);
+    std::memcpy(&odd, &high, sizeof odd);
+  }
+  void add_to(Total &total, const X *x) const { total += even * widened(x[0]) + odd * widened(x[1]); }
+#endif
+};
+
+struct Int8Line {
+  using X = uint8_t;
+  using Total = Ints;
+  static constexpr isize COLUMNS = 4;
+#ifdef __AVX512VNNI__
+  __m512i weights;
+  void read(const char *line) { weights = _mm512_loadu_si512(line); }
+  void add_to(Total &total, const X *x) const {
+    int32_t four;
+    std::memcpy(&four, x, sizeof four);
+    total = (Ints)_mm512_dpbusd_epi32((__m512i)total, _mm512_set1_epi32(four), weights);
+  }
+#else
+  Ints columns[COLUMNS];
+  void read(const char *line) {
+    Ints four;
+    std::memcpy(&four, line, sizeof four);
+    for (int c = 0; c < COLUMNS; ++c) columns[c] = (four << (24 - 8 * c)) >> 24;
+  }
+  void add_to(Total &total, const X *x) const {
+    for (int c = 0; c < COLUMNS; ++c) total += columns[c] * int32_t(x[c]);
+  }
+#endif
+};
+
+// What a matrix multiplies, for all lanes, as its lines want it: float, bfloat16, or integers around 128
+// with a scale for each lane. Columns are filled up with zeros to a whole line.
+struct Activations {
+  const float *x;  // [B, K]
+  isize stride;
+  std::vector<bfloat16> halves;
+  std::vector<uint8_t> integers;
+  std::vector<float> scale;
+
+  Activations(const Matrix &m, const float *x, isize lanes) : x(x), stride(m.columns) {
+    if (m.kind == BFLOAT16) halve(lanes, m.columns);
+    if (m.kind == INT8) quantize(lanes, m.columns);
+  }
+  const float *of(const FloatLine *) const { return x; }
+  const bfloat16 *of(const Bfloat16Line *) const { return halves.data(); }
+  const uint8_t *of(const Int8Line *) const { return integers.data(); }
+
+ private:
+  void halve(isize lanes, isize columns) {
+    stride = columns + columns % 2;
+    halves.resize(lanes * stride);
+    for (isize lane = 0; lane < lanes; ++lane)
+      for (isize k = 0; k < columns; ++k) halves[lane * stride + k] = rounded(x[lane * columns + k]);
+  }
+  void quantize(isize lanes, isize columns) {
+    stride = (columns + 3) / 4 * 4;
+    integers.resize(lanes * stride);
+    scale.resize(lanes);
+    for (isize lane = 0; lane < lanes; ++lane) {
+      const float *from = x + lane * columns;
+      float largest = 0;
 #pragma omp simd reduction(max : largest)
-    for (isize k = 0; k < columns; ++k) largest = std::max(largest, std::fabs(x[k]));
-    const float inverse = largest > 0 ? 127 / largest : 0;
-    uint8_t *q = a.integers.data() + lane * columns;
-    for (isize k = 0; k < columns; ++k) {
-      const float shifted = x[k] * inverse + 12582912.0f;  // rounds to nearest, ties to even
-      uint32_t bits;
-      std::memcpy(&bits, &shifted, sizeof bits);
-      q[k] = uint8_t(bits + 128);
+      for (isize k = 0; k < columns; ++k) largest = std::max(largest, std::fabs(from[k]));
+      const float inverse = largest > 0 ? 127 / largest : 0;
+      uint8_t *to = integers.data() + lane * stride;
+      for (isize k = 0; k < columns; ++k) {
+        const float shifted = from[k] * inverse + 12582912.0f;  // rounds to nearest, ties to even
+        uint32_t bits;
+        std::memcpy(&bits, &shifted, sizeof bits);
+        to[k] = uint8_t(bits + 128);
+      }
+      scale[lane] = largest / 127;
     }
-    a.scale[lane] = largest / 127;
   }
+};
+
+inline Floats scaled(const Matrix &, const Activations &, isize, isize, Floats total) { return total; }
+inline Floats scaled(const Matrix &m, const Activations &a, isize row, isize lane, Ints total) {
+  Ints sum;
+  std::memcpy(&sum, m.sum + row, sizeof sum);
+  return __builtin_convertvector(total - sum * 128, Floats) * (load(m.scale + row) * a.scale[lane]);
 }
 
-Activations prepared(const Matrix &m, const float *x, isize lanes) {
-  Activations a{x, {}, {}};
-  if (m.kind == INT8) quantize(a, lanes, m.columns);
-  return a;
+// Add the products of `PANELS` panels with `LANES` lanes to `out` [B, rows]. The order of additions is the
+// same however many there are, so a lane's result depends on no other lane.
+template <class Line, int PANELS, int LANES>
+void block(const Matrix &m, const Activations &a, isize panel, isize lane, float *out) {
+  typename Line::Total totals[LANES][PANELS] = {};
+  const isize length = (m.columns + Line::COLUMNS - 1) / Line::COLUMNS;
+  const char *lines = m.lines + panel * length * 64;
+  const auto *x = a.of(static_cast<const Line *>(nullptr)) + lane * a.stride;
+  for (isize k = 0; k < length; ++k) {
+    Line line[PANELS];
+    for (int p = 0; p < PANELS; ++p) line[p].read(lines + (p * length + k) * 64);
+    for (int l = 0; l < LANES; ++l)
+      for (int p = 0; p < PANELS; ++p) line[p].add_to(totals[l][p], x + l * a.stride + k * Line::COLUMNS);
+  }
+  for (int l = 0; l < LANES; ++l)
+    for (int p = 0; p < PANELS; ++p) {
+      const isize row = (panel + p) * WIDTH;
+      float *place = out + (lane + l) * m.rows + row;
+      const Floats sum = load(place) + scaled(m, a, row, lane + l, totals[l][p]);
+      std::memcpy(place, &sum, sizeof sum);
+    }
 }
 
-template <int R, int L, class W>
-inline void block(const Matrix &m, const Activations &a, isize row, isize lane, float *out) {
-  float y[L][R];
-  dots<R, L>(static_cast<const W *>(m.weight) + row * m.columns, a.x + lane * m.columns, m.columns, y);
-  for (int l = 0; l < L; ++l)
-    for (int r = 0; r < R; ++r) out[(lane + l) * m.rows + row + r] += y[l][r];
-}
-template <int R, int L>
-inline void integer_block(const Matrix &m, const Activations &a, isize row, isize lane, float *out) {
-  int32_t y[L][R];
-  dots<R, L>(static_cast<const int8_t *>(m.weight) + row * m.columns,
-             a.integers.data() + lane * m.columns, m.columns, y);
-  for (int l = 0; l < L; ++l)
-    for (int r = 0; r < R; ++r)
-      out[(lane + l) * m.rows + row + r] +=
-          float(y[l][r] - 128 * m.sum[row + r]) * (m.scale[row + r] * a.scale[lane + l]);
-}
-template <int R, int L>
-inline void any_block(const Matrix &m, const Activations &a, isize row, isize lane, float *out) {
-  if (m.kind == INT8) integer_block<R, L>(m, a, row, lane, out);
-  else if (m.kind == BFLOAT16) block<R, L, bfloat16>(m, a, row, lane, out);
-  else block<R, L, float>(m, a, row, lane, out);
-}
-template <int R>
-inline void lanes_of_block(const Matrix &m, const Activations &a, isize row, isize lanes, float *out) {
+// As many totals as registers hold: 4 panels × 1 or 4 lanes, 2 × 8. A group of panels stays in the cache
+// from one group of lanes to the next.
+template <class Line, int PANELS>
+void panels_with_lanes(const Matrix &m, const Activations &a, isize panel, isize lanes, float *out) {
+  constexpr int SOME = std::min(PANELS, 2);
   isize lane = 0;
-  for (; lane + 4 <= lanes; lane += 4) any_block<R, 4>(m, a, row, lane, out);
-  for (; lane < lanes; ++lane) any_block<R, 1>(m, a, row, lane, out);
+  for (; lane + 8 <= lanes; lane += 8)
+    for (int p = 0; p < PANELS; p += SOME) block<Line, SOME, 8>(m, a, panel + p, lane, out);
+  for (; lane + 4 <= lanes; lane += 4) block<Line, PANELS, 4>(m, a, panel, lane, out);
+  for (; lane < lanes; ++lane) block<Line, PANELS, 1>(m, a, panel, lane, out);
+}
+template <class Line>
+void multiply_add_of(const Matrix &m, const Activations &a, isize lanes, isize begin, isize end, float *out) {
+  isize panel = begin / WIDTH;
+  const isize last = end / WIDTH;
+  for (; panel + 4 <= last; panel += 4) panels_with_lanes<Line, 4>(m, a, panel, lanes, out);
+  for (; panel < last; ++panel) panels_with_lanes<Line, 1>(m, a, panel, lanes, out);
 }
 
-// Add `W x` of rows [begin, end) to `out` [B, rows]. Each row of weights is read once for all lanes.
-void multiply_add(const Matrix &m, const Activations &a, isize lanes, isize begin, isize end, float *out) {
-  isize row = begin;
-  for (; row + 4 <= end; row += 4) lanes_of_block<4>(m, a, row, lanes, out);
-  for (; row < end; ++row) lanes_of_block<1>(m, a, row, lanes, out);
-}
-
-// The LSTM's cell and hidden state [D] of features [begin, end), from their gates [D, 4].
-void update(const float *gates, float *cell, float *hidden, isize begin, isize end) {
-#pragma omp simd
-  for (isize d = begin; d < end; ++d) {
-    const float *g = gates + 4 * d;
-    cell[d] = sigmoid(g[1]) * cell[d] + sigmoid(g[0]) * hyperbolic_tangent(g[2]);
-    hidden[d] = sigmoid(g[3]) * hyperbolic_tangent(cell[d]);
-  }
+// Add `W x` of rows [begin, end), whole panels, to `out` [B, rows].
+void multiply_add(const Matrix &m, const float *x, isize lanes, isize begin, isize end, float *out) {
+  const Activations a(m, x, lanes);
+  if (m.kind == INT8) multiply_add_of<Int8Line>(m, a, lanes, begin, end, out);
+  else if (m.kind == BFLOAT16) multiply_add_of<Bfloat16Line>(m, a, lanes, begin, end, out);
+  else multiply_add_of<FloatLine>(m, a, lanes, begin, end, out);
 }
 
 void start_with_bias(const Matrix &m, isize lanes, isize begin, isize end, float *out) {
@@ -272,9 +305,9 @@ void start_with_bias(const Matrix &m, isize lanes, isize begin, isize end, float
     std::copy(m.bias + begin, m.bias + end, out + lane * m.rows + begin);
 }
 
-// LayerNorm of every lane: `out` [B, D].
-void normalize(const Norm &norm, const float *x, isize lanes, isize dim, float *out) {
-  for (isize lane = 0; lane < lanes; ++lane, x += dim, out += dim) {
+// LayerNorm of every lane: `out` [B, D], with `stride` numbers from lane to lane in `x`.
+void normalize(const Norm &norm, const float *x, isize stride, isize lanes, isize dim, float *out) {
+  for (isize lane = 0; lane < lanes; ++lane, x += stride, out += dim) {
     if (norm.gain == nullptr) {
       std::copy(x, x + dim, out);
       continue;
@@ -298,6 +331,19 @@ struct Partial {
   std::vector<float> mixed;
 };
 
+// `out[r]` = rows[r] · x for R rows of D numbers.
+template <int R, class W> inline void dots(const W *rows, const float *x, isize dim, float (&out)[R]) {
+  Floats totals[R] = {};
+  isize d = 0;
+  for (; d + WIDTH <= dim; d += WIDTH) {
+    const Floats part = load(x + d);
+    for (int r = 0; r < R; ++r) totals[r] += load(rows + r * dim + d) * part;
+  }
+  sums(totals, out);
+  for (int r = 0; r < R; ++r)
+    for (isize rest = d; rest < dim; ++rest) out[r] += value(rows[r * dim + rest]) * x[rest];
+}
+
 // Add rows [begin, end) to a partial softmax. Rows are read from memory once: a block of them stays in
 // the cache between its scores and its sum.
 template <class W>
@@ -308,19 +354,18 @@ void attend(const W *rows, const float *scales, const float *query, isize begin,
     const isize count = std::min(BLOCK, end - start);
     float scores[BLOCK], largest = partial.largest;
     for (isize j = 0; j < count; j += 4) {
-      float found[1][4];
+      float found[4], one[1];
       const W *row = rows + (start + j) * dim;
       if (j + 4 <= count) {
-        dots<4, 1>(row, query, dim, found);
+        dots(row, query, dim, found);
       } else {
         for (isize i = 0; i < count - j; ++i) {
-          float one[1][1];
-          dots<1, 1>(row + i * dim, query, dim, one);
-          found[0][i] = one[0][0];
+          dots(row + i * dim, query, dim, one);
+          found[i] = one[0];
         }
       }
       for (isize i = j; i < std::min(j + 4, count); ++i) {
-        scores[i] = found[0][i - j] * (scales ? scales[start + i] : 1.0f);
+        scores[i] = found[i - j] * (scales ? scales[start + i] : 1.0f);
         largest = std::max(largest, scores[i]);
       }
     }
@@ -416,15 +461,17 @@ class Barrier {
   std::atomic<int> arrived_{0}, phase_{0};
 };
 
-struct Range {
-  isize begin, end;
+// Features [begin, end) that a thread takes, whole vectors but at the end of all; `filled` is where the last
+// vector ends.
+struct Share {
+  isize begin, end, filled;
 };
 
-// The features that a thread takes: whole vectors, so that how they are shared out changes no rounding.
-Range share_of(isize dim, int thread, int threads) {
-  const isize share = (dim + threads * WIDTH - 1) / (threads * WIDTH) * WIDTH;
-  const isize begin = std::min(dim, thread * share);
-  return {begin, std::min(dim, begin + share)};
+Share share_of(isize dim, int thread, int threads) {
+  const isize vectors = (dim + WIDTH - 1) / WIDTH, each = (vectors + threads - 1) / threads;
+  const isize first = std::min(vectors, thread * each), last = std::min(vectors, first + each);
+  if (first == last) return {0, 0, 0};
+  return {first * WIDTH, std::min(dim, last * WIDTH), last * WIDTH};
 }
 
 // Call `work(thread, threads)` in as many threads.
@@ -437,6 +484,39 @@ template <class Work> void in_parallel(int threads, Work work) {
 #endif
 }
 
+// The LSTM's cell and hidden state [D] of a thread's features, from their gates [D / 16, 4, 16].
+void update(const float *gates, float *cell, float *hidden, Share share) {
+  for (isize first = share.begin; first < share.end; first += WIDTH) {
+    const float *input = gates + 4 * first, *forget = input + WIDTH, *candidate = forget + WIDTH;
+    const float *output = candidate + WIDTH;
+    const isize count = std::min<isize>(WIDTH, share.end - first);
+#pragma omp simd
+    for (isize j = 0; j < count; ++j) {
+      float &c = cell[first + j];
+      c = sigmoid(forget[j]) * c + sigmoid(input[j]) * hyperbolic_tangent(candidate[j]);
+      hidden[first + j] = sigmoid(output[j]) * hyperbolic_tangent(c);
+    }
+  }
+}
+
+// φ(z) = z·σ(1.702 z) of a vector.
+inline Floats activated(const float *z) {
+  float out[WIDTH];
+#pragma omp simd
+  for (int j = 0; j < WIDTH; ++j) out[j] = z[j] * sigmoid(1.702f * z[j]);
+  return load(out);
+}
+
+// Put a lane's gates [4, D] in the order of panels, [D / 16, 4, 16].
+template <class T> void gather(const T *gates, isize dim, Share share, float *out) {
+  for (isize first = share.begin; first < share.end; first += WIDTH)
+    for (isize part = 0; part < 4; ++part)
+      for (isize j = 0; j < std::min<isize>(WIDTH, share.end - first); ++j)
+        out[4 * first + part * WIDTH + j] = value(gates[part * dim + first + j]);
+}
+
+inline isize filled(isize dim) { return (dim + WIDTH - 1) / WIDTH * WIDTH; }
+
 struct Step {
   const Model &model;
   isize lanes, dim;
@@ -446,116 +526,115 @@ struct Step {
   Barrier barrier;
 
   Step(const Model &model, float *h, isize lanes)
-      : model(model), lanes(lanes), dim(model.dim), h(h), u(lanes * dim), query(lanes * dim),
-        partials(SHARES * lanes) {
-    isize rows = 4 * dim;
-    for (isize i = 0; i < model.num_layers; ++i) rows = std::max(rows, model.layers[i].boom.rows);
+      : model(model), lanes(lanes), dim(model.dim), h(h), u(lanes * dim), partials(SHARES * lanes) {
+    isize rows = 0;
+    for (isize i = 0; i < model.num_layers; ++i)
+      rows = std::max({rows, model.layers[i].from_input.rows, model.layers[i].boom.rows});
     wide.resize(lanes * rows);
+    query.resize(lanes * rows);
   }
 
   void run(int thread, int threads) {
-    const auto [begin, end] = share_of(dim, thread, threads);
+    const Share share = share_of(dim, thread, threads);
     for (isize index = 0; index < model.num_layers; ++index) {
       const Layer &layer = model.layers[index];
-      lstm(layer, begin, end, threads);
-      if (layer.attends) attention(layer, begin, end, thread, threads);
-      else if (layer.query.weight && !model.residual) normalize_only(layer, begin, end, threads);
-      boom(layer, begin, end);
+      lstm(layer, share, threads);
+      if (layer.attends) attention(layer, share, thread, threads);
+      else if (layer.query.lines && !model.residual) normalize_only(layer, share, threads);
+      boom(layer, share);
       barrier.wait(threads);
     }
-    if (thread == 0) normalize(model.final, h, lanes, dim, h);
+    if (thread == 0) normalize(model.final, h, dim, lanes, dim, h);
   }
 
-  void lstm(const Layer &layer, isize begin, isize end, int threads) {
+  void lstm(const Layer &layer, Share share, int threads) {
     std::vector<float> x(lanes * dim);
-    normalize(layer.start, h, lanes, dim, x.data());
+    normalize(layer.start, h, dim, lanes, dim, x.data());
     float *gates = wide.data();
-    start_with_bias(layer.from_input, lanes, 4 * begin, 4 * end, gates);
-    const Activations from_input = prepared(layer.from_input, x.data(), lanes);
-    multiply_add(layer.from_input, from_input, lanes, 4 * begin, 4 * end, gates);
-    const Activations from_hidden = prepared(layer.from_hidden, layer.hidden, lanes);
-    multiply_add(layer.from_hidden, from_hidden, lanes, 4 * begin, 4 * end, gates);
+    const isize begin = 4 * share.begin, end = 4 * share.filled;
+    start_with_bias(layer.from_input, lanes, begin, end, gates);
+    multiply_add(layer.from_input, x.data(), lanes, begin, end, gates);
+    multiply_add(layer.from_hidden, layer.hidden, lanes, begin, end, gates);
     barrier.wait(threads);  // until now others read the hidden state
     for (isize lane = 0; lane < lanes; ++lane) {
       const isize at = lane * dim;
-      update(gates + 4 * at, layer.cell + at, layer.hidden + at, begin, end);
-      for (isize d = begin; d < end; ++d)
+      update(gates + lane * layer.from_input.rows, layer.cell + at, layer.hidden + at, share);
+      for (isize d = share.begin; d < share.end; ++d)
         u[at + d] = layer.hidden[at + d] + (model.residual ? h[at + d] : 0.0f);
     }
     barrier.wait(threads);
   }
 
-  void attention(const Layer &layer, isize begin, isize end, int thread, int threads) {
+  void attention(const Layer &layer, Share share, int thread, int threads) {
     std::vector<float> g(lanes * dim), q(lanes * dim);
-    normalize(layer.mid, u.data(), lanes, dim, g.data());
+    normalize(layer.mid, u.data(), dim, lanes, dim, g.data());
     if (thread == 0) {
       std::vector<float> rows(lanes * dim);
-      normalize(layer.memory, u.data(), lanes, dim, rows.data());
+      normalize(layer.memory, u.data(), dim, lanes, dim, rows.data());
       for (isize lane = 0; lane < lanes; ++lane)
         write_row(layer.ring, lane, rows.data() + lane * dim, dim);
     }
-    start_with_bias(layer.query, lanes, begin, end, query.data());
-    multiply_add(layer.query, prepared(layer.query, g.data(), lanes), lanes, begin, end, query.data());
+    start_with_bias(layer.query, lanes, share.begin, share.filled, query.data());
+    multiply_add(layer.query, g.data(), lanes, share.begin, share.filled, query.data());
     barrier.wait(threads);
-    normalize(layer.query_norm, query.data(), lanes, dim, q.data());
+    normalize(layer.query_norm, query.data(), layer.query.rows, lanes, dim, q.data());
     for (isize i = 0; i < lanes * dim; ++i) q[i] *= layer.query_scale[i % dim];
     for (isize job = thread; job < SHARES * lanes; job += threads) {
-      const isize lane = job / SHARES, share = job % SHARES;
-      attend_share(layer.ring, lane, q.data() + lane * dim, dim, share, partials[share * lanes + lane]);
+      const isize lane = job / SHARES, part = job % SHARES;
+      attend_share(layer.ring, lane, q.data() + lane * dim, dim, part, partials[part * lanes + lane]);
     }
     barrier.wait(threads);
     for (isize lane = 0; lane < lanes; ++lane)
-      mix(layer, (model.residual ? u.data() : g.data()) + lane * dim, lane, begin, end);
+      mix(layer, (model.residual ? u.data() : g.data()) + lane * dim, lane, share);
     barrier.wait(threads);
   }
 
-  void normalize_only(const Layer &layer, isize begin, isize end, int threads) {
+  void normalize_only(const Layer &layer, Share share, int threads) {
     std::vector<float> g(lanes * dim);
-    normalize(layer.mid, u.data(), lanes, dim, g.data());
+    normalize(layer.mid, u.data(), dim, lanes, dim, g.data());
     barrier.wait(threads);
-    for (isize lane = 0; lane < lanes; ++lane)
-      std::copy(&g[lane * dim] + begin, &g[lane * dim] + end, &u[lane * dim] + begin);
+    for (isize at = 0; at < lanes * dim; at += dim)
+      std::copy(&g[at] + share.begin, &g[at] + share.end, &u[at] + share.begin);
     barrier.wait(threads);
   }
 
-  // Join the partial softmaxes of a lane for features [begin, end).
-  void mix(const Layer &layer, const float *skip, isize lane, isize begin, isize end) {
+  // Join the partial softmaxes of a lane for a thread's features.
+  void mix(const Layer &layer, const float *skip, isize lane, Share share) {
     float largest = -INFINITY, total = 0;
     for (int s = 0; s < SHARES; ++s) largest = std::max(largest, partials[s * lanes + lane].largest);
-    std::vector<float> mixed(end - begin, 0.0f);
+    std::vector<float> mixed(dim, 0.0f);
     for (int s = 0; s < SHARES; ++s) {
       const Partial &partial = partials[s * lanes + lane];
       const float weight = exponential(partial.largest - largest);
       total += weight * partial.total;
-      for (isize d = begin; d < end; ++d) mixed[d - begin] += weight * partial.mixed[d];
+      for (isize d = share.begin; d < share.end; ++d) mixed[d] += weight * partial.mixed[d];
     }
-    for (isize d = begin; d < end; ++d)
-      u[lane * dim + d] = skip[d] + mixed[d - begin] / total * layer.value_gate[d];
+    for (isize d = share.begin; d < share.end; ++d)
+      u[lane * dim + d] = skip[d] + mixed[d] / total * layer.value_gate[d];
   }
 
-  void boom(const Layer &layer, isize begin, isize end) {
-    if (layer.boom.weight == nullptr) {  // the plain LSTM
-      for (isize lane = 0; lane < lanes; ++lane)
-        std::copy(u.data() + lane * dim + begin, u.data() + lane * dim + end, h + lane * dim + begin);
+  void boom(const Layer &layer, Share share) {
+    if (layer.boom.lines == nullptr) {  // the plain LSTM
+      for (isize at = 0; at < lanes * dim; at += dim)
+        std::copy(&u[at] + share.begin, &u[at] + share.end, h + at + share.begin);
       return;
     }
     std::vector<float> x(lanes * dim), skip(lanes * dim);
-    normalize(layer.boom_norm, u.data(), lanes, dim, x.data());
-    normalize(layer.skip, u.data(), lanes, dim, skip.data());
-    const isize chunks = layer.boom.rows / dim;
+    normalize(layer.boom_norm, u.data(), dim, lanes, dim, x.data());
+    normalize(layer.skip, u.data(), dim, lanes, dim, skip.data());
+    const isize chunks = layer.boom.rows / filled(dim), begin = chunks * share.begin;
     float *z = wide.data();
-    start_with_bias(layer.boom, lanes, chunks * begin, chunks * end, z);
-    multiply_add(layer.boom, prepared(layer.boom, x.data(), lanes), lanes, chunks * begin, chunks * end, z);
-    for (isize lane = 0; lane < lanes; ++lane) {
-      float *wide = z + lane * layer.boom.rows;
-#pragma omp simd
-      for (isize r = chunks * begin; r < chunks * end; ++r) wide[r] *= sigmoid(1.702f * wide[r]);
-      for (isize d = begin; d < end; ++d) {
-        float total = skip[lane * dim + d];
-        for (isize c = 0; c < chunks; ++c) total += wide[d * chunks + c];
-        h[lane * dim + d] = total;
+    start_with_bias(layer.boom, lanes, begin, chunks * share.filled, z);
+    multiply_add(layer.boom, x.data(), lanes, begin, chunks * share.filled, z);
+    for (isize lane = 0; lane < lanes; ++lane, z += layer.boom.rows)
+      for (isize first = share.begin; first < share.end; first += WIDTH) {
+        Floats total = {};
+        for (isize c = 0; c < chunks; ++c) total += activated(z + chunks * first + c * WIDTH);
+        for (isize j = 0; j < std::min<isize>(WIDTH, share.end - first); ++j) {
+          const isize at = lane * dim + first + j;
+          h[at] = skip[at] + total[j];
+        }
       }
-    }
   }
 };
 
@@ -568,27 +647,45 @@ void step(const Model *model, float *h, isize lanes, int threads) {
   in_parallel(threads, [&](int thread, int threads) { work.run(thread, threads); });
 }
 
-// The recurrence of an LSTM over a segment: all that must wait for the token before. `gates` [T, B, D, 4]
-// come with what inputs and biases give; `hidden`, `cell` [B, D] go from before the segment to after it;
-// `out` [T, B, D] gets the hidden states.
-void recur(const Matrix *from_hidden, float *gates, float *hidden, float *cell, float *out, isize tokens,
-           isize lanes, int threads) {
-  const isize dim = from_hidden->columns;
+// The recurrence of an LSTM over a segment: all that must wait for the token before. `gates` [B, T, 4, D],
+// float or bfloat16 by `kind`, is what inputs and biases give; `hidden`, `cell` [B, D] go from before the
+// segment to after it; `out` [B, T, D] gets the hidden states.
+void recur(const Matrix *from_hidden, const void *gates, isize kind, float *hidden, float *cell, float *out,
+           isize lanes, isize tokens, int threads) {
+  const isize dim = from_hidden->columns, rows = from_hidden->rows;
+  std::vector<float> sorted(lanes * rows);
   Barrier barrier;
   in_parallel(threads, [&](int thread, int threads) {
-    const auto [begin, end] = share_of(dim, thread, threads);
+    const Share share = share_of(dim, thread, threads);
     for (isize t = 0; t < tokens; ++t) {
-      float *g = gates + 4 * t * lanes * dim;
-      const Activations a = prepared(*from_hidden, hidden, lanes);
-      multiply_add(*from_hidden, a, lanes, 4 * begin, 4 * end, g);
+      for (isize lane = 0; lane < lanes; ++lane) {
+        const isize at = (lane * tokens + t) * 4 * dim;
+        float *to = sorted.data() + lane * rows;
+        if (kind == FLOAT) gather(static_cast<const float *>(gates) + at, dim, share, to);
+        else gather(static_cast<const bfloat16 *>(gates) + at, dim, share, to);
+      }
+      multiply_add(*from_hidden, hidden, lanes, 4 * share.begin, 4 * share.filled, sorted.data());
       barrier.wait(threads);  // until now others read the hidden state
-      for (isize at = 0; at < lanes * dim; at += dim) {
-        update(g + 4 * at, cell + at, hidden + at, begin, end);
-        std::copy(hidden + at + begin, hidden + at + end, out + t * lanes * dim + at + begin);
+      for (isize lane = 0; lane < lanes; ++lane) {
+        const isize at = lane * dim;
+        update(sorted.data() + lane * rows, cell + at, hidden + at, share);
+        std::copy(hidden + at + share.begin, hidden + at + share.end,
+                  out + (lane * tokens + t) * dim + share.begin);
       }
       barrier.wait(threads);
     }
   });
+}
+
+// Ask the system for large pages under a matrix that is still to be written: a step reads all of it, and
+// finding its pages takes time. Nothing happens where there are none.
+void prefer_large_pages(void *start, isize bytes) {
+#ifdef MADV_HUGEPAGE
+  constexpr uintptr_t PAGE = 1 << 21;
+  const uintptr_t first = (reinterpret_cast<uintptr_t>(start) + PAGE - 1) / PAGE * PAGE;
+  const uintptr_t last = (reinterpret_cast<uintptr_t>(start) + bytes) / PAGE * PAGE;
+  if (first < last) madvise(reinterpret_cast<void *>(first), last - first, MADV_HUGEPAGE);
+#endif
 }
 
 }  // extern "C"
