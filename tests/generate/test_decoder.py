@@ -163,6 +163,17 @@ def test_reading_at_once_equals_steps(kind: str, dtype: str, limit: float) -> No
         assert float((left[name] - right[name]).norm() / right[name].norm()) < limit
 
 
+def test_int8_reads_at_once_with_the_products_of_steps() -> None:
+    model = make_model("lstm-residual", dim=40).float()
+    needs_compiler(model)
+    tokens = torch.randint(VOCAB, (2, 70))
+    at_once, stepping = RingDecoder(model, 2, "int8"), RingDecoder(model, 2, "int8")
+    ours = at_once.prefill(tokens)
+    for token in tokens.unbind(1):
+        theirs = stepping.step(token)
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("kind", ["one", "lstm", "window-0"])
 def test_the_number_of_threads_changes_no_bit(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = make_model(kind, window=50, dim=40).float()

@@ -6,7 +6,7 @@ Legend: B lanes · T tokens · D embed_dim · C chunks of Boom · V vocab_size.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -25,7 +25,7 @@ from sharnn.ops.matmul import has_fast_bf16, linear
 from sharnn.ops.reference import GELU_SLOPE, LstmResult
 
 #: Tokens of a prompt that are read at once; bounds what a long prompt needs.
-PREFILL_SEGMENT = 512
+PREFILL_SEGMENT = 1024
 
 
 class Decoder(Protocol):
@@ -175,8 +175,8 @@ class RingDecoder:
             return self.step(tokens_BT[:, 0])
         ops = None
         if self._native is not None:
-            lstms = (_recurrence(self._native, layer) for layer in range(len(self._hidden)))
-            ops = [replace(self.model.ops, lstm=lstm) for lstm in lstms]
+            layers = range(len(self._hidden))
+            ops = [_reading(self.model.ops, self._native, layer, self._stored) for layer in layers]
         few_bits = self._stored.itemsize < 4 and has_fast_bf16(self.model.device)
         with torch.autocast(self.model.device.type, torch.bfloat16, enabled=few_bits):
             logits, state = _read(self.model, tokens_BT, self.state(), ops)
@@ -282,14 +282,26 @@ def _at_least_fp32(logits_BV: Tensor) -> Tensor:
     return logits_BV.float() if logits_BV.itemsize < 4 else logits_BV
 
 
-def _recurrence(native: NativeWeights, layer: int) -> Callable[..., LstmResult]:
-    """Return an LSTM for prefilling: products with the inputs at once, the rest as a step does it."""
+def _reading(ops: Ops, native: NativeWeights, layer: int, stored: torch.dtype) -> Ops:
+    """Return a block's operations for prefilling.
 
-    def lstm(
+    With int8 they are those of a step, many tokens at once. Else PyTorch multiplies with the inputs,
+    which it does quicker, and what is left of the LSTM goes as in a step.
+    """
+
+    def recur(
         x_BTD: Tensor, hidden_BD: Tensor, cell_BD: Tensor, weights: Sequence[Tensor]
     ) -> LstmResult:
         weight_ih, _, bias_ih, bias_hh = weights
         gates_BT4D = linear(x_BTD, weight_ih, bias_ih + bias_hh)
         return native.recur(layer, gates_BT4D, hidden_BD, cell_BD)
 
-    return lstm
+    def lstm(x_BTD: Tensor, hidden_BD: Tensor, cell_BD: Tensor, _: Sequence[Tensor]) -> LstmResult:
+        return native.lstm(layer, x_BTD, hidden_BD, cell_BD)
+
+    def boom(x_BTD: Tensor, *_: object) -> Tensor:
+        return native.boom(layer, x_BTD)
+
+    if stored == torch.int8:
+        return replace(ops, lstm=lstm, boom=boom)
+    return replace(ops, lstm=recur)

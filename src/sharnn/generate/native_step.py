@@ -17,6 +17,7 @@ from torch import Tensor
 from sharnn import native
 from sharnn.generate.packed import Matrix, Norm, PackedLayer
 from sharnn.generate.ring import Ring
+from sharnn.ops.reference import LstmResult
 
 _SOURCE = Path(__file__).with_name("step.cpp")
 _KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
@@ -88,7 +89,7 @@ class NativeWeights:
 
     def recur(
         self, layer: int, gates_BT4D: Tensor, hidden_BD: Tensor, cell_BD: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> LstmResult:
         """Run an LSTM's recurrence over a segment: all of it that must wait for the token before.
 
         Args:
@@ -100,17 +101,27 @@ class NativeWeights:
         Returns:
             Hidden states `[B, T, D]` and the hidden and cell state after the segment, in float32.
         """
-        hidden_BD, cell_BD = (x.to(torch.float32, copy=True) for x in (hidden_BD, cell_BD))
-        gates_BT4D = gates_BT4D.contiguous()
-        num_lanes, num_tokens = gates_BT4D.shape[:2]
-        out_BTD = hidden_BD.new_empty(num_lanes, num_tokens, hidden_BD.shape[1])
-        _library().recur(
-            ctypes.byref(self.layers[layer].from_hidden),
-            _POINTER(gates_BT4D.data_ptr()), _LONG(_KINDS[gates_BT4D.dtype]),
-            *(_POINTER(x.data_ptr()) for x in (hidden_BD, cell_BD, out_BTD)),
-            _LONG(num_lanes), _LONG(num_tokens), torch.get_num_threads(),
+        gates = _pointer(gates_BT4D.contiguous()), _LONG(_KINDS[gates_BT4D.dtype])
+        from_hidden = ctypes.byref(self.layers[layer].from_hidden)
+        state = hidden_BD, cell_BD
+        return _run_lstm(_library().recur, (from_hidden, *gates), state, gates_BT4D.shape[1])
+
+    def lstm(self, layer: int, x_BTD: Tensor, hidden_BD: Tensor, cell_BD: Tensor) -> LstmResult:
+        """Run an LSTM over a segment from its inputs, with the very products of a step."""
+        bound, x_BTD = self.layers[layer], x_BTD.float().contiguous()
+        matrices = ctypes.byref(bound.from_input), ctypes.byref(bound.from_hidden)
+        state = hidden_BD, cell_BD
+        return _run_lstm(_library().read_lstm, (*matrices, _pointer(x_BTD)), state, x_BTD.shape[1])
+
+    def boom(self, layer: int, x_BTD: Tensor) -> Tensor:
+        """Return Boom of a segment, `[B, T, D]` in float32, with the very products of a step."""
+        x_BTD = x_BTD.float().contiguous()
+        out_BTD = torch.empty_like(x_BTD)
+        _library().read_boom(
+            ctypes.byref(self.layers[layer].boom), _pointer(x_BTD), _pointer(out_BTD),
+            _LONG(x_BTD.shape[0] * x_BTD.shape[1]), torch.get_num_threads(),
         )  # fmt: skip
-        return out_BTD, hidden_BD, cell_BD
+        return out_BTD
 
     def _layer(self, layer: PackedLayer) -> _Layer:
         bound = _Layer()
@@ -125,29 +136,59 @@ class NativeWeights:
         if head is not None:
             bound.mid, bound.memory = self._norm(head.mid), self._norm(head.memory)
             bound.query, bound.query_norm = self._matrix(head.query, 1), self._norm(head.query_norm)
-            bound.query_scale = self._pointer(head.query_scale)
-            bound.value_gate = self._pointer(head.value_gate)
+            bound.query_scale = self._kept_pointer(head.query_scale)
+            bound.value_gate = self._kept_pointer(head.value_gate)
         return bound
 
     def _norm(self, norm: Norm | None) -> _Norm:
-        return _Norm() if norm is None else _Norm(self._pointer(norm.gain), self._pointer(norm.bias))
+        return (
+            _Norm()
+            if norm is None
+            else _Norm(self._kept_pointer(norm.gain), self._kept_pointer(norm.bias))
+        )
 
     def _matrix(self, matrix: Matrix, num_parts: int) -> _Matrix:
         columns, kind = matrix.weight.shape[1], _KINDS[matrix.weight.dtype]
         lines = _lines(matrix.weight, num_parts)
         scale = total = None
         if matrix.scale is not None:
-            scale = self._pointer(_by_panels(matrix.scale, num_parts))
+            scale = self._kept_pointer(_by_panels(matrix.scale, num_parts))
             sums = matrix.weight.sum(-1, dtype=torch.int32)
-            total = self._pointer(_by_panels(sums, num_parts))
+            total = self._kept_pointer(_by_panels(sums, num_parts))
         bias = _by_panels(matrix.bias, num_parts)
         return _Matrix(
-            self._pointer(lines), scale, total, self._pointer(bias), len(bias), columns, kind
+            self._kept_pointer(lines),
+            scale,
+            total,
+            self._kept_pointer(bias),
+            len(bias),
+            columns,
+            kind,
         )
 
-    def _pointer(self, tensor: Tensor) -> int:
+    def _kept_pointer(self, tensor: Tensor) -> int:
         self._kept.append(tensor)
         return tensor.data_ptr()
+
+
+def _run_lstm(
+    function: Callable[..., None],
+    arguments: Sequence[object],
+    state: tuple[Tensor, Tensor],
+    num_tokens: int,
+) -> LstmResult:
+    hidden_BD, cell_BD = (x.to(torch.float32, copy=True) for x in state)
+    num_lanes, dim = hidden_BD.shape
+    out_BTD = hidden_BD.new_empty(num_lanes, num_tokens, dim)
+    function(
+        *arguments, _pointer(hidden_BD), _pointer(cell_BD), _pointer(out_BTD),
+        _LONG(num_lanes), _LONG(num_tokens), torch.get_num_threads(),
+    )  # fmt: skip
+    return out_BTD, hidden_BD, cell_BD
+
+
+def _pointer(tensor: Tensor) -> ctypes.c_void_p:
+    return _POINTER(tensor.data_ptr())
 
 
 def _by_panels(rows: Tensor, num_parts: int) -> Tensor:
@@ -165,7 +206,7 @@ def _lines(weight: Tensor, num_parts: int) -> Tensor:
     rows = F.pad(rows, (0, -rows.shape[1] % columns))
     panels = rows.view(-1, _PANEL_ROWS, rows.shape[1] // columns, columns).transpose(1, 2)
     lines = torch.empty_like(panels, memory_format=torch.contiguous_format)
-    _library().prefer_large_pages(_POINTER(lines.data_ptr()), _LONG(lines.nbytes))
+    _library().prefer_large_pages(_pointer(lines), _LONG(lines.nbytes))
     return lines.copy_(panels)
 
 
@@ -207,7 +248,7 @@ class NativeStep:
                 bound.ring.filled = ring.filled
                 kept.append((_LONG * len(ring.lengths))(*ring.lengths))
                 bound.ring.lengths = ctypes.addressof(kept[-1])
-        arguments = ctypes.byref(self._model), _POINTER(h_BD.data_ptr()), _LONG(h_BD.shape[0])
+        arguments = ctypes.byref(self._model), _pointer(h_BD), _LONG(h_BD.shape[0])
         self._threads.run(lambda num_threads: self._step(*arguments, num_threads))
 
 

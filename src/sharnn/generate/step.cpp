@@ -344,12 +344,34 @@ template <int R, class W> inline void dots(const W *rows, const float *x, isize 
     for (isize rest = d; rest < dim; ++rest) out[r] += value(rows[r * dim + rest]) * x[rest];
 }
 
+// `mixed` = mixed · shrink + Σ_j weights[j] · rows[j]. A line of the cache is used up before the next, for rows
+// that stand 4 KiB apart push each other out of it. Meanwhile as many rows behind these come to the second
+// cache: memory would stand idle otherwise.
+template <class W>
+void mix_rows(const W *rows, const float *weights, isize count, isize dim, float shrink, float *mixed) {
+  constexpr isize LINE = 64 / sizeof(W);
+  isize d = 0;
+  for (; d + LINE <= dim; d += LINE) {
+    Floats totals[LINE / WIDTH];
+    for (isize i = 0; i < LINE / WIDTH; ++i) totals[i] = load(mixed + d + i * WIDTH) * shrink;
+    for (isize j = 0; j < count; ++j) {
+      for (isize i = 0; i < LINE / WIDTH; ++i) totals[i] += load(rows + j * dim + d + i * WIDTH) * weights[j];
+      __builtin_prefetch(rows + (count + j) * dim + d, 0, 2);
+    }
+    std::memcpy(mixed + d, totals, sizeof totals);
+  }
+  for (; d < dim; ++d) {
+    mixed[d] *= shrink;
+    for (isize j = 0; j < count; ++j) mixed[d] += value(rows[j * dim + d]) * weights[j];
+  }
+}
+
 // Add rows [begin, end) to a partial softmax. Rows are read from memory once: a block of them stays in
 // the cache between its scores and its sum.
 template <class W>
 void attend(const W *rows, const float *scales, const float *query, isize begin, isize end, isize dim,
             Partial &partial) {
-  constexpr isize BLOCK = 16;
+  constexpr isize BLOCK = sizeof(W) == 4 ? 8 : 16;
   for (isize start = begin; start < end; start += BLOCK) {
     const isize count = std::min(BLOCK, end - start);
     float scores[BLOCK], largest = partial.largest;
@@ -378,17 +400,7 @@ void attend(const W *rows, const float *scales, const float *query, isize begin,
       partial.total += weight;
       weights[j] = weight * (scales ? scales[start + j] : 1.0f);
     }
-    float *mixed = partial.mixed.data();
-    isize d = 0;
-    for (; d + WIDTH <= dim; d += WIDTH) {
-      Floats total = load(mixed + d) * shrink;
-      for (isize j = 0; j < count; ++j) total += load(rows + (start + j) * dim + d) * weights[j];
-      std::memcpy(mixed + d, &total, sizeof total);
-    }
-    for (; d < dim; ++d) {
-      mixed[d] *= shrink;
-      for (isize j = 0; j < count; ++j) mixed[d] += value(rows[(start + j) * dim + d]) * weights[j];
-    }
+    mix_rows(rows + start * dim, weights, count, dim, shrink, partial.mixed.data());
   }
 }
 
@@ -499,12 +511,21 @@ void update(const float *gates, float *cell, float *hidden, Share share) {
   }
 }
 
-// φ(z) = z·σ(1.702 z) of a vector.
-inline Floats activated(const float *z) {
-  float out[WIDTH];
+inline isize filled(isize dim) { return (dim + WIDTH - 1) / WIDTH * WIDTH; }
+
+// Boom's activation and sum for a thread's features: `out` [D] = skip + Σ_c φ(z), φ(z) = z·σ(1.702 z), with z
+// [D / 16, C, 16].
+void activate_and_sum(const float *z, isize chunks, Share share, const float *skip, float *out) {
+  for (isize first = share.begin; first < share.end; first += WIDTH) {
+    float total[WIDTH] = {};
+    for (isize c = 0; c < chunks; ++c) {
+      const float *part = z + chunks * first + c * WIDTH;
 #pragma omp simd
-  for (int j = 0; j < WIDTH; ++j) out[j] = z[j] * sigmoid(1.702f * z[j]);
-  return load(out);
+      for (int j = 0; j < WIDTH; ++j) total[j] += part[j] * sigmoid(1.702f * part[j]);
+    }
+    for (isize j = 0; j < std::min<isize>(WIDTH, share.end - first); ++j)
+      out[first + j] = total[j] + (skip ? skip[first + j] : 0.0f);
+  }
 }
 
 // Put a lane's gates [4, D] in the order of panels, [D / 16, 4, 16].
@@ -514,8 +535,6 @@ template <class T> void gather(const T *gates, isize dim, Share share, float *ou
       for (isize j = 0; j < std::min<isize>(WIDTH, share.end - first); ++j)
         out[4 * first + part * WIDTH + j] = value(gates[part * dim + first + j]);
 }
-
-inline isize filled(isize dim) { return (dim + WIDTH - 1) / WIDTH * WIDTH; }
 
 struct Step {
   const Model &model;
@@ -627,16 +646,42 @@ struct Step {
     start_with_bias(layer.boom, lanes, begin, chunks * share.filled, z);
     multiply_add(layer.boom, x.data(), lanes, begin, chunks * share.filled, z);
     for (isize lane = 0; lane < lanes; ++lane, z += layer.boom.rows)
-      for (isize first = share.begin; first < share.end; first += WIDTH) {
-        Floats total = {};
-        for (isize c = 0; c < chunks; ++c) total += activated(z + chunks * first + c * WIDTH);
-        for (isize j = 0; j < std::min<isize>(WIDTH, share.end - first); ++j) {
-          const isize at = lane * dim + first + j;
-          h[at] = skip[at] + total[j];
-        }
-      }
+      activate_and_sum(z, chunks, share, &skip[lane * dim], h + lane * dim);
   }
 };
+
+// A segment for an LSTM; see `recur`.
+struct Segment {
+  const Matrix &from_hidden;
+  float *hidden, *cell, *out;
+  isize lanes, tokens;
+};
+
+// Run it token by token. `gates_of(share, t, lane, to)` writes what the inputs give a thread's features.
+template <class Gates> void run_recurrence(const Segment &segment, int threads, Gates gates_of) {
+  const Matrix &m = segment.from_hidden;
+  const isize dim = m.columns, lanes = segment.lanes;
+  std::vector<float> gates(lanes * m.rows);
+  Barrier barrier;
+  in_parallel(threads, [&](int thread, int threads) {
+    const Share share = share_of(dim, thread, threads);
+    for (isize t = 0; t < segment.tokens; ++t) {
+      for (isize lane = 0; lane < lanes; ++lane) gates_of(share, t, lane, &gates[lane * m.rows]);
+      multiply_add(m, segment.hidden, lanes, 4 * share.begin, 4 * share.filled, gates.data());
+      barrier.wait(threads);  // until now others read the hidden state
+      for (isize lane = 0; lane < lanes; ++lane) {
+        float *hidden = segment.hidden + lane * dim;
+        update(&gates[lane * m.rows], segment.cell + lane * dim, hidden, share);
+        std::copy(hidden + share.begin, hidden + share.end,
+                  segment.out + (lane * segment.tokens + t) * dim + share.begin);
+      }
+      barrier.wait(threads);
+    }
+  });
+}
+
+// Tokens of a segment that share one reading of a matrix; what comes of them stays in the cache.
+constexpr isize TOKENS_AT_ONCE = 64;
 
 }  // namespace
 
@@ -652,27 +697,45 @@ void step(const Model *model, float *h, isize lanes, int threads) {
 // segment to after it; `out` [B, T, D] gets the hidden states.
 void recur(const Matrix *from_hidden, const void *gates, isize kind, float *hidden, float *cell, float *out,
            isize lanes, isize tokens, int threads) {
+  const isize dim = from_hidden->columns;
+  const Segment segment{*from_hidden, hidden, cell, out, lanes, tokens};
+  run_recurrence(segment, threads, [=](Share share, isize t, isize lane, float *to) {
+    const isize at = (lane * tokens + t) * 4 * dim;
+    if (kind == FLOAT) gather(static_cast<const float *>(gates) + at, dim, share, to);
+    else gather(static_cast<const bfloat16 *>(gates) + at, dim, share, to);
+  });
+}
+
+// The same from the LSTM's inputs `x` [B, T, D], whose products come a block of tokens at a time.
+void read_lstm(const Matrix *from_input, const Matrix *from_hidden, const float *x, float *hidden,
+               float *cell, float *out, isize lanes, isize tokens, int threads) {
   const isize dim = from_hidden->columns, rows = from_hidden->rows;
-  std::vector<float> sorted(lanes * rows);
-  Barrier barrier;
+  std::vector<float> gates(lanes * TOKENS_AT_ONCE * rows);
+  const Segment segment{*from_hidden, hidden, cell, out, lanes, tokens};
+  run_recurrence(segment, threads, [&](Share share, isize t, isize lane, float *to) {
+    float *block = gates.data() + lane * TOKENS_AT_ONCE * rows;
+    const isize begin = 4 * share.begin, end = 4 * share.filled, place = t % TOKENS_AT_ONCE;
+    if (place == 0) {
+      const isize count = std::min(TOKENS_AT_ONCE, tokens - t);
+      start_with_bias(*from_input, count, begin, end, block);
+      multiply_add(*from_input, x + (lane * tokens + t) * dim, count, begin, end, block);
+    }
+    std::copy(block + place * rows + begin, block + place * rows + end, to + begin);
+  });
+}
+
+// Boom of `count` tokens, `x` and `out` [count, D].
+void read_boom(const Matrix *boom, const float *x, float *out, isize count, int threads) {
+  const isize dim = boom->columns, chunks = boom->rows / filled(dim);
+  std::vector<float> z(TOKENS_AT_ONCE * boom->rows);
   in_parallel(threads, [&](int thread, int threads) {
     const Share share = share_of(dim, thread, threads);
-    for (isize t = 0; t < tokens; ++t) {
-      for (isize lane = 0; lane < lanes; ++lane) {
-        const isize at = (lane * tokens + t) * 4 * dim;
-        float *to = sorted.data() + lane * rows;
-        if (kind == FLOAT) gather(static_cast<const float *>(gates) + at, dim, share, to);
-        else gather(static_cast<const bfloat16 *>(gates) + at, dim, share, to);
-      }
-      multiply_add(*from_hidden, hidden, lanes, 4 * share.begin, 4 * share.filled, sorted.data());
-      barrier.wait(threads);  // until now others read the hidden state
-      for (isize lane = 0; lane < lanes; ++lane) {
-        const isize at = lane * dim;
-        update(sorted.data() + lane * rows, cell + at, hidden + at, share);
-        std::copy(hidden + at + share.begin, hidden + at + share.end,
-                  out + (lane * tokens + t) * dim + share.begin);
-      }
-      barrier.wait(threads);
+    for (isize t = 0; t < count; t += TOKENS_AT_ONCE) {
+      const isize some = std::min(TOKENS_AT_ONCE, count - t), begin = chunks * share.begin;
+      start_with_bias(*boom, some, begin, chunks * share.filled, z.data());
+      multiply_add(*boom, x + t * dim, some, begin, chunks * share.filled, z.data());
+      for (isize i = 0; i < some; ++i)
+        activate_and_sum(z.data() + i * boom->rows, chunks, share, nullptr, out + (t + i) * dim);
     }
   });
 }
