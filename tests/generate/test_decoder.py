@@ -164,7 +164,7 @@ def test_reading_at_once_equals_steps(kind: str, dtype: str, limit: float) -> No
 
 
 def test_int8_reads_at_once_with_the_products_of_steps() -> None:
-    model = make_model("lstm-residual", dim=40).float()
+    model = make_model("lstm", dim=40).float()
     needs_compiler(model)
     tokens = torch.randint(VOCAB, (2, 70))
     at_once, stepping = RingDecoder(model, 2, "int8"), RingDecoder(model, 2, "int8")

@@ -19,7 +19,7 @@ from sharnn.generate import native_step
 from sharnn.generate.native_step import NativeStep, NativeWeights
 from sharnn.generate.packed import STORED, PackedHead, PackedLayer, pack, pack_norm
 from sharnn.generate.ring import Ring
-from sharnn.model import AttentionMemory, LanguageModel, LayerState, RecurrentState
+from sharnn.model import LanguageModel, LayerState, RecurrentState
 from sharnn.ops import Ops
 from sharnn.ops.matmul import has_fast_bf16, linear
 from sharnn.ops.reference import GELU_SLOPE, LstmResult
