@@ -90,8 +90,8 @@ class ForwardDecoder:
     @torch.no_grad()
     def prefill(self, tokens_BT: Tensor) -> Tensor:
         """Read T ≥ 1 tokens; return `[B, V]`."""
-        logits, self._state = _read(self.model, tokens_BT, self._state)
-        return logits
+        last_BD, self._state = _read(self.model, tokens_BT, self._state)
+        return self.model.softmax.logits(last_BD, self.model.embedding.weight)
 
     def step(self, tokens_B: Tensor) -> Tensor:
         """Read one token a lane; return `[B, V]`."""
@@ -116,13 +116,10 @@ def _read(
     state: RecurrentState,
     ops: Sequence[Ops] | None = None,
 ) -> tuple[Tensor, RecurrentState]:
-    """Read tokens in bounded segments; V-wide logits are made for the last position alone."""
-    last_B1D = None
+    """Read tokens in bounded segments; return what the softmax reads of the last, `[B, D]`."""
     for part in tokens_BT.split(PREFILL_SEGMENT, dim=1):
         out_BTD, state = model.hidden(part, state, ops)
-        last_B1D = out_BTD[:, -1:]
-    assert last_B1D is not None
-    return model.softmax.logits(last_B1D, model.embedding.weight)[:, 0], state
+    return out_BTD[:, -1], state
 
 
 class RingDecoder:
@@ -179,9 +176,9 @@ class RingDecoder:
             ops = [_reading(self.model.ops, self._native, layer, self._stored) for layer in layers]
         few_bits = self._stored.itemsize < 4 and has_fast_bf16(self.model.device)
         with torch.autocast(self.model.device.type, torch.bfloat16, enabled=few_bits):
-            logits, state = _read(self.model, tokens_BT, self.state(), ops)
+            last_BD, state = _read(self.model, tokens_BT, self.state(), ops)
         self.load(state)
-        return _at_least_fp32(logits)
+        return self._logits(last_BD)
 
     @torch.no_grad()
     def step(self, tokens_B: Tensor) -> Tensor:
@@ -192,7 +189,12 @@ class RingDecoder:
             self._step(h_BD)
         else:
             h_BD = self._step_in_pytorch(h_BD)
-        return _at_least_fp32(self.model.softmax.logits(h_BD.to(weight_VD.dtype), weight_VD))
+        return self._logits(h_BD)
+
+    def _logits(self, h_BD: Tensor) -> Tensor:
+        weight_VD = self.model.embedding.weight
+        logits_BV = self.model.softmax.logits(h_BD.to(weight_VD.dtype), weight_VD)
+        return logits_BV.float() if logits_BV.itemsize < 4 else logits_BV
 
     def _step_in_pytorch(self, h_BD: Tensor) -> Tensor:
         for index, layer in enumerate(self._layers):
@@ -276,10 +278,6 @@ class RingDecoder:
         self._step: NativeStep | None = None
         if self._native is not None:
             self._step = NativeStep(self._native, self._hidden, self._cell, self._rings)
-
-
-def _at_least_fp32(logits_BV: Tensor) -> Tensor:
-    return logits_BV.float() if logits_BV.itemsize < 4 else logits_BV
 
 
 def _reading(ops: Ops, native: NativeWeights, layer: int, stored: torch.dtype) -> Ops:
