@@ -442,6 +442,9 @@ class TrainConfig:
     """Of matrix products: fp32, bf16, fp16 (CUDA only); auto takes bf16 where the hardware has it."""
     grad_accum_steps: int = 1
     """Groups of lanes that are run one after the other in a step: less memory, same gradient."""
+    activation_checkpointing: bool = False
+    """Keep of each block only what enters it and compute the rest again for the gradient: less memory,
+    more time, same gradient."""
     validate_every: str = "5%"
     """Between validations, in the units of budget or as a percentage of it; the best is kept."""
     validation_tokens: int = 100_000

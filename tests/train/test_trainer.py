@@ -29,6 +29,26 @@ def test_it_learns(tmp_path: Path) -> None:
         assert (tmp_path / "run" / name / "model.safetensors").is_file()
 
 
+@pytest.mark.parametrize("architecture", ["sha-rnn", "lstm", "transformer"])
+def test_activation_checkpointing_changes_no_bit(tmp_path: Path, architecture: str) -> None:
+    settings = {
+        "sha-rnn": {},
+        "lstm": {"architecture": "lstm", "window": None, "attention_dropout": 0.0},
+        "transformer": {"architecture": "transformer", "num_heads": 2},
+    }[architecture]
+    corpus, runs = tiny_corpus(tmp_path, 1_500), []
+    for checkpointing in (False, True):
+        recipe = tiny_recipe(
+            model=settings, train={"budget": "9steps", "activation_checkpointing": checkpointing}
+        )
+        trainer = make_trainer(tmp_path / str(checkpointing), recipe, corpus)
+        trainer.run()
+        runs.append((losses(trainer.run_folder.path), list(trainer.model.parameters())))
+    (plain, weights), (again, weights_again) = runs
+    assert plain == again
+    assert all(torch.equal(a, b) for a, b in zip(weights, weights_again, strict=True))
+
+
 @pytest.mark.parametrize("optimizer", ["lamb", "adamw", "muon"])
 @pytest.mark.parametrize("architecture", ["sha-rnn", "transformer"])
 def test_resume_is_exact(tmp_path: Path, optimizer: str, architecture: str) -> None:

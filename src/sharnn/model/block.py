@@ -17,6 +17,7 @@ from sharnn.model.attention import LayerNorm, SingleHeadAttention
 from sharnn.model.boom import Boom
 from sharnn.model.state import AttentionMemory, LayerState
 from sharnn.ops import Ops
+from sharnn.ops.matmul import in_autocast_dtype
 from sharnn.ops.reference import reach_mask
 
 
@@ -218,12 +219,6 @@ class TransformerBlock(Block):
     def _heads(self, x: Tensor) -> Tensor:
         """Return `[B, H, rows, D / H]` for `[B, rows, D]`."""
         return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
-
-
-def in_autocast_dtype(x: Tensor) -> Tensor:
-    """Return `x` in the dtype of autocast where that is on, else as it is."""
-    kind = x.device.type
-    return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
 
 
 def rotate(x: Tensor, position: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from sharnn.config import ModelConfig
 from sharnn.errors import ConfigError
@@ -37,12 +38,16 @@ class LanguageModel(nn.Module):
 
     State goes in and comes out: `logits, state = model(tokens, state)`. One call over a text equals
     any chain of calls over its parts (the recurrence law), for every reach but `segment`.
+
+    Attributes:
+        recompute: Keep of each block only what enters it, and compute the rest again for the gradient.
     """
 
     def __init__(self, config: ModelConfig, ops: Ops = FAST) -> None:
         super().__init__()
         self.config = config
         self.ops = ops
+        self.recompute = False
         self.embedding = nn.Embedding(config.vocab_size, config.embed_dim)
         self.blocks = nn.ModuleList(
             _make_block(config, index) for index in range(config.num_layers)
@@ -136,7 +141,12 @@ class LanguageModel(nn.Module):
         layers = []
         ops = ops or [self.ops] * len(self.blocks)
         for block, layer_state, block_ops in zip(self.blocks, state.layers, ops, strict=True):
-            h_BTD, layer_state = block(h_BTD, layer_state, block_ops)
+            if self.recompute and torch.is_grad_enabled():
+                h_BTD, layer_state = checkpoint(
+                    block, h_BTD, layer_state, block_ops, use_reentrant=False
+                )
+            else:
+                h_BTD, layer_state = block(h_BTD, layer_state, block_ops)
             layers.append(layer_state)
         out_BTD = self._drop(self.final_norm(h_BTD), self.config.output_dropout)
         return out_BTD, RecurrentState(tuple(layers))

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from sharnn.ops import kernels
+from sharnn.ops.pointwise import dropped, new_seeds
 
 
 def dropout(x: Tensor, rate: float) -> Tensor:
@@ -22,7 +23,7 @@ def dropout(x: Tensor, rate: float) -> Tensor:
         return x
     if not kernels.available(x):
         return F.dropout(x, rate)
-    return _Dropout.apply(x, rate, kernels.new_seeds(1)[0])
+    return _Dropout.apply(x, rate, new_seeds(1)[0])
 
 
 class _Dropout(torch.autograd.Function):
@@ -35,13 +36,3 @@ class _Dropout(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         return dropped(grad, *ctx.settings), None, None
-
-
-def dropped(x: Tensor, rate: float, seed: int, first: int = 0) -> Tensor:
-    """Return `x` under the mask of `seed`, from that mask's element `first` on; no gradient."""
-    if rate == 0:
-        return x
-    x = x.contiguous()
-    out = torch.empty_like(x)
-    kernels.call("dropout", x.dtype, x, out, x.numel(), first, seed, rate)
-    return out

@@ -208,11 +208,11 @@ void softmax_backward(T *grad, const T *weights, isize tokens, isize rows, int t
   }
 }
 
-// `out[i] = in[i] · mask[first + i] / (1 - rate)`; `out` may be `in`.
-void dropout(const T *in, T *out, isize count, isize first, isize seed, double rate, int threads) {
+// `out[i] = in[i] · mask[i] / (1 - rate)`; `out` may be `in`.
+void dropout(const T *in, T *out, isize count, isize seed, double rate, int threads) {
   const Dropout keep(seed, rate);
 #pragma omp parallel for simd num_threads(threads)
-  for (isize i = 0; i < count; ++i) store(out[i], load(in[i]) * keep(first + i));
+  for (isize i = 0; i < count; ++i) store(out[i], load(in[i]) * keep(i));
 }
 
 }  // extern "C"

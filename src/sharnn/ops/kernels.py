@@ -47,8 +47,3 @@ def _as_argument(value: Tensor | int | float) -> ctypes.c_void_p | ctypes.c_int6
 @functools.cache
 def _library(dtype: torch.dtype) -> ctypes.CDLL | None:
     return native.load(_SOURCE, f"STORED={_STORED[dtype]}")
-
-
-def new_seeds(count: int) -> list[int]:
-    """Draw the seeds of dropout masks from PyTorch's generator."""
-    return torch.randint(1 << 32, (count,)).tolist()

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from sharnn.ops import kernels
-from sharnn.ops.matmul import packed, product
+from sharnn.ops.matmul import in_autocast_dtype, packed, product
 from sharnn.ops.reference import LstmResult
 
 
@@ -26,8 +26,7 @@ def lstm(
     x_BTD: Tensor, hidden_BD: Tensor, cell_BD: Tensor, weights: Sequence[Tensor]
 ) -> LstmResult:
     """Equal `reference.lstm` in outputs and gradients."""
-    if x_BTD.is_cpu and torch.is_autocast_enabled("cpu"):
-        x_BTD = x_BTD.to(torch.get_autocast_dtype("cpu"))
+    x_BTD = in_autocast_dtype(x_BTD)
     if not kernels.available(x_BTD):
         return _lstm_of_pytorch(x_BTD, hidden_BD, cell_BD, weights)
     weight_ih, weight_hh, bias_ih, bias_hh = (weight.to(x_BTD.dtype) for weight in weights)
@@ -38,11 +37,21 @@ def lstm(
 def _lstm_of_pytorch(
     x_BTD: Tensor, hidden_BD: Tensor, cell_BD: Tensor, weights: Sequence[Tensor]
 ) -> LstmResult:
-    state = (hidden_BD.to(x_BTD.dtype)[None], cell_BD.to(x_BTD.dtype)[None])
-    y_BTD, hidden, cell = torch.lstm(
-        x_BTD, state, list(weights), True, 1, 0.0, torch.is_grad_enabled(), False, True
-    )
+    """Run PyTorch's LSTM in the dtype of `x`: under autocast cuDNN's would run in fp16, come what may."""
+    state = [x.to(x_BTD.dtype)[None] for x in (hidden_BD, cell_BD)]
+    with torch.autocast(x_BTD.device.type, enabled=False):
+        y_BTD, hidden, cell = torch.lstm(
+            x_BTD, state, _in_one_piece(weights, x_BTD.dtype), True, 1, 0.0,
+            torch.is_grad_enabled(), False, True,
+        )  # fmt: skip
     return y_BTD, hidden[0], cell[0]
+
+
+def _in_one_piece(weights: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:
+    """Return the weights as views of one tensor, as cuDNN wants them: it would copy them otherwise."""
+    sizes = [weight.numel() for weight in weights]
+    parts = torch.cat([weight.to(dtype).flatten() for weight in weights]).split(sizes)
+    return [part.view(weight.shape) for part, weight in zip(parts, weights, strict=True)]
 
 
 class _Lstm(torch.autograd.Function):

@@ -31,6 +31,19 @@ def linear(x: Tensor, weight_MK: Tensor, bias_M: Tensor) -> Tensor:
     return product(x.flatten(0, -2), weight_MK, bias_M).view(*x.shape[:-1], -1)
 
 
+def products(a_GNK: Tensor, b_GMK: Tensor) -> Tensor:
+    """Return `a bᵀ` of G pairs, `[G, N, M]`, without a gradient of its own."""
+    if len(a_GNK) == 1:
+        return product(a_GNK[0], b_GMK[0])[None]
+    return torch.bmm(a_GNK, b_GMK.transpose(1, 2))
+
+
+def in_autocast_dtype(x: Tensor) -> Tensor:
+    """Return `x` in the dtype of autocast where that is on, else as it is."""
+    kind = x.device.type
+    return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
+
+
 def packed(weight_MK: Tensor, num_rows: int) -> Callable[[Tensor], Tensor]:
     """Return the function `x [num_rows, K] → x Wᵀ`, for many calls with the same W."""
     if not has_onednn(weight_MK):

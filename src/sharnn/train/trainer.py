@@ -33,7 +33,6 @@ from sharnn.evaluate import score_lanes
 from sharnn.evaluate.bits import LN2
 from sharnn.model import LanguageModel, RecurrentState
 from sharnn.optim import lr_factor, make_optimizers
-from sharnn.process import keep_freed_memory
 from sharnn.train.estimate import used_memory_bytes
 from sharnn.train.logger import RunLogger
 from sharnn.train.precision import Precision
@@ -86,9 +85,10 @@ class Trainer:
     ) -> None:
         self.recipe, self.corpus, self.run_folder = recipe, corpus, run
         self.precision, self.loggers = precision, list(loggers)
-        keep_freed_memory()
+        precision.prepare()
         torch.manual_seed(recipe.train.seed)
         self.model = LanguageModel(recipe.model).to(precision.device)
+        self.model.recompute = recipe.train.activation_checkpointing
         self.optimizers = make_optimizers(self.model, recipe.optim)
         self.scaler = precision.grad_scaler()
         self.lanes = LaneStream(

@@ -1,0 +1,92 @@
+"""Boom's pointwise work on CUDA, in Triton: what stands between two matrix products in one pass.
+
+PyTorch's own operations would write and read F-wide tensors four times forward and six backward.
+
+Legend: N positions · D embed_dim · F boom_dim = C chunks · D.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sharnn.ops.reference import GELU_SLOPE
+
+try:
+    import triton
+    import triton.language as tl
+except ImportError:  # a PyTorch for CPUs, or a system that Triton does not serve
+    triton = None
+
+_BLOCK = 1024
+
+
+def available(x: Tensor) -> bool:
+    """Whether there are kernels for tensors such as this one; Triton's interpreter takes any device."""
+    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
+    return triton is not None and (x.is_cuda or interpreted) and x.dtype != torch.float64
+
+
+def boom_sum(z_NF: Tensor, dim: int, rate: float, seed: int) -> Tensor:
+    """As `pointwise.boom_sum`."""
+    out_ND = z_NF.new_empty(z_NF.shape[0], dim)
+    arguments = out_ND.numel(), dim, z_NF.shape[1] // dim, float(rate), seed
+    _boom_sum[_grid(out_ND)](z_NF, out_ND, *arguments, SLOPE=GELU_SLOPE, BLOCK=_BLOCK)
+    return out_ND
+
+
+def boom_sum_backward(z_NF: Tensor, out_grad_ND: Tensor, rate: float, seed: int) -> Tensor:
+    """As `pointwise.boom_sum_backward`."""
+    z_grad_NF, dim = torch.empty_like(z_NF), out_grad_ND.shape[1]
+    arguments = out_grad_ND.numel(), dim, z_NF.shape[1] // dim, float(rate), seed
+    _boom_sum_backward[_grid(out_grad_ND)](
+        z_NF, out_grad_ND, z_grad_NF, *arguments, SLOPE=GELU_SLOPE, BLOCK=_BLOCK
+    )
+    return z_grad_NF
+
+
+def _grid(out_ND: Tensor) -> tuple[int]:
+    return (-(-out_ND.numel() // _BLOCK),)
+
+
+if triton is not None:
+
+    @triton.jit
+    def _boom_sum(  # type: ignore[no-untyped-def]
+        z, out, count, dim, num_chunks, rate, seed, SLOPE: tl.constexpr, BLOCK: tl.constexpr
+    ) -> Any:
+        """Each program adds up the chunks of BLOCK outputs."""
+        i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+        inside = i < count
+        first = i // dim * dim * num_chunks + i % dim
+        total = tl.zeros([BLOCK], tl.float32)
+        for chunk in range(num_chunks):
+            at = first + chunk * dim
+            x = tl.load(z + at, mask=inside, other=0.0).to(tl.float32)
+            y = x * tl.sigmoid(SLOPE * x)
+            if rate > 0:
+                y = tl.where(tl.rand(seed, at) < rate, 0.0, y / (1 - rate))
+            total += y
+        tl.store(out + i, total.to(out.dtype.element_ty), mask=inside)
+
+    @triton.jit
+    def _boom_sum_backward(  # type: ignore[no-untyped-def]
+        z, out_grad, z_grad, count, dim, num_chunks, rate, seed,
+        SLOPE: tl.constexpr, BLOCK: tl.constexpr,
+    ) -> Any:  # fmt: skip
+        """Each program hands BLOCK gradients on to all chunks."""
+        i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+        inside = i < count
+        first = i // dim * dim * num_chunks + i % dim
+        grad = tl.load(out_grad + i, mask=inside, other=0.0).to(tl.float32)
+        for chunk in range(num_chunks):
+            at = first + chunk * dim
+            x = tl.load(z + at, mask=inside, other=0.0).to(tl.float32)
+            s = tl.sigmoid(SLOPE * x)
+            dx = grad * s * (1 + SLOPE * x * (1 - s))
+            if rate > 0:
+                dx = tl.where(tl.rand(seed, at) < rate, 0.0, dx / (1 - rate))
+            tl.store(z_grad + at, dx.to(z_grad.dtype.element_ty), mask=inside)
