@@ -27,6 +27,7 @@ _HOMES = {
     "Session": "sharnn.generate",
     "Sampling": "sharnn.generate",
     "generate": "sharnn.generate",
+    "generate_together": "sharnn.generate",
     "Trainer": "sharnn.train",
 }
 

@@ -65,6 +65,24 @@ def test_a_sample_is_the_same_whatever_their_number(folder: str, capfdbinary: Ca
     assert all(sample["num_bytes"] == len(str(sample["text"]).encode()) for sample in three)
 
 
+def test_samples_stand_in_order_whenever_they_end(
+    folder: str, capfdbinary: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where more are wanted than are drawn together."""
+    call = [folder, "--prompt", "x", "--temperature", "1.5", "--stop", "e", "--stop", "0"]
+    alone = []
+    for seed in range(5):
+        assert run([*call, "--seed", str(seed)]) == 0
+        alone.append(capfdbinary.readouterr().out)
+    assert len({len(text) for text in alone}) > 2
+    assert run([*call, "--num-samples", "5"]) == 0
+    expected = (b"\n" + b"-" * 20 + b"\n").join(alone)
+    assert capfdbinary.readouterr().out == expected
+    monkeypatch.setattr("sharnn.cli.generate._TOGETHER", 2)
+    assert run([*call, "--num-samples", "5"]) == 0
+    assert capfdbinary.readouterr().out == expected
+
+
 def test_output_is_the_prompt_and_the_text(folder: str, capfdbinary: Capture) -> None:
     call = [folder, "--prompt", "x", "--max-bytes", "30", "--temperature", "2"]
     assert run(call) == 0
@@ -128,8 +146,10 @@ def test_a_word_that_the_vocabulary_lacks(tmp_path: Path) -> None:
         run([str(tmp_path / "words"), "--prompt", " the dog \n"])
 
 
-def test_a_reader_that_leaves_ends_it_quietly(folder: str) -> None:
-    process = program(folder, "--prompt", "a", "--max-bytes", "1000000")
+@pytest.mark.parametrize("count", ["1", "3"])
+def test_a_reader_that_leaves_ends_it_quietly(folder: str, count: str) -> None:
+    call = [folder, "--prompt", "a", "--max-bytes", "1000000"]
+    process = program(*call, "--num-samples", count)
     assert process.stdout is not None
     assert process.stderr is not None
     assert process.stdout.read(20)
@@ -138,8 +158,10 @@ def test_a_reader_that_leaves_ends_it_quietly(folder: str) -> None:
     assert process.stderr.read() == b""
 
 
-def test_an_interrupt_leaves_what_was_written(folder: str) -> None:
-    process = program(folder, "--prompt", "abc", "--max-bytes", "1000000")
+@pytest.mark.parametrize("count", ["1", "3"])
+def test_an_interrupt_leaves_what_was_written(folder: str, count: str) -> None:
+    call = [folder, "--prompt", "abc", "--max-bytes", "1000000"]
+    process = program(*call, "--num-samples", count)
     assert process.stdout is not None
     assert process.stdout.read(8)[:3] == b"abc"
     process.send_signal(signal.SIGINT)

@@ -127,6 +127,50 @@ def test_select_and_expand_move_whole_lanes(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CONFIGS)
+@settings(max_examples=8)
+@given(
+    cuts=st.lists(st.integers(1, NUM_TOKENS), min_size=1, max_size=4),
+    more=st.lists(st.integers(1, NUM_TOKENS - 1), max_size=3),
+)
+@torch.no_grad()
+def test_joined_lanes_go_on_as_alone(name: str, cuts: list[int], more: list[int]) -> None:
+    """States of several texts, each read to another place, some not at all."""
+    model, after = make_model(name), tokens_of(2)
+    states = [model.initial_state(NUM_LANES)]
+    for seed, cut in enumerate(cuts):
+        states.append(run_in_parts(model, tokens_of(seed, cut), [], states[0])[1])
+    states.append(states[-1].reset([1]).select([1, 2, 0]))
+    expected = [run_in_parts(model, after, more, state) for state in states]
+    joined, state = run_in_parts(
+        model, after.repeat(len(states), 1), more, RecurrentState.join(states)
+    )
+    torch.testing.assert_close(joined, torch.cat([e for e, _ in expected]), rtol=1e-9, atol=1e-12)
+    for index, (_, alone) in enumerate(expected):
+        lanes = range(NUM_LANES * index, NUM_LANES * (index + 1))
+        assert_same_state(state.select(lanes), alone)
+
+
+@torch.no_grad()
+def test_joining_takes_states_as_they_are() -> None:
+    model = make_model("one")
+    _, state = run_in_parts(model, tokens_of(0, 4), [])
+    joined = RecurrentState.join([state.to(torch.float32), state, model.initial_state(1)])
+    assert joined.num_lanes == 2 * NUM_LANES + 1
+    assert {t.dtype for k, t in joined.to_tensors().items() if "lengths" not in k} == {
+        torch.float64
+    }
+    memory = joined.layers[1].memory
+    assert memory is not None
+    assert memory.lengths == (4,) * 2 * NUM_LANES + (0,)
+    assert not memory.rows[-1].any()
+    assert_same_state(RecurrentState.join([state]), state)
+    with pytest.raises(ValueError, match="no state was given"):
+        RecurrentState.join([])
+    with pytest.raises(ValueError, match="models with other blocks"):
+        RecurrentState.join([state, make_model("none").initial_state(1)])
+
+
+@pytest.mark.parametrize("name", CONFIGS)
 def test_state_is_never_altered_in_place(name: str) -> None:
     model, tokens = make_model(name), tokens_of(5)
     _, state = run_in_parts(model, tokens, [9])
@@ -134,6 +178,7 @@ def test_state_is_never_altered_in_place(name: str) -> None:
     nats, later = model.nats(tokens, tokens, state.detach())
     nats.mean().backward()
     later.reset([0]), later.select([0]), state.detach(), state.expand(2)
+    RecurrentState.join([state, later])
     for key, tensor in state.to_tensors().items():
         assert torch.equal(tensor, before[key])
 

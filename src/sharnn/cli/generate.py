@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,8 @@ HELP = "continue a text"
 _DESCRIPTION = """\
 Continue a prompt with MODEL: that of --prompt, of --prompt-file, or standard input where something is
 piped in; without one the text begins from nothing. The same seed gives the same text. Standard output
-gets the prompt, the text and a line's end; with --raw the bytes and nothing after them."""
+gets the prompt, the text and a line's end; with --raw the bytes and nothing after them. Several samples
+are drawn together, in far less time than one after the other, and written in order."""
 
 _EXAMPLES = """\
 examples:
@@ -39,6 +41,9 @@ _OPTIONS = (
     "--repetition-penalty", "--seed", "--num-samples", "--window", "--device", "--dtype",
     "--memory-dtype", "--raw", "--json",
 )  # fmt: skip
+
+#: Samples that are drawn together at most: each needs an attention memory of its own.
+_TOGETHER = 64
 
 
 def run(argv: list[str]) -> int:
@@ -71,8 +76,11 @@ def run(argv: list[str]) -> int:
     session = Session(loaded.model, loaded.tokenizer, options.dtype, options.memory_dtype)
     session.prefill(prompt)
     try:
-        for index in range(options.num_samples):
-            _write_sample(session, sampling, prompt, options, texts["--stop"], index)
+        for first in range(0, options.num_samples, _TOGETHER):
+            indices = range(first, min(first + _TOGETHER, options.num_samples))
+            samples = _Samples(session, sampling, options, texts["--stop"], indices)
+            for index in indices:
+                _write_sample(samples, prompt, options, index)
         sys.stdout.flush()
     except KeyboardInterrupt:  # what was written stays, and that is all there is to say
         with contextlib.suppress(OSError):
@@ -114,7 +122,9 @@ def _parser() -> Any:
     )
     parser.add_argument("--repetition-penalty", type=float, default=1.0, help="1 does nothing")
     parser.add_argument("--seed", type=int, default=0, help="sample i has the seed plus i")
-    parser.add_argument("--num-samples", type=int, default=1, help="samples of the same prompt")
+    parser.add_argument(
+        "--num-samples", type=int, default=1, help="samples of the same prompt, drawn together"
+    )
     parser.add_argument("--window", type=int | None, help="memory rows in reach (the model's)")
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument(
@@ -166,31 +176,69 @@ def _prompt(given: list[str], file: str | None) -> bytes:
     return sys.stdin.buffer.read()
 
 
-def _write_sample(
-    session: Session,
-    sampling: Sampling,
-    prompt: bytes,
-    options: Namespace,
-    stop: list[str],
-    index: int,
-) -> None:
-    from sharnn.generate import generate
+class _Samples:
+    """Samples that are drawn together and read one after the other, the first as it comes.
 
-    seed, started = options.seed + index, time.perf_counter()
-    pieces = generate(session, sampling, options.max_bytes, seed, stop, options.raw)
+    Args:
+        session: What read the prompt.
+        sampling: How tokens are drawn.
+        options: Of the command line.
+        stop: Strings that end a sample.
+        indices: The samples' numbers; each has a seed of its own.
+
+    Attributes:
+        seconds: What each sample took until it ended, by its number.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        sampling: Sampling,
+        options: Namespace,
+        stop: list[str],
+        indices: range,
+    ) -> None:
+        from sharnn.generate import generate_together
+
+        self.seconds: dict[int, float] = {}
+        self._indices = indices
+        self._waiting = {index: bytearray() for index in indices}
+        self._started = time.perf_counter()
+        seeds = [options.seed + index for index in indices]
+        self._drawn = generate_together(
+            [session] * len(seeds), sampling, options.max_bytes, seeds, stop, options.raw
+        )
+
+    def pieces(self, index: int) -> Iterator[bytes]:
+        """Yield one sample's text in pieces; what comes for others meanwhile waits for its turn."""
+        waiting = self._waiting[index]
+        while waiting or index not in self.seconds:
+            if waiting:
+                text = bytes(waiting)
+                waiting.clear()
+                yield text
+                continue
+            place, piece = next(self._drawn)
+            if piece:
+                self._waiting[self._indices[place]] += piece
+            else:
+                self.seconds[self._indices[place]] = time.perf_counter() - self._started
+
+
+def _write_sample(samples: _Samples, prompt: bytes, options: Namespace, index: int) -> None:
     out, num_bytes, text = sys.stdout.buffer, 0, b""
     if not options.json:
         if index:
             out.write(b"\n" + b"-" * 20 + b"\n")
         out.write(prompt)
-    for piece in pieces:
+    for piece in samples.pieces(index):
         num_bytes += len(piece)
         if options.json:
             text += piece
         else:
             out.write(piece)
             out.flush()
-    rate = num_bytes / max(time.perf_counter() - started, 1e-9)
+    seed, rate = options.seed + index, num_bytes / max(samples.seconds[index], 1e-9)
     if options.json:
         facts = {
             "prompt": prompt.decode(errors="replace"),

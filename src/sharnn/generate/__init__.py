@@ -2,7 +2,8 @@
 
 from sharnn.generate.decoder import Decoder, ForwardDecoder, RingDecoder, make_decoder
 from sharnn.generate.sampling import Sampling, sample
-from sharnn.generate.session import Session, generate
+from sharnn.generate.session import Session
+from sharnn.generate.text import generate, generate_together
 
 __all__ = [
     "Decoder",
@@ -11,6 +12,7 @@ __all__ = [
     "Sampling",
     "Session",
     "generate",
+    "generate_together",
     "make_decoder",
     "sample",
 ]

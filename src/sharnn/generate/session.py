@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +16,11 @@ from sharnn.checkpoint.format import load_tensors, save_tensors
 from sharnn.config import to_dict
 from sharnn.errors import CheckpointError, ConfigError
 from sharnn.files import atomic_folder, read_json, sha256_of_file, write_json
-from sharnn.generate.decoder import make_decoder
-from sharnn.generate.sampling import PENALTY_TOKENS, Sampling, sample
-from sharnn.generate.stream import StopFilter, Utf8Constraint, WholeCharacters
+from sharnn.generate.decoder import Decoder, make_decoder
+from sharnn.generate.packed import STORED
+from sharnn.generate.sampling import PENALTY_TOKENS
 from sharnn.model import LanguageModel, RecurrentState
-from sharnn.text import ByteTokenizer, Tokenizer
+from sharnn.text import Tokenizer
 
 _SESSION, _STATE = "session.json", "state.safetensors"
 _FORMAT = 1
@@ -63,6 +62,7 @@ class Session:
             )
         self.model, self.tokenizer = model, tokenizer
         self._decoder = make_decoder(model, dtype=dtype, memory_dtype=memory_dtype)
+        self._settings = _decoder_settings(model, dtype, memory_dtype)
         self.reset()
 
     def reset(self) -> None:
@@ -109,6 +109,7 @@ class Session:
         other = object.__new__(Session)
         other.model, other.tokenizer = self.model, self.tokenizer
         other._decoder, other.logits = self._decoder.fork(), self.logits
+        other._settings = self._settings
         other._history, other.num_tokens = self._history.copy(), self.num_tokens
         return other
 
@@ -168,6 +169,46 @@ class Session:
         return torch.tensor([list(tokens)], device=self.model.device)
 
 
+def join_decoders(sessions: Sequence[Session]) -> Decoder:
+    """Return one decoder with a lane for each session, in order; the sessions stay as they are.
+
+    It shares the first session's weights.
+
+    Raises:
+        ConfigError: No session is given, or they are of different models, or do not decode alike.
+    """
+    if not sessions:
+        raise ConfigError("no session was given: give at least one to go on from")
+    first = sessions[0]
+    for index, session in enumerate(sessions):
+        if session.model is not first.model:
+            raise ConfigError(
+                f"session {index} is of another model than session 0: load the model once and make "
+                "all sessions with it"
+            )
+        for name, value in first._settings.items():
+            if session._settings[name] != value:
+                raise ConfigError(
+                    f"session {index} has {name} {session._settings[name]} and session 0 has "
+                    f"{value}: make all sessions with the same"
+                )
+    decoder = first._decoder.fork()
+    if len(sessions) > 1:
+        # A session may stand here many times; its memory is copied out once.
+        states = {id(session): session._decoder.state() for session in sessions}
+        decoder.load(RecurrentState.join([states[id(session)] for session in sessions]))
+    return decoder
+
+
+def _decoder_settings(
+    model: LanguageModel, dtype: str | None, memory_dtype: str | None
+) -> dict[str, object]:
+    """Return what decoders of one model must have alike to step together."""
+    weights = model.embedding.weight.dtype if dtype is None else STORED[dtype]
+    rows = weights if memory_dtype is None else STORED[memory_dtype]
+    return {"window": model.typed_blocks[0].window, "dtype": weights, "memory dtype": rows}
+
+
 def model_digest(model: LanguageModel) -> str:
     """Return a SHA-256 of a model's settings and weights, as 64 hexadecimal digits."""
     digest = hashlib.sha256(_digest_of_json(to_dict(model.config)).encode())
@@ -197,86 +238,3 @@ def _read_facts(path: Path) -> dict[str, Any]:
     if not isinstance(history, list) or not all(isinstance(token, int) for token in history):
         raise CheckpointError(f"{path} was altered: its history is no list of tokens")
     return facts
-
-
-def generate(
-    session: Session,
-    sampling: Sampling,
-    max_bytes: int,
-    seed: int = 0,
-    stop: Sequence[str] = (),
-    raw: bool = False,
-) -> Iterator[bytes]:
-    """Continue a session's text, piece by piece; the session itself stays as it is.
-
-    The text begins where the session stands now, also when the first piece is asked for later. With
-    bytes as tokens only those are drawn that keep the text valid UTF-8, and no character is begun
-    that would not fit; with other tokens, what is no UTF-8 becomes U+FFFD. Where the prompt ends
-    inside a character, the first piece finishes it.
-
-    Args:
-        session: What was read so far.
-        sampling: How tokens are drawn.
-        max_bytes: The text ends before it would be longer.
-        seed: The same seed gives the same text.
-        stop: The text ends before any of these.
-        raw: Draw from all tokens, and yield their bytes as they are.
-
-    Returns:
-        Pieces of whole characters, or of any bytes when `raw`.
-
-    Raises:
-        ConfigError: `max_bytes` or `seed` is below 0, or a stop string is empty.
-        StreamError: While iterating: the model's logits are no numbers.
-    """
-    for name, value in (("max_bytes", max_bytes), ("seed", seed)):
-        if value < 0:
-            raise ConfigError(f"{name} is {value}: it must be 0 or more")
-    pieces = _pieces(session.fork(), sampling, max_bytes, seed, raw)
-    return _until_stop(pieces, StopFilter(list(stop)))
-
-
-def _until_stop(pieces: Iterator[bytes], filtered: StopFilter) -> Iterator[bytes]:
-    for piece in pieces:
-        if shown := filtered.feed(piece):
-            yield shown
-        if filtered.stopped:
-            return
-    if rest := filtered.rest():
-        yield rest
-
-
-def _pieces(
-    session: Session, sampling: Sampling, max_bytes: int, seed: int, raw: bool
-) -> Iterator[bytes]:
-    """Yield whole characters, or the bytes of each token when `raw`; alters the session."""
-    rng = torch.Generator().manual_seed(seed)
-    tokenizer = session.tokenizer
-    so_far = tokenizer.decode(session.history[-3:])
-    characters = None if raw else WholeCharacters(so_far)
-    constraint = None
-    if tokenizer.name == ByteTokenizer.name and not raw:
-        constraint = Utf8Constraint(so_far)
-        if constraint.pending > max_bytes:
-            return
-    bytes_left, token = max_bytes, 0
-    # A token has a byte or more, or is a special one that has none: this bounds those as well.
-    for num_drawn in range(max_bytes):
-        if num_drawn:
-            session.step(token)
-        logits = session.logits.float().cpu()
-        if constraint is not None:  # each token is a byte
-            logits = logits.masked_fill(~constraint.allowed(max_bytes - num_drawn), -math.inf)
-        token = sample(logits, sampling, rng, session.history)
-        if constraint is not None:
-            constraint.advance(token)
-        piece = tokenizer.token_bytes(token)
-        if characters is not None:
-            piece = characters.feed(piece)
-        bytes_left -= len(piece)
-        if bytes_left < 0:
-            return
-        if piece:
-            yield piece
-        if bytes_left == 0:
-            return

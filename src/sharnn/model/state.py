@@ -11,10 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,14 @@ class AttentionMemory:
         keep = min(keep, max(self.lengths, default=0), self.rows.shape[1])
         rows = self.rows[:, self.rows.shape[1] - keep :]
         return AttentionMemory(rows, tuple(min(n, keep) for n in self.lengths))
+
+    @classmethod
+    def join(cls, memories: Sequence[AttentionMemory]) -> AttentionMemory:
+        """Return a memory with the lanes of all; zeros that no lane has written fill up in front."""
+        longest = max(memory.rows.shape[1] for memory in memories)
+        rows = [F.pad(m.rows, (0, 0, longest - m.rows.shape[1], 0)) for m in memories]
+        lengths = tuple(n for memory in memories for n in memory.lengths)
+        return cls(torch.cat(rows), lengths).last(longest)
 
 
 @dataclass(frozen=True)
@@ -130,6 +141,20 @@ class RecurrentState:
         """Return a state in which each lane stands `copies` times in a row."""
         return self.select([lane for lane in range(self.num_lanes) for _ in range(copies)])
 
+    @classmethod
+    def join(cls, states: Sequence[RecurrentState]) -> RecurrentState:
+        """Return a state whose lanes are those of all `states`, in order.
+
+        Where memories have different numbers of rows, the shorter ones are filled up in front with
+        rows that count for nothing. Where dtypes differ, the result has the one that holds both.
+
+        Raises:
+            ValueError: No state is given, or they are of models with other blocks.
+        """
+        if not states:
+            raise ValueError("no state was given to join")
+        return cls(tuple(map(_join_layers, zip(*(s.layers for s in states), strict=True))))
+
     def is_finite(self) -> bool:
         """Whether no value is infinite or not a number (waits for the device)."""
         return all(bool(tensor.isfinite().all()) for tensor in self.to_tensors().values())
@@ -173,3 +198,22 @@ class RecurrentState:
             )
 
         return RecurrentState(tuple(apply(layer) for layer in self.layers))
+
+
+def _join_layers(layers: Sequence[LayerState]) -> LayerState:
+    hidden = _all_or_none([layer.hidden for layer in layers])
+    cell = _all_or_none([layer.cell for layer in layers])
+    memories = _all_or_none([layer.memory for layer in layers])
+    return LayerState(
+        torch.cat(hidden) if hidden else None,
+        torch.cat(cell) if cell else None,
+        AttentionMemory.join(memories) if memories else None,
+    )
+
+
+def _all_or_none(parts: Sequence[_T | None]) -> list[_T]:
+    """Return the parts, or an empty list where each is None."""
+    there = [part for part in parts if part is not None]
+    if there and len(there) < len(parts):
+        raise ValueError("states of models with other blocks cannot be joined")
+    return there
