@@ -1,157 +1,145 @@
-"""Training speed: the fast paths beside the eager float32 definition, in one run.
+"""Training speed and memory: the fast paths beside the original's structure run eagerly.
 
     python benchmarks/train_throughput.py
-    python benchmarks/train_throughput.py --embed-dim 1024 --num-lanes 16 --segment-length 128
+    python benchmarks/train_throughput.py --embed-dim 256
+    python benchmarks/train_throughput.py --peak          memory at the paper's configuration
 
-Contenders alternate, so that a noisy machine is as noisy for each; the table shows the median of the
-repeats. `reference` is `ops/reference.py`: explicit mask, concatenated memory, separate gates, an LSTM
-that steps through the segment, as the code of 2019 but for its cuDNN; `original's LSTM` is the same
-with PyTorch's own LSTM, as the code of 2019 ran on a CPU, with its unfused Boom. Attention memories
-are full before anything is timed. Peak memory is that of a process of its own.
+Each side runs at its own best batch (--eager-batch, --fast-batch: lanes × tokens). Memories are full
+before anything is timed; a step is forward, backward, clipping and AdamW. GFLOP/s counts what the
+mathematics needs, the same for all contenders: 6 a weight and token, and 8 D a memory row in reach, for
+rows take no gradient.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import platform
-import re
-import statistics
-import subprocess
-import sys
-import time
-from pathlib import Path
+from collections.abc import Callable
+from typing import Any
 
 import torch
-from rich.console import Console
-from rich.table import Table
-from torch import Tensor
 
+from bench import DTYPES, EAGER, Contender, Report, full_state, make_parser, measure_ceilings, race
 from sharnn.config import ModelConfig
-from sharnn.model import LanguageModel, RecurrentState
-from sharnn.ops import FAST, REFERENCE, Ops
-from sharnn.train.precision import Precision, has_fast_bf16, resolve_device
-
-ORIGINAL = dataclasses.replace(REFERENCE, lstm=FAST.lstm)
-
-
-class Contender:
-    """A model that trains on random bytes, one timed step at a time."""
-
-    def __init__(self, name: str, ops: Ops, dtype: str, arguments: argparse.Namespace) -> None:
-        self.name = name
-        torch.manual_seed(0)
-        device = resolve_device(arguments.device)
-        self.precision = Precision.resolve(device, dtype)
-        config = ModelConfig(
-            embed_dim=arguments.embed_dim, num_layers=4, window=arguments.window, vocab_size=256
-        )
-        self.model = LanguageModel(config, ops).to(device)
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-4, fused=ops is FAST)
-        shape = (arguments.num_lanes, arguments.segment_length)
-        self.tokens = torch.randint(256, shape, device=device)
-        self.state = self._full_memory(arguments.num_lanes)
-        self.seconds: list[float] = []
-
-    @torch.no_grad()
-    def _full_memory(self, num_lanes: int) -> RecurrentState:
-        state = self.model.initial_state(num_lanes)
-        for _ in range(-(-(self.model.config.window or 0) // self.tokens.shape[1])):
-            with self.precision.autocast():
-                _, state = self.model.hidden(self.tokens, state)
-        return state
-
-    def step(self) -> float:
-        """Return the seconds of one training step."""
-        started = time.perf_counter()
-        with self.precision.autocast():
-            nats_BT, state = self.model.nats(self.tokens, self.tokens, self.state)
-        loss: Tensor = nats_BT.mean()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 0.25)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        self.state = state.detach()
-        loss.item()  # wait for the device
-        return time.perf_counter() - started
-
-    @property
-    def rate(self) -> float:
-        """Median tokens per second."""
-        return self.tokens.numel() / statistics.median(self.seconds)
+from sharnn.model import LanguageModel
+from sharnn.ops import FAST
+from sharnn.ops.matmul import has_fast_bf16
+from sharnn.train.precision import Precision, resolve_device
 
 
-CONTENDERS: dict[str, tuple[Ops, str]] = {
-    "reference fp32": (REFERENCE, "fp32"),
-    "original's LSTM fp32": (ORIGINAL, "fp32"),
-    "fast fp32": (FAST, "fp32"),
-    "fast bf16": (FAST, "bf16"),
-}
+def training_step(
+    fast: bool,
+    dtype: str,
+    batch: tuple[int, int],
+    dim: int,
+    window: int,
+    device: str,
+    recompute: bool = False,
+    layers: int = 4,
+) -> Callable[[], None]:
+    """Return a function that takes one training step on random bytes."""
+    torch.manual_seed(0)
+    precision = Precision(resolve_device(device), DTYPES[dtype])
+    if fast:
+        precision.prepare()
+    config = ModelConfig(embed_dim=dim, num_layers=layers, window=window)
+    model = LanguageModel(config, FAST if fast else EAGER).to(precision.device)
+    model.recompute = recompute
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=fast)
+    tokens_BT = torch.randint(256, batch, device=precision.device)
+    state = full_state(model, batch[0], max(window - 1, 0), precision.dtype)
+
+    def step() -> None:
+        nonlocal state
+        with precision.autocast():
+            nats_BT, after = model.nats(tokens_BT, tokens_BT, state)
+        nats_BT.mean().backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 0.25).item()  # waits for the device
+        optimizer.step()
+        optimizer.zero_grad()
+        state = after.detach()
+
+    return step
 
 
-def peak_memory_bytes(name: str, argv: list[str]) -> int | None:
-    """Return the peak of a process that takes three steps; None where /proc does not tell."""
-    command = [sys.executable, __file__, *argv, "--only", name]
-    result = subprocess.run(command, capture_output=True, text=True, check=True)
-    found = re.search(r"peak (\d+)", result.stdout)
-    return int(found[1]) * 1024 if found else None
+def flops_per_token(dim: int, window: int, layers: int = 4) -> float:
+    """Return the operations that a token's training step needs, with one head."""
+    weights = layers * (8 + 4) * dim**2 + dim**2 + 256 * dim
+    return 6.0 * weights + 8.0 * window * dim
+
+
+def speed(options: argparse.Namespace) -> None:
+    """Race, print the table and keep it."""
+    device, dim, window = resolve_device(options.device), options.embed_dim, options.window
+    report = Report(f"Training, D {dim} × 4, window {window:,}", device, options.results)
+    ceilings = measure_ceilings(device)
+    names = ["eager fp32", "fast fp32", *(["fast bf16"] if has_fast_bf16(device) else [])]
+    contenders = {}
+    for name in names:
+        kind, dtype = name.split()
+        batch = options.eager_batch if kind == "eager" else options.fast_batch
+        settings = {"fast": kind == "fast", "dtype": dtype, "batch": batch, "dim": dim,
+                    "window": window, "device": options.device}  # fmt: skip
+        contenders[name] = Contender(training_step, settings, batch[0] * batch[1])
+    timings, rows = race(contenders, options.repeats), []
+    for name, timing in timings.items():
+        gflops, dtype = timing.rate * flops_per_token(dim, window) / 1e9, name.split()[1]
+        batch = contenders[name].settings["batch"]
+        rows.append([
+            name, f"{batch[0]} × {batch[1]}", f"{timing.rate:,.0f}", timing.spread,
+            f"{timing.rate / timings['eager fp32'].rate:.2f}", f"{gflops:,.0f}",
+            f"{gflops / ceilings.gflops[dtype]:.0%}", f"{timing.peak_bytes / 2**20:,.0f}",
+        ])  # fmt: skip
+    columns = ["", "lanes × tokens", "tokens/s", "slowest … quickest", "ratio", "GFLOP/s",
+               "of the ceiling", "peak MiB"]  # fmt: skip
+    report.table(
+        f"Training, one attention layer, median of {options.repeats} in turn", columns, rows
+    )
+    report.say(
+        "Ceilings: "
+        + ", ".join(f"{name} {gflops:,.0f} GFLOP/s" for name, gflops in ceilings.gflops.items())
+    )
+    report.save()
+
+
+def peaks(options: argparse.Namespace) -> None:
+    """Measure each contender's peak alone, one step after another of a process of its own."""
+    device, window, batch = resolve_device(options.device), options.window, options.peak_batch
+    title = f"Peak memory of training, D {options.embed_dim} × 4, {batch[0]} lanes × {batch[1]}"
+    report = Report(f"{title}, window {window:,}", device, options.results)
+    kinds: dict[str, dict[str, Any]] = {
+        "eager fp32": {"fast": False, "dtype": "fp32"},
+        "fast fp32": {"fast": True, "dtype": "fp32"},
+        "fast bf16": {"fast": True, "dtype": "bf16"},
+        "fast bf16, activation checkpointing": {"fast": True, "dtype": "bf16", "recompute": True},
+    }
+    rows = []
+    for name, kind in kinds.items():
+        settings = {**kind, "batch": batch, "dim": options.embed_dim, "window": window,
+                    "device": options.device}  # fmt: skip
+        contender = Contender(training_step, settings, batch[0] * batch[1])
+        timing = race({name: contender}, 1)[name]
+        rows.append([name, f"{timing.peak_bytes / 2**20:,.0f}", f"{timing.seconds[0]:.1f}"])
+    report.table("Peak memory, in two steps", ["", "peak MiB", "seconds of the second step"], rows)
+    report.save()
+
+
+def batch_of(text: str) -> tuple[int, int]:
+    """Return lanes and tokens of `16x256`."""
+    lanes, tokens = text.split("x")
+    return int(lanes), int(tokens)
 
 
 def main() -> None:
-    """Run the contenders in turn and print the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--embed-dim", type=int, default=256)
-    parser.add_argument("--num-lanes", type=int, default=16)
-    parser.add_argument("--segment-length", type=int, default=256)
-    parser.add_argument("--window", type=int, default=2000)
-    parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--only", choices=CONTENDERS, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.only:
-        contender = Contender(arguments.only, *CONTENDERS[arguments.only], arguments)
-        for _ in range(3):
-            contender.step()
-        status = Path("/proc/self/status")
-        found = re.search(r"VmHWM:\s+(\d+)", status.read_text()) if status.exists() else None
-        print(f"peak {found[1]}" if found else "")
-        return
-    fast_bf16 = has_fast_bf16(resolve_device(arguments.device))
-    names = [name for name in CONTENDERS if fast_bf16 or "bf16" not in name]
-    peaks = {name: peak_memory_bytes(name, sys.argv[1:]) for name in names}
-    contenders = [Contender(name, *CONTENDERS[name], arguments) for name in names]
-    for contender in contenders:
-        contender.step()
-    for _ in range(arguments.repeats):
-        for contender in contenders:
-            contender.seconds.append(contender.step())
-    print_table(contenders, peaks, arguments)
-
-
-def print_table(
-    contenders: list[Contender], peaks: dict[str, int | None], arguments: argparse.Namespace
-) -> None:
-    """Print rates, ratios to the first contender, and peaks."""
-    title = (
-        f"E {arguments.embed_dim} × 4 layers, one attention, window {arguments.window} full, "
-        f"B {arguments.num_lanes} × T {arguments.segment_length}, median of {arguments.repeats}"
-    )
-    table = Table("contender", "tokens/s", "ratio", "slowest", "quickest", "peak MiB", title=title)
-    tokens = contenders[0].tokens.numel()
-    for contender in contenders:
-        peak = peaks[contender.name]
-        table.add_row(
-            contender.name,
-            f"{contender.rate:,.0f}",
-            f"{contender.rate / contenders[0].rate:.2f}",
-            f"{tokens / max(contender.seconds):,.0f}",
-            f"{tokens / min(contender.seconds):,.0f}",
-            "?" if peak is None else f"{peak / 2**20:,.0f}",
-        )
-    Console(width=110).print(table)
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.platform()}")
+    """Parse and measure."""
+    parser = make_parser(__doc__)
+    parser.add_argument("--embed-dim", type=int, default=1024)
+    parser.add_argument("--window", type=int, default=5000)
+    parser.add_argument("--eager-batch", type=batch_of, default=(16, 256))
+    parser.add_argument("--fast-batch", type=batch_of, default=(64, 128))
+    parser.add_argument("--peak", action="store_true", help="memory alone, at --peak-batch")
+    parser.add_argument("--peak-batch", type=batch_of, default=(16, 1024))
+    options = parser.parse_args()
+    (peaks if options.peak else speed)(options)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,9 @@ from sharnn.ops.reference import GELU_SLOPE, LstmResult
 
 #: Tokens of a prompt that are read at once; bounds what a long prompt needs.
 PREFILL_SEGMENT = 1024
+#: Prompts up to this length are stepped through: taking the memory out of its ring and putting it back costs
+#: some steps' time, the more the longer it is.
+STEPPED_TOKENS = 8
 
 
 class Decoder(Protocol):
@@ -168,8 +171,10 @@ class RingDecoder:
     @torch.no_grad()
     def prefill(self, tokens_BT: Tensor) -> Tensor:
         """Read T ≥ 1 tokens, many at once; return `[B, V]`."""
-        if tokens_BT.shape[1] == 1:
-            return self.step(tokens_BT[:, 0])
+        if tokens_BT.shape[1] <= STEPPED_TOKENS:
+            for token_B in tokens_BT.unbind(1):
+                logits = self.step(token_B)
+            return logits
         ops = None
         if self._native is not None:
             layers = range(len(self._hidden))

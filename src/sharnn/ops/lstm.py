@@ -28,13 +28,13 @@ def lstm(
     """Equal `reference.lstm` in outputs and gradients."""
     x_BTD = in_autocast_dtype(x_BTD)
     if not kernels.available(x_BTD):
-        return _lstm_of_pytorch(x_BTD, hidden_BD, cell_BD, weights)
+        return lstm_of_pytorch(x_BTD, hidden_BD, cell_BD, weights)
     weight_ih, weight_hh, bias_ih, bias_hh = (weight.to(x_BTD.dtype) for weight in weights)
     y_BTD, cell_BD = _Lstm.apply(x_BTD, hidden_BD, cell_BD, weight_ih, weight_hh, bias_ih + bias_hh)
     return y_BTD, y_BTD[:, -1].clone(), cell_BD
 
 
-def _lstm_of_pytorch(
+def lstm_of_pytorch(
     x_BTD: Tensor, hidden_BD: Tensor, cell_BD: Tensor, weights: Sequence[Tensor]
 ) -> LstmResult:
     """Run PyTorch's LSTM in the dtype of `x`: under autocast cuDNN's would run in fp16, come what may."""

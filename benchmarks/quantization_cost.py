@@ -1,0 +1,95 @@
+"""What fewer bits cost: bits per byte of a held-out text, decoded with each dtype of weights and memory.
+
+    python benchmarks/quantization_cost.py                       trains the recipe demo for --budget first
+    python benchmarks/quantization_cost.py runs/mine my-valid.txt
+
+Every byte goes through the decoder's own step, as when a text is sampled, in lanes that start cold; all
+dtypes read the same bytes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from bench import Report, make_parser
+from sharnn.checkpoint import load_model
+from sharnn.config import load_recipe_settings, recipe_from_settings
+from sharnn.data.prepare import prepare
+from sharnn.evaluate.bits import LN2
+from sharnn.generate import RingDecoder
+from sharnn.model import LanguageModel
+from sharnn.train import resolve_device, start_run
+
+PAIRS = [("fp32", "fp32"), ("bf16", "bf16"), ("int8", "bf16"), ("int8", "int8")]
+
+
+def trained(budget: str, device: str, folder: Path) -> Path:
+    """Train the demo's recipe on Python's own library; return the run folder."""
+    settings = load_recipe_settings("demo")
+    settings["data"]["texts"] = ["python-stdlib"]
+    settings["train"].update(budget=budget, device=device)
+    start_run(recipe_from_settings(settings), folder / "run", Console(stderr=True))
+    return folder / "run"
+
+
+@torch.no_grad()
+def bits_per_byte(decoder: RingDecoder, tokens_BT: torch.Tensor) -> float:
+    """Score all but each lane's first token, one step after the other."""
+    nats = 0.0
+    for token_B, target_B in zip(
+        tokens_BT[:, :-1].unbind(1), tokens_BT[:, 1:].unbind(1), strict=True
+    ):
+        log_probs_BV = decoder.step(token_B).double().log_softmax(-1)
+        nats -= float(log_probs_BV.gather(1, target_B[:, None]).sum())
+    return nats / LN2 / tokens_BT[:, 1:].numel()
+
+
+def cut_in_lanes(text: Path | None, num_lanes: int, num_bytes: int) -> torch.Tensor:
+    """Return the text's first bytes as lanes, `[B, T]`; Python's held-out files when not given."""
+    if text is None:
+        tokens = prepare(["python-stdlib"]).split("valid").tokens[:num_bytes]
+    else:
+        tokens = prepare([str(text)]).split("all").tokens[:num_bytes]
+    flat = torch.from_numpy(tokens.astype("int64"))
+    return flat[: len(flat) // num_lanes * num_lanes].view(num_lanes, -1)
+
+
+def measure(options: argparse.Namespace) -> None:
+    """Score each pair of dtypes, print the table and keep it."""
+    device = resolve_device(options.device)
+    with tempfile.TemporaryDirectory() as folder:
+        run = options.model or trained(options.budget, options.device, Path(folder))
+        model: LanguageModel = load_model(run, device).model
+    report = Report("Cost of fewer bits", device, options.results)
+    tokens_BT = cut_in_lanes(options.text, options.lanes, options.num_bytes).to(device)
+    scores = [bits_per_byte(RingDecoder(model, options.lanes, *pair), tokens_BT) for pair in PAIRS]
+    rows = [
+        [weights, memory, f"{score:.4f}", f"{score - scores[0]:+.4f}"]
+        for (weights, memory), score in zip(PAIRS, scores, strict=True)
+    ]
+    report.table(
+        f"D {model.config.embed_dim} × {model.config.num_layers}, {tokens_BT.numel():,} bytes in "
+        f"{options.lanes} lanes",
+        ["weights", "memory", "bits per byte", "cost"], rows,
+    )  # fmt: skip
+    report.save()
+
+
+def main() -> None:
+    """Parse and measure."""
+    parser = make_parser(__doc__)
+    parser.add_argument("model", type=Path, nargs="?", help="model or run folder")
+    parser.add_argument("text", type=Path, nargs="?", help="a byte-level text it has not seen")
+    parser.add_argument("--budget", default="90s", help="of training, without MODEL")
+    parser.add_argument("--lanes", type=int, default=16)
+    parser.add_argument("--num-bytes", type=int, default=100_000)
+    measure(parser.parse_args())
+
+
+if __name__ == "__main__":
+    main()
