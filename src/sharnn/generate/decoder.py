@@ -26,8 +26,8 @@ from sharnn.ops.reference import GELU_SLOPE, LstmResult
 
 #: Tokens of a prompt that are read at once; bounds what a long prompt needs.
 PREFILL_SEGMENT = 1024
-#: Prompts up to this length are stepped through: taking the memory out of its ring and putting it back costs
-#: some steps' time, the more the longer it is.
+#: Prompts up to this length are stepped through: taking the memory out of its ring and putting it back
+#: costs some steps' time, the more the longer it is.
 STEPPED_TOKENS = 8
 
 

@@ -305,21 +305,23 @@ void start_with_bias(const Matrix &m, isize lanes, isize begin, isize end, float
     std::copy(m.bias + begin, m.bias + end, out + lane * m.rows + begin);
 }
 
+// LayerNorm of one lane. Not inlined: each copy that the compiler makes may round in its own way.
+__attribute__((noinline)) void normalize_lane(const Norm &norm, const float *x, isize dim, float *out) {
+  float mean = 0, variance = 0;
+#pragma omp simd reduction(+ : mean)
+  for (isize d = 0; d < dim; ++d) mean += x[d];
+  mean /= dim;
+#pragma omp simd reduction(+ : variance)
+  for (isize d = 0; d < dim; ++d) variance += (x[d] - mean) * (x[d] - mean);
+  const float scale = 1 / std::sqrt(variance / dim + 1e-12f);
+  for (isize d = 0; d < dim; ++d) out[d] = (x[d] - mean) * scale * norm.gain[d] + norm.bias[d];
+}
+
 // LayerNorm of every lane: `out` [B, D], with `stride` numbers from lane to lane in `x`.
 void normalize(const Norm &norm, const float *x, isize stride, isize lanes, isize dim, float *out) {
   for (isize lane = 0; lane < lanes; ++lane, x += stride, out += dim) {
-    if (norm.gain == nullptr) {
-      std::copy(x, x + dim, out);
-      continue;
-    }
-    float mean = 0, variance = 0;
-#pragma omp simd reduction(+ : mean)
-    for (isize d = 0; d < dim; ++d) mean += x[d];
-    mean /= dim;
-#pragma omp simd reduction(+ : variance)
-    for (isize d = 0; d < dim; ++d) variance += (x[d] - mean) * (x[d] - mean);
-    const float scale = 1 / std::sqrt(variance / dim + 1e-12f);
-    for (isize d = 0; d < dim; ++d) out[d] = (x[d] - mean) * scale * norm.gain[d] + norm.bias[d];
+    if (norm.gain == nullptr) std::copy(x, x + dim, out);
+    else normalize_lane(norm, x, dim, out);
   }
 }
 

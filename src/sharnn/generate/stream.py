@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import functools
 
 import torch
 from torch import Tensor
@@ -23,6 +24,7 @@ _LEADS: dict[int, tuple[int, int, int]] = {
 }
 
 
+_LONGEST_CHARACTER = 4  # bytes
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}".encode()
 
 
@@ -40,6 +42,20 @@ def unfinished_character(text: bytes) -> bytes:
     return b""
 
 
+@functools.cache
+def _continuations(low: int, high: int) -> Tensor:
+    mask = torch.zeros(256, dtype=torch.bool)
+    mask[low : high + 1] = True
+    return mask
+
+
+@functools.cache
+def _leads(bytes_left: int) -> Tensor:
+    mask = torch.zeros(256, dtype=torch.bool)
+    mask[[lead for lead, (need, _, _) in _LEADS.items() if need < bytes_left]] = True
+    return mask
+
+
 class Utf8Constraint:
     """Follows bytes and says which may come next, so that a text is valid UTF-8 at every length.
 
@@ -54,13 +70,13 @@ class Utf8Constraint:
             self.advance(byte)
 
     def allowed(self, bytes_left: int) -> Tensor:
-        """Return `[256]`, True where a byte may come next and its character fits in `bytes_left`."""
-        mask = torch.zeros(256, dtype=torch.bool)
+        """Return `[256]`, True where a byte may come next and its character fits in `bytes_left`.
+
+        The tensor is handed out again: it must not be altered.
+        """
         if self.pending:
-            mask[self._low : self._high + 1] = True
-        else:
-            mask[[lead for lead, (need, _, _) in _LEADS.items() if need < bytes_left]] = True
-        return mask
+            return _continuations(self._low, self._high)
+        return _leads(min(bytes_left, _LONGEST_CHARACTER))
 
     def advance(self, byte: int) -> None:
         """Take the next byte, one that was allowed."""
