@@ -17,8 +17,7 @@ check: $(STAMP)
 	$(BIN)/mypy
 
 bench: $(STAMP)
-	$(BIN)/python benchmarks/train_throughput.py
-	$(BIN)/python benchmarks/decode_latency.py
+	$(BIN)/python benchmarks/run_all.py
 
 # PyTorch goes first and pinned, so that no other package's looser range picks a different build.
 $(STAMP): pyproject.toml constraints.txt

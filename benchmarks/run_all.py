@@ -12,7 +12,7 @@ from pathlib import Path
 
 #: Arguments of each script; the order is that of the file of results.
 RUNS = [
-    ["train_throughput.py", "--embed-dim", "1024"],
+    ["train_throughput.py", "--embed-dim", "1024", "--fast-batch", "32x128"],
     ["train_throughput.py", "--embed-dim", "256", "--fast-batch", "64x64"],
     ["decode_latency.py", "--embed-dim", "1024"],
     ["decode_latency.py", "--embed-dim", "256"],

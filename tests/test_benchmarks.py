@@ -1,0 +1,67 @@
+"""Every benchmark runs, in small, and keeps its section in the machine's file of results."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from sharnn.checkpoint import save_model
+from sharnn.config import ModelConfig
+from sharnn.model import LanguageModel
+from sharnn.text import ByteTokenizer
+from texts import write_text
+
+FOLDER = Path(__file__).parents[1] / "benchmarks"
+SIZES = ["--embed-dim", "16", "--repeats", "1"]
+TRAINING = ["train_throughput.py", *SIZES, "--window", "20"]
+DECODING = ["--window", "20", "--lanes", "2", "--steps", "8", "--prompt", "30"]
+
+
+def run(folder: Path, script: str, *arguments: str) -> str:
+    """Run a benchmark; return its machine's file of results."""
+    command = [sys.executable, str(FOLDER / script), *arguments, "--results", str(folder)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    (file,) = folder.glob("*.md")
+    return file.read_text()
+
+
+@pytest.mark.parametrize(
+    ("command", "contents"),
+    [
+        ([*TRAINING, "--eager-batch", "2x8", "--fast-batch", "2x8"], ["| eager fp32 | 2 × 8 |"]),
+        ([*TRAINING, "--peak", "--peak-batch", "2x8"], ["activation checkpointing"]),
+        (["decode_latency.py", *SIZES, *DECODING], ["| int8, 2 lanes |", "a prompt of 30 bytes"]),
+        (["where_time_goes.py", *SIZES, "--window", "20", "--batch", "2x8"], ["| softmax |"]),
+    ],
+)  # fmt: skip
+def test_it_measures(tmp_path: Path, command: list[str], contents: list[str]) -> None:
+    text = run(tmp_path, *command)
+    assert all(part in text for part in contents), text
+    assert "nan" not in text
+
+
+def test_the_cost_of_the_window_is_drawn(tmp_path: Path) -> None:
+    small = ["--windows", "0", "20", "--batch", "2x8", "--prompt", "20", "--steps", "4"]
+    text = run(tmp_path, "long_memory.py", *SIZES, *small)
+    (plot,) = tmp_path.glob("*.png")
+    assert f"({plot.name})" in text
+
+
+def test_a_section_takes_the_place_of_its_older_self(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = LanguageModel(ModelConfig(embed_dim=16, num_layers=2, window=12)).eval()
+    save_model(tmp_path / "model", model, ByteTokenizer(), {})
+    arguments = [str(tmp_path / "model"), str(write_text(tmp_path, 400)), "--lanes", "2"]
+    results = tmp_path / "results"
+    first = run(results, "quantization_cost.py", *arguments)
+    (file,) = results.glob("*.md")
+    file.write_text(first.replace("| fp32 | fp32 |", "| old |") + "\n## Another\n\nstays\n")
+    second = run(results, "quantization_cost.py", *arguments)
+    assert second.count("## Cost of fewer bits") == 1
+    assert "| old |" not in second
+    assert second.rstrip().endswith("## Another\n\nstays")
