@@ -1,9 +1,9 @@
 """Matrix products through the quickest library that PyTorch brings.
 
-On a CPU, PyTorch gives float32 products to MKL, which takes its slow path on processors that are not
-Intel's; oneDNN, which it uses for bfloat16, is more than twice as quick there and no slower elsewhere.
-oneDNN also multiplies by a matrix that was packed beforehand, which is half the time of a product with
-few rows.
+On a CPU, PyTorch gives float32 products to MKL. oneDNN, which it uses for bfloat16, is up to a quarter
+quicker on processors that are not Intel's, but packs the second matrix first, which pays only where the
+first has many rows and lies as it is read (EXPERIMENTS.md). With a matrix packed beforehand it takes half
+the time of a product with few rows.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ import torch
 from torch import Tensor
 
 #: Rows from which packing a matrix for a single product pays.
-_MIN_ROWS = 32
+_MIN_ROWS = 1024
 
 
 def product(a_NK: Tensor, b_MK: Tensor, bias_M: Tensor | None = None) -> Tensor:
     """Return `a bᵀ + bias`, `[N, M]`, without a gradient of its own."""
-    if a_NK.dtype == torch.float32 and a_NK.shape[0] >= _MIN_ROWS and has_onednn(a_NK):
+    packing_pays = a_NK.shape[0] >= _MIN_ROWS and a_NK.is_contiguous()
+    if a_NK.dtype == torch.float32 and packing_pays and has_onednn(a_NK):
         return _onednn(a_NK, _pack(b_MK, a_NK.shape[0]), bias_M)
     return torch.nn.functional.linear(a_NK, b_MK, bias_M)
 
