@@ -149,7 +149,8 @@ def race(contenders: Mapping[str, Contender], repeats: int) -> dict[str, Timing]
         arguments = end, contender.factory, dict(contender.settings)
         context.Process(target=_serve, args=arguments, daemon=True).start()
         end.close()
-        _ask(pipes[name], "run")
+    for pipe in pipes.values():
+        _ask(pipe, "run")
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(repeats):
         for name, pipe in pipes.items():

@@ -4,7 +4,7 @@
     python benchmarks/train_throughput.py --embed-dim 256
     python benchmarks/train_throughput.py --peak          memory at the paper's configuration
 
-Each side runs at its own best batch (--eager-batch, --fast-batch: lanes × tokens). Memories are full
+Each side runs at its own best batch (--fp32-batch, --bf16-batch: lanes × tokens). Memories are full
 before anything is timed; a step is forward, backward, clipping and AdamW. GFLOP/s counts what the
 mathematics needs, the same for all contenders: 6 a weight and token, and 8 D a memory row in reach, for
 rows take no gradient.
@@ -76,7 +76,7 @@ def speed(options: argparse.Namespace) -> None:
     contenders = {}
     for name in names:
         kind, dtype = name.split()
-        batch = options.eager_batch if kind == "eager" else options.fast_batch
+        batch = options.bf16_batch if dtype == "bf16" else options.fp32_batch
         settings = {"fast": kind == "fast", "dtype": dtype, "batch": batch, "dim": dim,
                     "window": window, "device": options.device}  # fmt: skip
         contenders[name] = Contender(training_step, settings, batch[0] * batch[1])
@@ -134,8 +134,8 @@ def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("--embed-dim", type=int, default=1024)
     parser.add_argument("--window", type=int, default=5000)
-    parser.add_argument("--eager-batch", type=batch_of, default=(16, 256))
-    parser.add_argument("--fast-batch", type=batch_of, default=(64, 128))
+    parser.add_argument("--fp32-batch", type=batch_of, default=(16, 256), help="lanes x tokens")
+    parser.add_argument("--bf16-batch", type=batch_of, default=(32, 256), help="lanes x tokens")
     parser.add_argument("--peak", action="store_true", help="memory alone, at --peak-batch")
     parser.add_argument("--peak-batch", type=batch_of, default=(16, 1024))
     options = parser.parse_args()
