@@ -1,14 +1,13 @@
 """What the benchmarks share: the machine and its ceilings, contenders side by side, a file of results.
 
 Contenders of one comparison live in processes of their own, so that each has its own peak memory, and run
-in turn, so that a noisy machine is as noisy for each.
+in turn, so that a noisy machine is as noisy for each. The machine's ceilings are contenders like others.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import functools
 import multiprocessing
 import os
 import platform
@@ -35,13 +34,15 @@ from sharnn.files import atomic_file  # noqa: E402
 from sharnn.model import AttentionMemory, LanguageModel, RecurrentState  # noqa: E402
 from sharnn.ops import REFERENCE  # noqa: E402
 from sharnn.ops.lstm import lstm_of_pytorch  # noqa: E402
-from sharnn.ops.matmul import has_fast_bf16, product  # noqa: E402
+from sharnn.ops.matmul import product  # noqa: E402
 
 #: The structure of the code of 2019 run eagerly: explicit mask, memory concatenated, gated copies of it,
 #: an unfused Boom, and PyTorch's own LSTM.
 EAGER = dataclasses.replace(REFERENCE, lstm=lstm_of_pytorch)
 RESULTS = Path(__file__).with_name("results")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+#: Read by `memory_ceiling`: far more than a cache holds.
+_READ_BYTES = 1 << 30
 BYTES = {"fp32": 4, "bf16": 2, "int8": 1}
 
 
@@ -63,49 +64,6 @@ def processor(device: torch.device) -> str:
     return f"{name}, {torch.get_num_threads()} cores{flags}"
 
 
-@dataclass(frozen=True)
-class Ceilings:
-    """What the machine reaches at best, measured.
-
-    Attributes:
-        gflops: Billions of operations a second of one large matrix product, by dtype.
-        gigabytes: GB/s of reading memory, by all threads.
-    """
-
-    gflops: dict[str, float]
-    gigabytes: float
-
-
-def measure_ceilings(device: torch.device) -> Ceilings:
-    """Time large products and a large sum; takes a few seconds."""
-    size = 2048 if device.type == "cpu" else 8192
-    gflops = {}
-    for name, dtype in DTYPES.items():
-        if name == "bf16" and not has_fast_bf16(device):
-            continue
-        matrix = torch.randn(size, size, device=device).to(dtype)
-        seconds = _best(functools.partial(product, matrix, matrix), device)
-        gflops[name] = 2 * size**3 / seconds / 1e9
-    numbers = torch.ones(1 << 28, device=device)
-    return Ceilings(gflops, numbers.nbytes / _best(numbers.sum, device) / 1e9)
-
-
-def _best(call: Callable[[], Any], device: torch.device, repeats: int = 10) -> float:
-    best = float("inf")
-    for _ in range(repeats):
-        started = time.perf_counter()
-        call()
-        wait_for(device)
-        best = min(best, time.perf_counter() - started)
-    return best
-
-
-def wait_for(device: torch.device) -> None:
-    """Return when the device has done all it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
 # ---------------------------------------------------------------------------------- contenders
 
 #: Makes, in a process of its own, the function whose calls are timed.
@@ -114,11 +72,11 @@ Factory = Callable[..., Callable[[], None]]
 
 @dataclass(frozen=True)
 class Contender:
-    """What is timed: `factory(**settings)` returns the function, `tokens` it reads in one call."""
+    """What is timed: `factory(**settings)` returns the function; one call does `work` tokens."""
 
     factory: Factory
     settings: Mapping[str, Any]
-    tokens: int
+    work: int
 
 
 @dataclass(frozen=True)
@@ -127,17 +85,46 @@ class Timing:
 
     seconds: list[float]
     peak_bytes: int
-    tokens: int
+    work: int
 
     @property
     def rate(self) -> float:
-        """Median tokens a second."""
-        return self.tokens / statistics.median(self.seconds)
+        """Median work a second."""
+        return self.work / statistics.median(self.seconds)
 
     @property
     def spread(self) -> str:
-        """Slowest to quickest, in tokens a second."""
-        return f"{self.tokens / max(self.seconds):,.0f} … {self.tokens / min(self.seconds):,.0f}"
+        """Slowest to quickest, in work a second."""
+        return f"{self.work / max(self.seconds):,.0f} … {self.work / min(self.seconds):,.0f}"
+
+
+def memory_ceiling(device: str) -> Contender:
+    """Return the reading of much memory by all threads; its rate is in bytes a second."""
+    return Contender(_sum_of_many, {"device": device}, _READ_BYTES)
+
+
+def product_ceiling(device: str, dtype: str) -> Contender:
+    """Return one large matrix product; its rate is in operations a second."""
+    size = 2048 if device == "cpu" else 8192
+    return Contender(_large_product, {"device": device, "dtype": dtype, "size": size}, 2 * size**3)
+
+
+def _sum_of_many(device: str) -> Callable[[], None]:
+    numbers = torch.ones(_READ_BYTES // 4, device=device)
+
+    def run() -> None:
+        numbers.sum().item()
+
+    return run
+
+
+def _large_product(device: str, dtype: str, size: int) -> Callable[[], None]:
+    matrix = torch.randn(size, size, device=device).to(DTYPES[dtype])
+
+    def run() -> None:
+        product(matrix, matrix)[0, 0].item()  # waits for the device
+
+    return run
 
 
 def race(contenders: Mapping[str, Contender], repeats: int) -> dict[str, Timing]:
@@ -150,19 +137,25 @@ def race(contenders: Mapping[str, Contender], repeats: int) -> dict[str, Timing]
         context.Process(target=_serve, args=arguments, daemon=True).start()
         end.close()
     for pipe in pipes.values():
+        _answer(pipe)  # all are made before the first one runs, so that none disturbs another
+    for pipe in pipes.values():
         _ask(pipe, "run")
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(repeats):
         for name, pipe in pipes.items():
             seconds[name].append(_ask(pipe, "run"))
     return {
-        name: Timing(seconds[name], int(_ask(pipe, "peak")), contenders[name].tokens)
+        name: Timing(seconds[name], int(_ask(pipe, "peak")), contenders[name].work)
         for name, pipe in pipes.items()
     }
 
 
 def _ask(pipe: Connection, question: str) -> float:
     pipe.send(question)
+    return _answer(pipe)
+
+
+def _answer(pipe: Connection) -> float:
     try:
         return pipe.recv()
     except EOFError:
@@ -172,6 +165,7 @@ def _ask(pipe: Connection, question: str) -> float:
 def _serve(pipe: Connection, factory: Factory, settings: dict[str, Any]) -> None:
     """Answer the parent until it is gone."""
     run = factory(**settings)
+    pipe.send(0.0)
     while True:
         try:
             question = pipe.recv()

@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 import torch
 
-from bench import BYTES, EAGER, Contender, Report, full_state, make_parser, measure_ceilings, race
+from bench import BYTES, EAGER, Contender, Report, full_state, make_parser, memory_ceiling, race
 from sharnn.config import ModelConfig
 from sharnn.generate import RingDecoder
 from sharnn.generate.decoder import PREFILL_SEGMENT
@@ -133,7 +133,6 @@ def measure(options: argparse.Namespace) -> None:
     place = {"dim": dim, "window": window, "device": options.device}
     check_logits(**place)
     report = Report(f"Decoding, D {dim} × 4, window {window:,}", device, options.results)
-    ceilings = measure_ceilings(device)
     contenders = {"eager fp32": Contender(eager_steps, {**place, "count": 10}, 10)}
     for lanes, count in ((1, options.steps), (options.lanes, max(options.steps // 8, 1))):
         for dtype in TOLERANCE:
@@ -141,7 +140,9 @@ def measure(options: argparse.Namespace) -> None:
             contenders[f"{dtype}, {lanes} lane{'s' * (lanes > 1)}"] = Contender(
                 decoder_steps, settings, lanes * count
             )
-    timings, rows = race(contenders, options.repeats), []
+    limit = {"ceiling": memory_ceiling(options.device)}
+    timings, rows = race({**contenders, **limit}, options.repeats), []
+    ceiling = timings.pop("ceiling").rate / 1e9
     weights = LanguageModel(ModelConfig(embed_dim=dim, window=window)).fold().num_parameters()
     eager = timings["eager fp32"].rate
     for name, timing in timings.items():
@@ -151,16 +152,14 @@ def measure(options: argparse.Namespace) -> None:
         gigabytes = timing.rate / lanes * read / 1e9
         rows.append([
             name, f"{timing.rate:,.0f}", timing.spread, f"{timing.rate / eager:.1f}",
-            f"{gigabytes:.1f}", f"{gigabytes / ceilings.gigabytes:.0%}",
+            f"{gigabytes:.1f}", f"{gigabytes / ceiling:.0%}",
             f"{timing.peak_bytes / 2**20:,.0f}",
         ])  # fmt: skip
     columns = ["", "tokens/s", "slowest … quickest", "ratio", "GB/s", "of the ceiling", "peak MiB"]
     report.table(
         f"Decoding, all lanes together, median of {options.repeats} in turn", columns, rows
     )
-    report.say(
-        f"Ceiling: {ceilings.gigabytes:.1f} GB/s of memory; what stays in the last cache comes faster."
-    )
+    report.say(f"Ceiling: {ceiling:.1f} GB/s of memory; what stays in the last cache comes faster.")
     prompts(options, place, report)
     report.save()
 

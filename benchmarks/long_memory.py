@@ -16,7 +16,7 @@ from pathlib import Path
 import matplotlib as mpl
 import torch
 
-from bench import Contender, Report, full_state, make_parser, measure_ceilings, race
+from bench import Contender, Report, full_state, make_parser, product_ceiling, race
 from decode_latency import decoder_steps, make_model
 from sharnn.generate import RingDecoder
 from sharnn.ops import FAST
@@ -65,7 +65,8 @@ def measure(options: argparse.Namespace) -> None:
     report = Report(
         f"Cost of the window, D {dim} × 4, one attention layer", device, options.results
     )
-    gflops = measure_ceilings(device).gflops[dtype]
+    ceiling = {"ceiling": product_ceiling(options.device, dtype)}
+    gflops = race(ceiling, options.repeats)["ceiling"].rate / 1e9
     micros: dict[str, list[float]] = {}
     for window in options.windows:
         timings = race(contenders_for(window, options, dtype), options.repeats)

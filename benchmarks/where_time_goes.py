@@ -3,28 +3,29 @@
     python benchmarks/where_time_goes.py
     python benchmarks/where_time_goes.py --embed-dim 256 --batch 64x64
 
-Training is profiled by PyTorch; its operations, the kernels' own among them, are put together in groups by
-their names. A decoding step of the fast path is one call, so its parts are told apart by leaving them out: the
-memory by a window of 0, the rest by what the softmax takes alone.
+Training is profiled by PyTorch; its operations, the kernels' own among them, are put together in groups
+by their names. A decoding step of the fast path is one call, so its parts are told apart by leaving them
+out: the memory by a window of 0, the rest by what the softmax takes alone.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import statistics
 import time
 from collections import Counter
 from collections.abc import Callable
 
 import torch
+from torch.profiler import ProfilerActivity, profile
+
 from bench import Report, full_state, make_parser
 from decode_latency import TOLERANCE, eager_steps, make_model
-from torch.profiler import ProfilerActivity, profile
-from train_throughput import batch_of, training_step
-
 from sharnn.generate import RingDecoder
 from sharnn.ops.matmul import has_fast_bf16
 from sharnn.train.precision import resolve_device
+from train_throughput import batch_of, training_step
 
 #: Groups of operations by what stands in their names; the first that fits counts.
 GROUPS = {
@@ -89,20 +90,26 @@ def profile_decoding(options: argparse.Namespace, report: Report) -> None:
     report.table("An eager decoding step", ["", "share", "ms"], rows)
     model, rows = make_model(dim, window, options.device), []
     state = full_state(model, 1, window - 1, torch.float32)
+    h_BD = torch.zeros(1, dim, device=model.device)
     token_B = torch.zeros(1, dtype=torch.long, device=model.device)
     for dtype in TOLERANCE:
         decoder = RingDecoder(model, 1, dtype)
         decoder.load(state)
-        whole = median_ms(lambda d=decoder: d.step(token_B))  # type: ignore[misc]
-        h_BD = torch.zeros(1, dim, device=model.device)
-        softmax = median_ms(lambda d=decoder: d._logits(h_BD))  # type: ignore[misc]
+        whole = median_ms(functools.partial(decoder.step, token_B))
+        softmax = median_ms(functools.partial(decoder._logits, h_BD))
         model.set_window(0)
         bare = RingDecoder(model, 1, dtype)
-        weights = median_ms(lambda d=bare: d.step(token_B)) - softmax  # type: ignore[misc]
+        weights = median_ms(functools.partial(bare.step, token_B)) - softmax
         model.set_window(window)
         attention = whole - weights - softmax
         rows.append([dtype, *(f"{ms:.2f}" for ms in (weights, attention, softmax, whole))])
-    columns = ["", "LSTM, Boom, norms: ms", "attention and its query: ms", "softmax: ms", "step: ms"]
+    columns = [
+        "",
+        "LSTM, Boom, norms: ms",
+        "attention and its query: ms",
+        "softmax: ms",
+        "step: ms",
+    ]
     report.table("A step of the decoder", columns, rows)
 
 

@@ -6,6 +6,7 @@ Legend: B lanes · T tokens · D embed_dim · P parts of a matrix, of D rows eac
 from __future__ import annotations
 
 import ctypes
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -264,8 +265,11 @@ class _Threads:
 
     def __init__(self) -> None:
         self._count = 0
-        self._seconds = [0.0, 0.0]
-        self._chosen = 0
+        self._seconds: tuple[list[float], list[float]] = (
+            [],
+            [],
+        )  # with a thread a core, with one fewer
+        self._fewer = 0
 
     def run(self, call: Callable[[int], None]) -> None:
         """Call with a number of threads."""
@@ -276,16 +280,17 @@ class _Threads:
         position = self._count % self._PERIOD
         self._count += 1
         if position >= 2 * self._TRIAL:
-            call(cores - self._chosen)
+            call(cores - self._fewer)
             return
-        fewer = position // self._TRIAL
-        if position % self._TRIAL == 0:
-            self._seconds[fewer] = 0.0
+        fewer = position % 2
         started = time.perf_counter()
         call(cores - fewer)
-        self._seconds[fewer] += time.perf_counter() - started
+        self._seconds[fewer].append(time.perf_counter() - started)
         if position == 2 * self._TRIAL - 1:
-            self._chosen = int(self._seconds[1] < self._seconds[0])
+            # Medians: the first steps of all find cold caches.
+            all_cores, one_fewer = map(statistics.median, self._seconds)
+            self._fewer = int(one_fewer < all_cores)
+            self._seconds = ([], [])
 
 
 def _ring(ring: Ring) -> _Ring:
