@@ -105,6 +105,19 @@ def test_attention(
         )
 
 
+def test_lanes_may_go_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As they do on a GPU, in batched products."""
+    memory = randn(3, 9, 4)
+    inputs = [randn(3, 7, 4), randn(3, 7, 4), randn(4), randn(4)]
+    monkeypatch.setattr("sharnn.ops.attention._groups", lambda query: [slice(0, len(query))])
+    for lengths in (None, [9, 0, 4]):
+        assert_equal_with_gradients(
+            attend(FAST.attention, memory, 8, lengths),
+            attend(REFERENCE.attention, memory, 8, lengths),
+            inputs,
+        )
+
+
 @pytest.mark.parametrize(
     ("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 3e-6), (torch.bfloat16, 3e-2)]
 )
