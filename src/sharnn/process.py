@@ -25,8 +25,8 @@ def keep_freed_memory() -> None:
     """Let the C library keep the memory that tensors free, for the next ones.
 
     By default glibc gives every freed block over 32 MiB back to the system, and each new one costs a
-    page fault for every 4 KiB, which took up to half of a training step (EXPERIMENTS.md). PyTorch has
-    no allocator of its own on a CPU. Does nothing with other C libraries, or where the user has set
+    page fault for every 4 KiB: some 7% of a training step (EXPERIMENTS.md). PyTorch has no allocator of
+    its own on a CPU. Does nothing with other C libraries, or where the user has set
     glibc's thresholds.
     """
     chosen = {"MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES"}
