@@ -72,7 +72,8 @@ def check_memory(estimate: Estimate, device: torch.device) -> None:
         raise TrainingError(
             f"training needs about {estimate.memory_bytes / 2**30:.1f} GiB and "
             f"{available / 2**30:.1f} GiB are free on {device}: lower data.num_lanes, "
-            "data.segment_length, model.window or model.embed_dim, or raise train.grad_accum_steps"
+            "data.segment_length, model.window or model.embed_dim, raise train.grad_accum_steps, or "
+            "switch train.activation_checkpointing on"
         )
 
 
@@ -108,7 +109,11 @@ def _memory_bytes(recipe: Recipe, precision: Precision) -> int:
     lanes = data.num_lanes // recipe.train.grad_accum_steps
     tokens = lanes * data.segment_length
     # Per token a block keeps its normed inputs, the LSTM's gates and cells, and two F-wide values.
-    per_token = model.num_layers * (16 * width + 2 * boom) * small
+    # With checkpointing just one block does, and its gradient; the others keep what enters them.
+    whole_blocks = 2 if recipe.train.activation_checkpointing else model.num_layers
+    per_token = whole_blocks * (16 * width + 2 * boom) * small
+    if recipe.train.activation_checkpointing:
+        per_token += 4 * model.num_layers * width
     per_token += _num_heads(recipe) * 6 * width * small + 3 * model.vocab_size * 4
     rows = _window(recipe) * data.num_lanes * width * small
     memory_rows = _num_heads(recipe) * (2 if model.architecture == "transformer" else 1) * rows
