@@ -18,12 +18,13 @@ import torch
 from bench import BYTES, EAGER, Contender, Report, full_state, make_parser, memory_ceiling, race
 from sharnn.config import ModelConfig
 from sharnn.generate import RingDecoder
-from sharnn.generate.decoder import PREFILL_SEGMENT
 from sharnn.model import LanguageModel
 from sharnn.ops import FAST
 from sharnn.process import keep_freed_memory
 from sharnn.train.precision import resolve_device
 
+#: Tokens of a prompt that the eager path reads at once; more make it slower.
+EAGER_SEGMENT = 512
 #: Largest difference of logits that rounding explains, as a share of their norm.
 TOLERANCE = {"fp32": 1e-4, "bf16": 0.05, "int8": 0.1}
 
@@ -83,7 +84,7 @@ def eager_prompt(dim: int, window: int, device: str, count: int) -> Callable[[],
     @torch.no_grad()
     def read() -> None:
         state = model.initial_state(1)
-        for part in tokens_BT.split(min(PREFILL_SEGMENT, 512), dim=1):
+        for part in tokens_BT.split(EAGER_SEGMENT, dim=1):
             out_BTD, state = model.hidden(part, state)
         model.softmax.logits(out_BTD[:, -1:], model.embedding.weight).argmax().item()
 

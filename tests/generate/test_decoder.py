@@ -232,6 +232,22 @@ def test_a_bfloat16_model_decodes_in_its_own_dtype() -> None:
     torch.testing.assert_close(logits, expected[:, -1].float(), rtol=0.1, atol=0.1)
 
 
+@pytest.mark.parametrize("fast_bf16", [True, False])
+@pytest.mark.parametrize("dtype", [None, "fp32", "bf16", "int8"])
+@pytest.mark.parametrize("own", [torch.bfloat16, torch.float64])
+def test_weights_of_every_dtype_read_a_prompt(
+    own: torch.dtype, dtype: str | None, fast_bf16: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever a model is kept in, and whether or not the hardware is quick in bf16."""
+    monkeypatch.setattr("sharnn.generate.decoder.has_fast_bf16", lambda device: fast_bf16)
+    model = make_model("one", dim=40)
+    tokens = torch.randint(VOCAB, (2, 12))
+    with torch.no_grad():
+        expected, _ = model(tokens, model.initial_state(2))
+    logits = RingDecoder(model.to(own), 2, dtype).prefill(tokens).double()
+    assert float((logits - expected[:, -1]).norm() / expected[:, -1].norm()) < 0.05
+
+
 def test_state_survives_int8_rows_unchanged() -> None:
     """Rows that were rounded once round to themselves, so a session can be put away and go on."""
     decoder = make_decoder(make_model("one", dim=40).float(), 1, "int8", "int8")

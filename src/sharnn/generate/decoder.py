@@ -297,13 +297,15 @@ def _reading(ops: Ops, native: NativeWeights, layer: int, stored: torch.dtype) -
     ) -> LstmResult:
         weight_ih, _, bias_ih, bias_hh = weights
         gates_BT4D = linear(x_BTD, weight_ih, bias_ih + bias_hh)
-        return native.recur(layer, gates_BT4D, hidden_BD, cell_BD)
+        y_BTD, hidden_BD, cell_BD = native.recur(layer, gates_BT4D, hidden_BD, cell_BD)
+        return y_BTD.to(x_BTD.dtype), hidden_BD, cell_BD
 
     def lstm(x_BTD: Tensor, hidden_BD: Tensor, cell_BD: Tensor, _: Sequence[Tensor]) -> LstmResult:
-        return native.lstm(layer, x_BTD, hidden_BD, cell_BD)
+        y_BTD, hidden_BD, cell_BD = native.lstm(layer, x_BTD, hidden_BD, cell_BD)
+        return y_BTD.to(x_BTD.dtype), hidden_BD, cell_BD
 
     def boom(x_BTD: Tensor, *_: object) -> Tensor:
-        return native.boom(layer, x_BTD)
+        return native.boom(layer, x_BTD).to(x_BTD.dtype)
 
     if stored == torch.int8:
         return replace(ops, lstm=lstm, boom=boom)

@@ -95,14 +95,17 @@ class NativeWeights:
 
         Args:
             layer: Whose LSTM.
-            gates_BT4D: What inputs and biases give, float32 or bfloat16.
+            gates_BT4D: What inputs and biases give.
             hidden_BD: State before the segment.
             cell_BD: As `hidden_BD`.
 
         Returns:
             Hidden states `[B, T, D]` and the hidden and cell state after the segment, in float32.
         """
-        gates = _pointer(gates_BT4D.contiguous()), _LONG(_KINDS[gates_BT4D.dtype])
+        if gates_BT4D.dtype != torch.bfloat16:
+            gates_BT4D = gates_BT4D.float()
+        gates_BT4D = gates_BT4D.contiguous()
+        gates = _pointer(gates_BT4D), _LONG(_KINDS[gates_BT4D.dtype])
         from_hidden = ctypes.byref(self.layers[layer].from_hidden)
         state = hidden_BD, cell_BD
         return _run_lstm(_library().recur, (from_hidden, *gates), state, gates_BT4D.shape[1])
@@ -142,11 +145,9 @@ class NativeWeights:
         return bound
 
     def _norm(self, norm: Norm | None) -> _Norm:
-        return (
-            _Norm()
-            if norm is None
-            else _Norm(self._kept_pointer(norm.gain), self._kept_pointer(norm.bias))
-        )
+        if norm is None:
+            return _Norm()
+        return _Norm(self._kept_pointer(norm.gain), self._kept_pointer(norm.bias))
 
     def _matrix(self, matrix: Matrix, num_parts: int) -> _Matrix:
         columns, kind = matrix.weight.shape[1], _KINDS[matrix.weight.dtype]
@@ -157,15 +158,8 @@ class NativeWeights:
             sums = matrix.weight.sum(-1, dtype=torch.int32)
             total = self._kept_pointer(_by_panels(sums, num_parts))
         bias = _by_panels(matrix.bias, num_parts)
-        return _Matrix(
-            self._kept_pointer(lines),
-            scale,
-            total,
-            self._kept_pointer(bias),
-            len(bias),
-            columns,
-            kind,
-        )
+        pointers = self._kept_pointer(lines), scale, total, self._kept_pointer(bias)
+        return _Matrix(*pointers, len(bias), columns, kind)
 
     def _kept_pointer(self, tensor: Tensor) -> int:
         self._kept.append(tensor)
@@ -265,10 +259,8 @@ class _Threads:
 
     def __init__(self) -> None:
         self._count = 0
-        self._seconds: tuple[list[float], list[float]] = (
-            [],
-            [],
-        )  # with a thread a core, with one fewer
+        # With a thread for each core, and with one fewer.
+        self._seconds: tuple[list[float], list[float]] = ([], [])
         self._fewer = 0
 
     def run(self, call: Callable[[int], None]) -> None:
