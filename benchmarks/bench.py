@@ -179,6 +179,16 @@ def _serve(pipe: Connection, factory: Factory, settings: dict[str, Any]) -> None
         pipe.send(time.perf_counter() - started)
 
 
+def best_seconds(call: Callable[[], Any], repeats: int) -> float:
+    """Return the shortest of some calls, after two to warm up."""
+    seconds = []
+    for _ in range(repeats + 2):
+        started = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - started)
+    return min(seconds[2:])
+
+
 def peak_bytes() -> int:
     """Return the peak memory of this process; on CUDA, where it was used, that of the device."""
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated():

@@ -25,7 +25,7 @@ def keep_freed_memory() -> None:
     """Let the C library keep the memory that tensors free, for the next ones.
 
     By default glibc gives every freed block over 32 MiB back to the system, and each new one costs a
-    page fault for every 4 KiB: some 7% of a training step (EXPERIMENTS.md). PyTorch has no allocator of
+    page fault for every 4 KiB: up to 7% of a training step (EXPERIMENTS.md). PyTorch has no allocator of
     its own on a CPU. Does nothing with other C libraries, or where the user has set
     glibc's thresholds.
     """

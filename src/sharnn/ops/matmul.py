@@ -21,8 +21,13 @@ def product(a_NK: Tensor, b_MK: Tensor, bias_M: Tensor | None = None) -> Tensor:
     """Return `a bᵀ + bias`, `[N, M]`, without a gradient of its own."""
     packing_pays = a_NK.shape[0] >= _MIN_ROWS and a_NK.is_contiguous()
     if a_NK.dtype == torch.float32 and packing_pays and has_onednn(a_NK):
-        return _onednn(a_NK, _pack(b_MK, a_NK.shape[0]), bias_M)
+        return multiply_packed(a_NK, b_MK, bias_M)
     return torch.nn.functional.linear(a_NK, b_MK, bias_M)
+
+
+def multiply_packed(a_NK: Tensor, b_MK: Tensor, bias_M: Tensor | None = None) -> Tensor:
+    """Return `a bᵀ + bias` by oneDNN, with `b` packed for this product alone."""
+    return _onednn(a_NK, _pack(b_MK, a_NK.shape[0]), bias_M)
 
 
 def linear(x: Tensor, weight_MK: Tensor, bias_M: Tensor) -> Tensor:
