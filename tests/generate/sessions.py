@@ -9,7 +9,8 @@ from sharnn.generate import Sampling, Session, generate
 from sharnn.model import LanguageModel
 from sharnn.text import ByteTokenizer
 
-ARCHITECTURES = [{}, {"architecture": "lstm", "window": None}, {"architecture": "transformer"}]
+ARCHITECTURES = [{}, {"architecture": "lstm", "window": None}, {"architecture": "transformer"},
+                 {"longest_ngram": 3}]  # fmt: skip
 
 
 def make_session(seed: int = 0, **settings: object) -> Session:

@@ -31,6 +31,7 @@ KINDS = {
     "segment": {"reach": "segment"},
     "split-softmax": {"split_softmax": [3, 7]},
     "transformer": {"architecture": "transformer", "num_heads": 2},
+    "n-grams": {"longest_ngram": 4, "ngram_rows": 13, "residual": True},
 }
 
 

@@ -26,6 +26,8 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "window-1": {"window": 1},
     "lstm": {"architecture": "lstm", "window": None, "boom_dim": None},
     "transformer": {"architecture": "transformer", "num_heads": 2},
+    "n-grams": {"longest_ngram": 4, "ngram_rows": 13, "residual": True},
+    "transformer-n-grams": {"architecture": "transformer", "num_heads": 2, "longest_ngram": 3},
 }
 
 

@@ -11,7 +11,6 @@ from dataclasses import replace
 from typing import Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from sharnn.errors import ConfigError
@@ -166,6 +165,7 @@ class RingDecoder:
         self._hidden: list[Tensor] = []
         self._cell: list[Tensor] = []
         self._rings: list[Ring | None] = []
+        self._recent: Tensor | None = None
         self.load(model.initial_state(num_lanes))
 
     @torch.no_grad()
@@ -188,8 +188,8 @@ class RingDecoder:
     @torch.no_grad()
     def step(self, tokens_B: Tensor) -> Tensor:
         """Read one token a lane; return `[B, V]`."""
-        weight_VD = self.model.embedding.weight
-        h_BD = F.embedding(tokens_B.long(), weight_VD).to(self._computed)
+        h_B1D, self._recent = self.model.embed(tokens_B.long()[:, None], self._recent)
+        h_BD = h_B1D[:, 0].to(self._computed)
         if self._step is not None:
             self._step(h_BD)
         else:
@@ -242,7 +242,8 @@ class RingDecoder:
         ):
             memory = layer.memory if ring is None else ring.memory(keep, self._computed)
             layers.append(LayerState(hidden.clone(), cell.clone(), memory))
-        return RecurrentState(tuple(layers))
+        recent = None if self._recent is None else self._recent.clone()
+        return RecurrentState(tuple(layers), recent)
 
     @torch.no_grad()
     def load(self, state: RecurrentState) -> None:
@@ -257,6 +258,7 @@ class RingDecoder:
             self._cell.append(layer.cell.to(self._computed, copy=True).contiguous())
             rings.append(self._loaded(ring, layer, state.num_lanes))
         self._rings = rings
+        self._recent = None if state.recent is None else state.recent.clone()
         self._bind()
 
     def _loaded(self, ring: Ring | None, layer: LayerState, num_lanes: int) -> Ring | None:

@@ -5,6 +5,7 @@ Legend: B lanes · T tokens · D embed_dim · V vocab_size · L blocks.
 | tensor | at initialisation |
 |---|---|
 | embedding, Linear weights | N(0, 0.1 / √D) |
+| embedding of n-grams | N(0, 0.05) |
 | … of `residual` blocks and the residual lstm | embedding N(0, 0.1), Linear N(0, 1 / √D) |
 | … of the transformer | N(0, 0.02), Linear into the residual divided by √(2L) |
 | Linear and softmax biases, tombstones | 0 |
@@ -28,6 +29,7 @@ from sharnn.config import ModelConfig
 from sharnn.errors import ConfigError
 from sharnn.model.attention import LayerNorm
 from sharnn.model.block import Block, LstmBlock, ShaRnnBlock, TransformerBlock
+from sharnn.model.ngrams import NgramEmbedding
 from sharnn.model.softmax import SplitSoftmax, TiedSoftmax
 from sharnn.model.state import RecurrentState
 from sharnn.ops import FAST, Ops
@@ -49,6 +51,12 @@ class LanguageModel(nn.Module):
         self.ops = ops
         self.recompute = False
         self.embedding = nn.Embedding(config.vocab_size, config.embed_dim)
+        self.ngrams: NgramEmbedding | None = None
+        if config.longest_ngram:
+            assert config.ngram_rows is not None
+            self.ngrams = NgramEmbedding(
+                config.embed_dim, config.longest_ngram, config.ngram_rows
+            )
         self.blocks = nn.ModuleList(
             _make_block(config, index) for index in range(config.num_layers)
         )
@@ -71,6 +79,8 @@ class LanguageModel(nn.Module):
         elif transformer:
             embedding_std = linear_std = 0.02
         self.embedding.weight.normal_(0, embedding_std)
+        if self.ngrams is not None:
+            self.ngrams.initialise()
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 module.weight.normal_(0, linear_std)
@@ -97,7 +107,8 @@ class LanguageModel(nn.Module):
             tuple(
                 block.initial_state(num_lanes, weight.device, weight.dtype)
                 for block in self.typed_blocks
-            )
+            ),
+            None if self.ngrams is None else self.ngrams.no_tokens(num_lanes),
         )
 
     @property
@@ -137,7 +148,8 @@ class LanguageModel(nn.Module):
             state: The state before the segment; it is not altered.
             ops: The operations of each block, where they are not the model's.
         """
-        h_BTD = self._drop(self.embedding(tokens_BT.long()), self.config.input_dropout)
+        h_BTD, recent = self.embed(tokens_BT.long(), state.recent)
+        h_BTD = self._drop(h_BTD, self.config.input_dropout)
         layers = []
         ops = ops or [self.ops] * len(self.blocks)
         for block, layer_state, block_ops in zip(self.blocks, state.layers, ops, strict=True):
@@ -149,7 +161,20 @@ class LanguageModel(nn.Module):
                 h_BTD, layer_state = block(h_BTD, layer_state, block_ops)
             layers.append(layer_state)
         out_BTD = self._drop(self.final_norm(h_BTD), self.config.output_dropout)
-        return out_BTD, RecurrentState(tuple(layers))
+        return out_BTD, RecurrentState(tuple(layers), recent)
+
+    def embed(self, tokens_BT: Tensor, recent_BN: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Return what the first block reads, `[B, T, D]`, and the recent tokens of the next segment.
+
+        Args:
+            tokens_BT: Tokens, int64.
+            recent_BN: The tokens before them, where the model embeds n-grams (`RecurrentState.recent`).
+        """
+        h_BTD = self.embedding(tokens_BT)
+        if self.ngrams is None or recent_BN is None:
+            return h_BTD, recent_BN
+        ngrams_BTD, recent_BN = self.ngrams(tokens_BT, recent_BN)
+        return h_BTD + ngrams_BTD, recent_BN
 
     def forward(self, tokens_BT: Tensor, state: RecurrentState) -> tuple[Tensor, RecurrentState]:
         """Read a segment.
@@ -192,12 +217,14 @@ class LanguageModel(nn.Module):
     def state_bytes(self) -> int:
         """Return what one lane's state takes once its memory is full, in bytes."""
         config, element = self.config, self.embedding.weight.element_size()
+        recent = 8 * max(config.longest_ngram - 1, 0)
         assert isinstance(config.attention_layers, list)
         assert config.window is not None
         if config.architecture == "transformer":
-            return config.num_layers * config.window * 2 * config.embed_dim * element
+            rows = 2 * config.num_layers * config.window
+            return rows * config.embed_dim * element + recent
         rows = 2 * config.num_layers + len(config.attention_layers) * config.window
-        return rows * config.embed_dim * element
+        return rows * config.embed_dim * element + recent
 
     def _drop(self, x: Tensor, rate: float) -> Tensor:
         return self.ops.dropout(x, rate) if self.training else x
@@ -221,7 +248,7 @@ def count_parameters(config: ModelConfig) -> int:
     for its norm, 4D for the norms of input and memory, 2D for the gates of query and key, and for the
     value gate 2D² + 3D (D once folded); 2D for the final LayerNorm of `residual`. The original counts
     2D more for every block, 4D for every block without attention and 4D for every head: weights that
-    never get a gradient.
+    never get a gradient. N-grams up to N add R rows of D // (N - 1) weights for each of N - 1 orders.
     """
     with torch.device("meta"):
         return LanguageModel(config).num_parameters()

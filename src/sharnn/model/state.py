@@ -19,6 +19,9 @@ from torch import Tensor
 
 _T = TypeVar("_T")
 
+#: In `recent`, in place of a token: what was before the text began.
+NO_TOKEN = -1
+
 
 @dataclass(frozen=True)
 class AttentionMemory:
@@ -76,9 +79,15 @@ class LayerState:
 
 @dataclass(frozen=True)
 class RecurrentState:
-    """The state of a model for B lanes: one `LayerState` a block."""
+    """The state of a model for B lanes.
+
+    Attributes:
+        layers: One `LayerState` a block.
+        recent: The last tokens read, `[B, N - 1]`, where the model embeds n-grams up to N.
+    """
 
     layers: tuple[LayerState, ...]
+    recent: Tensor | None = None
 
     @property
     def num_lanes(self) -> int:
@@ -88,7 +97,7 @@ class RecurrentState:
                 return len(layer.memory.lengths)
             if layer.hidden is not None:
                 return layer.hidden.shape[0]
-        return 0
+        return 0 if self.recent is None else self.recent.shape[0]
 
     def detach(self) -> RecurrentState:
         """Return the same values without their history: truncated back-propagation ends here."""
@@ -96,7 +105,12 @@ class RecurrentState:
 
     def to(self, *args: Any, **kwargs: Any) -> RecurrentState:
         """Return a state on another device or in another dtype; arguments as `Tensor.to`."""
-        return self._map(lambda t: t.to(*args, **kwargs))
+
+        def move(tensor: Tensor) -> Tensor:
+            moved = tensor.to(*args, **kwargs)
+            return moved if tensor.is_floating_point() else tensor.to(moved.device)
+
+        return self._map(move)
 
     def reset(self, lanes: Iterable[int]) -> RecurrentState:
         """Return a state in which `lanes` have seen nothing yet; other lanes keep all they have."""
@@ -106,11 +120,11 @@ class RecurrentState:
             raise IndexError(f"lane {outside[0]} of a state of {self.num_lanes} lanes")
         keep = [lane not in chosen for lane in range(self.num_lanes)]
 
-        def zero(tensor: Tensor | None) -> Tensor | None:
+        def zero(tensor: Tensor | None, nothing: int = 0) -> Tensor | None:
             if tensor is None:
                 return None
             kept = torch.tensor(keep, device=tensor.device)[:, None]
-            return torch.where(kept, tensor, torch.zeros_like(tensor))
+            return torch.where(kept, tensor, torch.full_like(tensor, nothing))
 
         def forget(memory: AttentionMemory | None) -> AttentionMemory | None:
             if memory is None:
@@ -119,7 +133,8 @@ class RecurrentState:
             return AttentionMemory(memory.rows, lengths).last(memory.rows.shape[1])
 
         return RecurrentState(
-            tuple(LayerState(zero(s.hidden), zero(s.cell), forget(s.memory)) for s in self.layers)
+            tuple(LayerState(zero(s.hidden), zero(s.cell), forget(s.memory)) for s in self.layers),
+            zero(self.recent, NO_TOKEN),
         )
 
     def select(self, lanes: Sequence[int]) -> RecurrentState:
@@ -128,14 +143,14 @@ class RecurrentState:
         def pick(tensor: Tensor) -> Tensor:
             return tensor.index_select(0, torch.tensor(list(lanes), device=tensor.device))
 
-        layers = []
-        for layer in self._map(pick).layers:
+        layers, picked = [], self._map(pick)
+        for layer in picked.layers:
             if layer.memory is not None:
                 lengths = tuple(layer.memory.lengths[lane] for lane in lanes)
                 memory = AttentionMemory(layer.memory.rows, lengths)
                 layer = replace(layer, memory=memory.last(memory.rows.shape[1]))
             layers.append(layer)
-        return RecurrentState(tuple(layers))
+        return RecurrentState(tuple(layers), picked.recent)
 
     def expand(self, copies: int) -> RecurrentState:
         """Return a state in which each lane stands `copies` times in a row."""
@@ -153,7 +168,9 @@ class RecurrentState:
         """
         if not states:
             raise ValueError("no state was given to join")
-        return cls(tuple(map(_join_layers, zip(*(s.layers for s in states), strict=True))))
+        layers = tuple(map(_join_layers, zip(*(s.layers for s in states), strict=True)))
+        recent = _all_or_none([state.recent for state in states])
+        return cls(layers, torch.cat(recent) if recent else None)
 
     def is_finite(self) -> bool:
         """Whether no value is infinite or not a number (waits for the device)."""
@@ -173,6 +190,8 @@ class RecurrentState:
             if layer.memory is not None:
                 tensors[f"layer{index}.memory"] = layer.memory.rows
                 tensors[f"layer{index}.lengths"] = torch.tensor(layer.memory.lengths)
+        if self.recent is not None:
+            tensors["recent"] = self.recent
         return tensors
 
     @classmethod
@@ -186,7 +205,7 @@ class RecurrentState:
                 memory = AttentionMemory(tensors[f"layer{index}.memory"], lengths)
             hidden, cell = (tensors.get(f"layer{index}.{name}") for name in ("hidden", "cell"))
             layers.append(LayerState(hidden, cell, memory))
-        return cls(tuple(layers))
+        return cls(tuple(layers), tensors.get("recent"))
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> RecurrentState:
         def apply(layer: LayerState) -> LayerState:
@@ -197,7 +216,8 @@ class RecurrentState:
                 None if memory is None else replace(memory, rows=change(memory.rows)),
             )
 
-        return RecurrentState(tuple(apply(layer) for layer in self.layers))
+        recent = None if self.recent is None else change(self.recent)
+        return RecurrentState(tuple(apply(layer) for layer in self.layers), recent)
 
 
 def _join_layers(layers: Sequence[LayerState]) -> LayerState:
