@@ -7,7 +7,7 @@ import torch
 
 from sharnn.config import ModelConfig, OptimConfig
 from sharnn.model import LanguageModel
-from sharnn.optim import make_optimizers, split_matrices
+from sharnn.optim import Muon, make_optimizers, split_matrices
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def test_every_parameter_is_moved_once(name: str, model: LanguageModel) -> None:
 
 def test_muon_moves_matrices_at_its_own_rate(model: LanguageModel) -> None:
     adamw, muon = make_optimizers(model, OptimConfig(name="muon", lr=1e-3, matrix_lr=0.02))
-    assert isinstance(muon, torch.optim.Muon)
+    assert isinstance(muon, Muon)
     matrices, _ = split_matrices(model)
     assert [id(p) for p in muon.param_groups[0]["params"]] == [id(p) for p in matrices]
     assert {g["base_lr"] for g in adamw.param_groups} == {1e-3}

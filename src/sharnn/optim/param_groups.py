@@ -8,6 +8,7 @@ from torch.optim import AdamW, Optimizer
 
 from sharnn.config import OptimConfig
 from sharnn.optim.lamb import Lamb
+from sharnn.optim.muon import Muon
 
 _DEFAULT_MIN_TRUST = 0.25
 
@@ -64,11 +65,10 @@ def _adamw_and_muon(model: nn.Module, config: OptimConfig) -> list[Optimizer]:
     optimizers: list[Optimizer] = [AdamW(groups, lr=config.lr, betas=config.betas, fused=True)]
     if by_muon:
         optimizers.append(
-            torch.optim.Muon(
+            Muon(
                 matrices,
                 lr=config.lr if config.matrix_lr is None else config.matrix_lr,
                 weight_decay=config.weight_decay,
-                adjust_lr_fn="match_rms_adamw",
             )
         )
     return optimizers

@@ -1,0 +1,104 @@
+"""Muon: momentum whose matrices are made orthogonal before they are taken as steps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+#: Quintic iterations that take singular values in (0, 1] towards 1: Newton-Schulz with a step of its own
+#: each time (coefficients of J. You for modded-nanogpt, 2025). Steeper ones overshoot in bf16.
+_ITERATIONS = (
+    (4.0848, -6.8946, 2.9270),
+    (3.9505, -6.3029, 2.6377),
+    (3.7418, -5.5913, 2.3037),
+    (2.8769, -3.1427, 1.2046),
+    (2.8366, -3.0525, 1.2012),
+)
+#: AdamW's steps have a root mean square of some 0.2; scaled to that, both take the same learning rate.
+_ADAMW_RMS = 0.2
+
+
+class Muon(Optimizer):
+    """Muon for the matrices of a recurrent model (Jordan et al. 2024; scale of arXiv 2502.16982).
+
+        m = μ m + (1 - μ) g
+        O = U Vᵀ, where (1 - μ) g + μ m = U S Vᵀ
+        p = p - lr · (wd · p + 0.2 √max(rows, columns) · O)
+
+    A weight with a multiple of its columns in rows is taken as that many square maps side by side: the
+    LSTM's four gates, the chunks of Boom. Each is made orthogonal by itself, for what one gate learns
+    has nothing to do with the next. All matrices of one shape are iterated together.
+
+    Args:
+        params: Matrices.
+        lr: Learning rate, of the size that AdamW takes.
+        momentum: μ.
+        weight_decay: Decoupled.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 1e-2,
+        momentum: float = 0.95,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """Take one step on every matrix that has a gradient."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            self._step_group(group)
+        return loss
+
+    def _step_group(self, group: dict[str, Any]) -> None:
+        params = [p for p in group["params"] if p.grad is not None]
+        if not params:
+            return
+        for p in params:
+            if not self.state[p]:
+                self.state[p] = {"momentum": torch.zeros_like(p)}
+        grads: list[Tensor] = [p.grad for p in params]
+        momenta = [self.state[p]["momentum"] for p in params]
+        torch._foreach_lerp_(momenta, grads, 1 - group["momentum"])
+        directions = torch._foreach_lerp(grads, momenta, group["momentum"])
+        if group["weight_decay"]:
+            torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
+        by_shape: dict[torch.Size, list[tuple[Tensor, Tensor]]] = {}
+        for p, direction in zip(params, directions, strict=True):
+            for pair in zip(_maps(p), _maps(direction), strict=True):
+                by_shape.setdefault(pair[0].shape, []).append(pair)
+        for shape, pairs in by_shape.items():
+            steps = orthogonalised(torch.stack([direction for _, direction in pairs]))
+            rate = group["lr"] * _ADAMW_RMS * math.sqrt(max(shape))
+            torch._foreach_add_([part for part, _ in pairs], list(steps.unbind()), alpha=-rate)
+
+
+def _maps(matrix: Tensor) -> tuple[Tensor, ...]:
+    """Return the square maps that lie below each other in a matrix, or itself where there are none."""
+    rows, columns = matrix.shape
+    return matrix.chunk(rows // columns) if rows % columns == 0 else (matrix,)
+
+
+def orthogonalised(matrices: Tensor) -> Tensor:
+    """Return matrices `[n, rows, columns]` with all singular values near 1 and the same directions.
+
+    Computed in bf16, as exact as a step has to be; the result has the dtype of the input.
+    """
+    wide = matrices.mT if matrices.shape[-2] > matrices.shape[-1] else matrices
+    x = wide.bfloat16()
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) * 1.01 + 1e-7)
+    for a, b, c in _ITERATIONS:
+        gram = x @ x.mT
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return (x.mT if wide is not matrices else x).to(matrices.dtype)
