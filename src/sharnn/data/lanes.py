@@ -7,6 +7,12 @@ Legend: N tokens of the text · B lanes · n = (N - 1) // B tokens of a lane · 
 
 Lane b reads tokens `b·n … (b + 1)·n - 1` and predicts the token after each, so that every target
 belongs to one lane alone; at most B tokens at the end of the text are left over.
+
+In blocks, lanes read stretches of the text in an order that is drawn anew for each epoch:
+
+    text   ├─ 0 ─┼─ 1 ─┼─ 2 ─┼─ 3 ─┼─ 4 ─┼─ 5 ─┤      lane 0 reads 4, 1; lane 1 reads 0, 5; …
+
+Segments never cross the end of a block; states do, as they cross the end of a document.
 """
 
 from __future__ import annotations
@@ -70,7 +76,8 @@ class LaneStream:
         segment_length: T, or its mean where lengths are random.
         random_segments: Draw lengths as the original does: base T with probability 0.95, else T / 2;
             then `min(T, max(5, int(N(base, 5))))`.
-        seed: Of the lengths.
+        seed: Of the lengths and of the order of blocks.
+        block_length: Tokens of a block; 0 reads each lane's part of the text from end to end.
 
     Raises:
         DataError: The text is too short for a segment of one token in each lane.
@@ -83,32 +90,45 @@ class LaneStream:
         segment_length: int,
         random_segments: bool = False,
         seed: int = 0,
+        block_length: int = 0,
     ) -> None:
-        self.lane_length = lane_length(len(tokens), num_lanes)
+        whole = lane_length(len(tokens), num_lanes)
+        self.block_length = min(block_length, whole) or whole
+        self._num_blocks = (len(tokens) - 1) // self.block_length
+        self.lane_length = self._num_blocks // num_lanes * self.block_length
         self.tokens = tokens
         self.num_lanes = num_lanes
         self.segment_length = segment_length
         self.random_segments = random_segments
+        self._shuffled = block_length > 0
+        self._seed = seed
         self._rng = np.random.Generator(np.random.PCG64(seed))
         self._cursor = 0
         self._epoch = 0
+        self._order = self._draw_order()
 
     def next_segment(self) -> Segment:
         """Return the next segment; after the lanes' end the walk starts again at their beginning."""
         if self._cursor >= self.lane_length:
             self._cursor = 0
             self._epoch += 1
+            self._order = self._draw_order()
         start = self._cursor
-        stop = min(start + self._draw_length(), self.lane_length)
-        self._cursor = stop
-        window = np.stack(
-            [
-                self.tokens[lane * self.lane_length + start : lane * self.lane_length + stop + 1]
-                for lane in range(self.num_lanes)
-            ]
-        )
+        block, place = divmod(start, self.block_length)
+        length = min(self._draw_length(), self.block_length - place)
+        stop = self._cursor = start + length
+        firsts = self._order[:, block] * self.block_length + place
+        window = np.stack([self.tokens[first : first + length + 1] for first in firsts])
         epoch = self._epoch + stop / self.lane_length
         return Segment(window[:, :-1], window[:, 1:], first=start == 0, epoch=epoch)
+
+    def _draw_order(self) -> npt.NDArray[np.int64]:
+        """Return which blocks each lane reads in this epoch, `[B, blocks of a lane]`."""
+        blocks = np.arange(self._num_blocks)
+        if self._shuffled:
+            blocks = np.random.Generator(np.random.PCG64([self._seed, self._epoch])).permutation(blocks)
+        per_lane = self._num_blocks // self.num_lanes
+        return blocks[: per_lane * self.num_lanes].reshape(self.num_lanes, per_lane)
 
     def _draw_length(self) -> int:
         longest = self.segment_length
@@ -123,6 +143,7 @@ class LaneStream:
             "cursor": self._cursor,
             "epoch": self._epoch,
             "lane_length": self.lane_length,
+            "seed": self._seed,
             "rng": self._rng.bit_generator.state,
         }
 
@@ -139,4 +160,6 @@ class LaneStream:
             )
         self._cursor = int(state["cursor"])
         self._epoch = int(state["epoch"])
+        self._seed = int(state["seed"])
         self._rng.bit_generator.state = state["rng"]
+        self._order = self._draw_order()
