@@ -161,6 +161,11 @@ class ModelConfig:
     boom_dim: int | None = None
     """Width F of the Boom layer, or of the Transformer's feed-forward layer; 4 × embed_dim when not
     given. The lstm has none."""
+    longest_ngram: int = 0
+    """Also embed the last 2, 3, … up to this many tokens, each by a hash of them: what the first layers
+    would have to learn is looked up. 0 embeds tokens alone, as the paper does."""
+    ngram_rows: int | None = None
+    """Rows of each table of n-grams; 16384 when not given. What collides shares a row."""
     num_layers: int = 4
     """Number of stacked blocks L."""
     attention_layers: AttentionPlacement | list[int] | None = None
@@ -210,6 +215,7 @@ class ModelConfig:
             "lstm": self._resolve_lstm,
             "transformer": self._resolve_transformer,
         }[self.architecture]()
+        self._resolve_ngrams()
         self._check_split_softmax()
 
     def _set(self, **values: Any) -> None:
@@ -243,6 +249,24 @@ class ModelConfig:
         if not self.attention_layers:
             self._refuse("attention_dropout", "overparam_value_gate")
         self._default(overparam_value_gate=bool(self.attention_layers))
+
+    def _resolve_ngrams(self) -> None:
+        longest = self.longest_ngram
+        if longest == 0:
+            _require(
+                self.ngram_rows in (None, 0),
+                f"model.ngram_rows is {self.ngram_rows}, but no n-grams are embedded: leave it out, or "
+                "set model.longest_ngram",
+            )
+            self._set(ngram_rows=0)
+            return
+        _require(
+            2 <= longest <= self.embed_dim + 1,
+            f"model.longest_ngram is {longest}: give 2 or more, or 0 for none; each order gets an "
+            f"equal part of the {self.embed_dim} features, so {self.embed_dim + 1} at most",
+        )
+        self._default(ngram_rows=16_384)
+        _require_positive(self, "model", "ngram_rows")
 
     def _placed_attention(self) -> list[int]:
         placement, num_layers = self.attention_layers, self.num_layers
@@ -324,6 +348,9 @@ class DataConfig:
     """Lanes B: contiguous parts of the text that are read side by side, each with its own state."""
     segment_length: int = 128
     """Tokens T of each lane per step; gradients do not cross segments, states do."""
+    block_length: int = 0
+    """Read the text in blocks of this many tokens, in an order drawn anew for each epoch: early steps
+    then see all of the text and not just the lanes' beginnings. 0 reads each lane from end to end."""
     random_segments: bool = False
     """Draw each segment's length as the paper does: around T, and around T/2 one time in twenty."""
 
@@ -334,6 +361,11 @@ class DataConfig:
             ConfigError: A value is out of range.
         """
         _require_positive(self, "data", "num_lanes", "segment_length")
+        _require(
+            self.block_length == 0 or self.block_length >= self.segment_length,
+            f"data.block_length is {self.block_length}: it must be 0, or at least data.segment_length "
+            f"({self.segment_length}), for segments do not cross blocks",
+        )
         _require(
             not self.random_segments or self.segment_length >= 5,
             f"data.segment_length is {self.segment_length}: random segments need 5 or more",
@@ -434,6 +466,12 @@ class TrainConfig:
 
     budget: str = "10m"
     """When training ends: 90s, 10m, 2h, 5000steps, 3epochs or 50Mtokens. The schedule follows it."""
+    init_from: str | None = None
+    """Model to fine-tune: base, a model folder or a run folder; usually given as --from. Weights,
+    model settings and tokenizer are its own."""
+    init_digest: str | None = None
+    """SHA-256 of the weights that init_from began with; written by a run, so that its recipe is not
+    run again from others."""
     seed: int = 0
     """Of the initial weights, dropout and segment lengths."""
     device: Device = "auto"
@@ -465,6 +503,10 @@ class TrainConfig:
             ConfigError: A value is out of range.
         """
         _require_positive(self, "train", "grad_accum_steps", "max_skipped_steps")
+        _require(
+            self.init_digest is None or self.init_from is not None,
+            "train.init_digest does nothing without train.init_from: leave it out",
+        )
         for name in ("validation_tokens", "early_stop", "seed"):
             value = getattr(self, name)
             _require(value >= 0, f"train.{name} is {value}: it must be 0 or more")

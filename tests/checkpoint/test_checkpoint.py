@@ -10,23 +10,22 @@ from pathlib import Path
 import pytest
 import torch
 
+from models import make_model, ship, write_model
 from sharnn.checkpoint import (
+    is_model,
     load_model,
     load_trainer_state,
+    read_model_folder,
     resolve_model_folder,
     save_checkpoint,
     save_model,
+    shipped_model,
 )
 from sharnn.checkpoint.format import join_tree, split_tree
-from sharnn.config import ModelConfig
 from sharnn.errors import CheckpointError
+from sharnn.files import sha256_of_file
 from sharnn.model import LanguageModel
 from sharnn.text import ByteTokenizer
-
-
-def make_model(seed: int = 0, **settings: object) -> LanguageModel:
-    torch.manual_seed(seed)
-    return LanguageModel(ModelConfig(**{"embed_dim": 16, "window": 8, **settings}))
 
 
 def save(folder: Path, seed: int = 0, **settings: object) -> LanguageModel:
@@ -65,6 +64,16 @@ def test_trainer_state_comes_back(tmp_path: Path) -> None:
     assert state["none"] is None
     assert torch.equal(state["tensors"][0], torch.arange(3))
     assert torch.equal(state["tensors"][1]["deep"], torch.ones(2))
+
+
+def test_tensors_that_share_memory_come_back(tmp_path: Path) -> None:
+    zeros = torch.zeros(3)
+    state = {"hidden": zeros, "cell": zeros, "part": zeros[1:]}
+    save_checkpoint(tmp_path / "model", make_model(), ByteTokenizer(), {}, state)
+    loaded = load_trainer_state(tmp_path / "model")
+    assert {name: tensor.tolist() for name, tensor in loaded.items()} == {
+        "hidden": [0, 0, 0], "cell": [0, 0, 0], "part": [0, 0],
+    }  # fmt: skip
 
 
 def test_trees_split_and_join() -> None:
@@ -137,6 +146,15 @@ def test_weights_that_do_not_fit_the_settings_are_told(tmp_path: Path) -> None:
         load_model(folder)
 
 
+def test_a_file_without_a_digest_is_told(tmp_path: Path) -> None:
+    write_model(tmp_path / "model")
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    del config["digests"]["model.safetensors"]
+    (tmp_path / "model" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=r"has no digest of model\.safetensors"):
+        load_model(tmp_path / "model")
+
+
 def test_a_newer_format_is_told(tmp_path: Path) -> None:
     folder = tmp_path / "model"
     save(folder)
@@ -157,6 +175,71 @@ def test_where_there_is_no_model(tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text("")
     with pytest.raises(CheckpointError, match="no checkpoint yet"):
         resolve_model_folder(tmp_path)
+
+
+def test_what_a_folder_says_without_its_weights(tmp_path: Path) -> None:
+    model = write_model(tmp_path / "model", dtype="int8")
+    read, loaded = read_model_folder(tmp_path / "model"), load_model(tmp_path / "model")
+    assert read.config == model.config
+    assert (read.path, read.card, read.dtype) == (loaded.folder, loaded.card, "int8")
+    assert read.digest == loaded.digest == sha256_of_file(tmp_path / "model" / "model.safetensors")
+    flip_a_byte(tmp_path / "model" / "model.safetensors")
+    with pytest.raises(CheckpointError, match="altered"):
+        read_model_folder(tmp_path / "model")
+
+
+def test_base_is_the_model_that_is_shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_model(tmp_path / "shipped", dtype="int8")
+    ship(tmp_path / "shipped", monkeypatch)
+    for other in (None, "a file", "a folder"):  # of that name, but no model
+        if other == "a file":
+            Path("base").write_text("a text")
+        if other == "a folder":
+            Path("base").unlink()
+            Path("base").mkdir()
+        assert resolve_model_folder("base") == shipped_model() == tmp_path / "shipped"
+    assert load_model("base").dtype == "int8"
+
+
+def test_a_model_called_base_goes_before_the_shipped_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_model(tmp_path / "shipped")
+    ship(tmp_path / "shipped", monkeypatch)
+    Path("base").mkdir()
+    Path("base/recipe.yaml").write_text("")
+    with pytest.raises(CheckpointError, match="the run base has no checkpoint yet"):
+        resolve_model_folder("base")
+    write_model(Path("base/last"))
+    assert resolve_model_folder("base") == Path("base/last")
+    write_model(Path("base/best"))
+    assert resolve_model_folder("base") == Path("base/best")
+    assert shipped_model() == tmp_path / "shipped"
+    with pytest.raises(CheckpointError, match="there is no model at"):
+        resolve_model_folder("elsewhere/base")
+
+
+def test_an_installation_without_a_model_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ship(None, monkeypatch)
+    with pytest.raises(CheckpointError, match="comes without the model 'base'"):
+        load_model("base")
+
+
+def test_what_names_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_model(Path("model"))
+    write_model(Path("run/last"))
+    Path("new").mkdir()
+    Path("new/recipe.yaml").write_text("")
+    Path("texts").mkdir()
+    Path("text").write_text("x")
+    assert all(is_model(name) for name in ("base", "model", "run", Path("run/last"), "new"))
+    assert not any(is_model(name) for name in ("texts", "text", "nothing", "text/base", "-", ""))
 
 
 def test_a_failed_save_leaves_the_old_model(tmp_path: Path) -> None:

@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from models import ship, write_model
 from sharnn.checkpoint import save_model
 from sharnn.cli.generate import run
+from sharnn.cli.main import main
 from sharnn.config import ModelConfig
 from sharnn.errors import CheckpointError, ConfigError, DataError
 from sharnn.model import LanguageModel
@@ -137,6 +139,38 @@ def test_missing_files(folder: str, tmp_path: Path) -> None:
         run([str(tmp_path / "none"), "--prompt", "a"])
     with pytest.raises(DataError, match="no such file"):
         run([folder, "--prompt-file", str(tmp_path / "none")])
+
+
+def test_without_a_model_the_shipped_one_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfdbinary: Capture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_model(Path("shipped"), dtype="int8")
+    write_model(Path("base"), seed=1)  # which only its name reaches
+    ship(Path("shipped"), monkeypatch)
+    call = ["--prompt", "The history of", "--temperature", "2", "--max-bytes", "30"]
+    texts = []
+    for argv in (call, ["shipped", *call], ["base", *call]):
+        assert main(["generate", *argv]) == 0
+        captured = capfdbinary.readouterr()
+        assert captured.err == b""
+        texts.append(captured.out)
+    assert texts[0] == texts[1] != texts[2]
+    assert texts[0].startswith(b"The history of")
+    assert main(["info", "--json"]) == 0
+    facts = json.loads(capfdbinary.readouterr().out)
+    assert (facts["folder"], facts["weights on disk"]) == ("shipped", "int8")
+
+
+def test_without_any_model_there_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, capfdbinary: Capture
+) -> None:
+    ship(None, monkeypatch)
+    for call in (["generate", "--prompt", "a"], ["info"]):
+        assert main(call) == 1
+        assert b"comes without the model 'base'" in capfdbinary.readouterr().err
+    assert main(["generate", "Once upon a time"]) == 1
+    assert b"a text to continue goes after --prompt" in capfdbinary.readouterr().err
 
 
 def test_a_word_that_the_vocabulary_lacks(tmp_path: Path) -> None:

@@ -158,7 +158,8 @@ def test_a_changed_text_is_refused_at_resume(
         (["train", "--train.grad_accum_steps", "7"], "must be a multiple"),
         (["train", "--resume", "x", "--optim.lr", "1"], "--optim.lr would do nothing"),
         (["train", "--resume", "x", "text"], "text would do nothing"),
-        (["evaluate", "x"], "texts"),
+        (["train", "--resume", "x", "--from", "base"], "--from would do nothing"),
+        (["evaluate"], "there is no TEXT to score"),
         (["evaluate", "x", "y", "--protocol", "lax"], "protocol"),
         (["generate", "x", "--top-k", "0"], "top_k is 0"),
         (["generate", "x", "--temperature", "0", "--top-p", "0.5"], "top_p does nothing"),
@@ -185,7 +186,10 @@ def test_failures_exit_with_1(
     assert not Path(out).exists()  # nothing is begun that cannot go on
     fails(["train", str(text), "--out", str(run), *TINY], 2, "holds a run already", capsys)
     fails(["train", "--resume", str(tmp_path)], 1, "is not a run folder", capsys)
-    fails(["evaluate", str(tmp_path / "no"), str(text)], 1, "there is no model at", capsys)
+    no = str(tmp_path / "no")
+    fails(["evaluate", no, str(text)], 1, "there is neither a model nor a text at", capsys)
+    fails(["generate", no], 1, "a text to continue goes after --prompt", capsys)
+    fails(["info", no], 1, "there is no model at", capsys)
     fails(["report", str(tmp_path / "no")], 1, "there is no run folder", capsys)
     fails(
         ["train", str(text), "--out", out, *TINY, "--model.vocab_size", "99"],

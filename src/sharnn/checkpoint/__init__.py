@@ -1,24 +1,34 @@
 """Models and training states on disk: safetensors and JSON, with digests, never a pickle."""
 
 from sharnn.checkpoint.load import (
+    BASE,
     BEST,
     LAST,
     LoadedModel,
+    ModelFolder,
+    is_model,
     load_model,
     load_trainer_state,
     load_weights,
+    read_model_folder,
     resolve_model_folder,
+    shipped_model,
 )
 from sharnn.checkpoint.save import save_checkpoint, save_model
 
 __all__ = [
+    "BASE",
     "BEST",
     "LAST",
     "LoadedModel",
+    "ModelFolder",
+    "is_model",
     "load_model",
     "load_trainer_state",
     "load_weights",
+    "read_model_folder",
     "resolve_model_folder",
     "save_checkpoint",
     "save_model",
+    "shipped_model",
 ]

@@ -2,8 +2,9 @@
 
 A model folder is portable and holds no code:
 
-    config.json         format, version, the model's settings, a digest of each other file
-    model.safetensors   the weights
+    config.json         format, version, dtype of the weights, the model's settings, the card's facts,
+                        a digest of each other file that is computed with
+    model.safetensors   the weights, see `checkpoint.weights`
     tokenizer.json      the tokenizer
     README.md           the card: recipe, data, scores
 
@@ -65,12 +66,19 @@ def join_tree(tree: Any, tensors: Mapping[str, Tensor]) -> Any:
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write tensors from any device as safetensors.
+    """Write tensors from any device as safetensors; those that share memory are written each.
 
     Raises:
         CheckpointError: The file cannot be written, on a full disk say.
     """
-    on_host = {name: t.detach().to("cpu").contiguous() for name, t in tensors.items()}
+    on_host: dict[str, Tensor] = {}
+    written: set[int] = set()
+    for name, tensor in tensors.items():
+        tensor = tensor.detach().to("cpu").contiguous()
+        place = tensor.untyped_storage().data_ptr()
+        # The library refuses memory that is shared, as that of states which are all zeros.
+        on_host[name] = tensor.clone() if place in written else tensor
+        written.add(place)
     try:
         save_file(on_host, path)
     except SafetensorError as failure:  # the library wraps what the system said

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from sharnn.checkpoint import format as fmt
+from sharnn.checkpoint.weights import WEIGHT_DTYPES, unpack_weights
 from sharnn.config import ModelConfig, check_keys
 from sharnn.errors import CheckpointError, ConfigError, DataError
 from sharnn.files import read_json
@@ -16,6 +17,33 @@ from sharnn.model import LanguageModel
 from sharnn.text import Tokenizer, load_tokenizer
 
 BEST, LAST = "best", "last"
+#: Name of the model that comes with the package.
+BASE = "base"
+#: Where the package keeps it; an installation may be without.
+SHIPPED = Path(__file__).parents[1] / "weights" / BASE
+
+_RECIPE = "recipe.yaml"  # what makes a folder a run's, see `train.run_folder`
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """A model folder whose parts were checked, but for the weights' values.
+
+    Attributes:
+        path: Where it lies.
+        config: The model's settings.
+        tokenizer: The one it was trained with.
+        card: The facts that were written with it.
+        dtype: Of the matrices on disk.
+        digest: SHA-256 of the file of weights.
+    """
+
+    path: Path
+    config: ModelConfig
+    tokenizer: Tokenizer
+    card: dict[str, Any]
+    dtype: str
+    digest: str
 
 
 @dataclass(frozen=True)
@@ -23,75 +51,125 @@ class LoadedModel:
     """A model folder in memory.
 
     Attributes:
-        model: In evaluation mode.
+        model: In evaluation mode, in float32 whatever it was on disk.
         tokenizer: The one it was trained with.
         folder: Where it lies.
         card: The facts that were written with it.
+        dtype: Of the matrices on disk.
+        digest: SHA-256 of the file of weights.
     """
 
     model: LanguageModel
     tokenizer: Tokenizer
     folder: Path
     card: dict[str, Any]
+    dtype: str
+    digest: str
+
+
+def is_model(path: str | Path) -> bool:
+    """Return whether `path` names a model: `base`, a model folder, or a run folder however new."""
+    return str(path) == BASE or _find(Path(path)) is not None or (Path(path) / _RECIPE).is_file()
 
 
 def resolve_model_folder(path: str | Path) -> Path:
-    """Return the model folder that `path` means: itself, or of a run folder the best, else the last.
+    """Return the model folder that `path` means.
+
+    Args:
+        path: A model folder, or a run folder, of which the best, else the last is meant. `base` is
+            the model that comes with sharnn, unless a model or run folder of that name is here.
 
     Raises:
         CheckpointError: There is none.
     """
-    path = Path(path)
-    if not path.exists():
-        raise CheckpointError(f"there is no model at {path}: give a model folder or a run folder")
-    if not path.is_dir():
-        raise CheckpointError(f"{path} is a file: give the folder of a model or of a run")
-    for folder in (path, path / BEST, path / LAST):
-        if (folder / fmt.CONFIG).is_file():
-            return folder
-    if (path / "recipe.yaml").is_file():
+    is_base, path = str(path) == BASE, Path(path)
+    found = _find(path)
+    if found is not None:
+        return found
+    if (path / _RECIPE).is_file():
         raise CheckpointError(
             f"the run {path} has no checkpoint yet: go on with 'sharnn train --resume {path}'"
         )
+    if is_base:
+        return shipped_model()
+    if not path.exists():
+        raise CheckpointError(
+            f"there is no model at {path}: give a model folder, a run folder or '{BASE}'"
+        )
+    if not path.is_dir():
+        raise CheckpointError(f"{path} is a file: give the folder of a model or of a run")
     raise CheckpointError(f"{path} is not a model folder: it has no {fmt.CONFIG}")
+
+
+def shipped_model() -> Path:
+    """Return the folder of the model that comes with sharnn.
+
+    Raises:
+        CheckpointError: This installation is without.
+    """
+    if not (SHIPPED / fmt.CONFIG).is_file():
+        raise CheckpointError(
+            f"this installation of sharnn comes without the model '{BASE}' ({SHIPPED} is missing): "
+            "give a model folder or a run folder, or install sharnn again"
+        )
+    return SHIPPED
+
+
+def read_model_folder(path: str | Path) -> ModelFolder:
+    """Check a model folder and return what it says, all but the weights.
+
+    Args:
+        path: As for `resolve_model_folder`.
+
+    Raises:
+        CheckpointError: Nothing there, or a part is missing, cut, altered or of a newer format.
+    """
+    folder = resolve_model_folder(path)
+    manifest = folder / fmt.CONFIG
+    content = _read_manifest(manifest)
+    unknown = {fmt.WEIGHTS, fmt.TOKENIZER} - set(content["digests"])
+    if unknown:
+        raise CheckpointError(f"{manifest} was altered: it has no digest of {min(unknown)}")
+    fmt.check_digests(folder, content["digests"], fmt.CONFIG)
+    config = _model_config(manifest, content.get("model"))
+    try:
+        tokenizer = load_tokenizer(folder / fmt.TOKENIZER)
+    except DataError as failure:
+        raise CheckpointError(str(failure)) from failure
+    if tokenizer.vocab_size != config.vocab_size:
+        raise CheckpointError(
+            f"{folder / fmt.TOKENIZER} has {tokenizer.vocab_size} tokens, the model was made for "
+            f"{config.vocab_size}: they are not from the same folder"
+        )
+    dtype, digest = _weight_dtype(manifest, content), content["digests"][fmt.WEIGHTS]
+    return ModelFolder(folder, config, tokenizer, content.get("card", {}), dtype, digest)
 
 
 def load_model(path: str | Path, device: str | torch.device = "cpu") -> LoadedModel:
     """Load a model folder, or the best model of a run folder.
 
     Args:
-        path: The folder.
+        path: The folder, or `base` for the model that comes with sharnn.
         device: Where the weights go.
 
     Raises:
         CheckpointError: Nothing there, or a part is missing, cut, altered or of a newer format.
     """
-    folder = resolve_model_folder(path)
-    config = _read_manifest(folder / fmt.CONFIG)
-    fmt.check_digests(folder, config["digests"], fmt.CONFIG)
-    model_config = _model_config(folder / fmt.CONFIG, config["model"])
-    try:
-        tokenizer = load_tokenizer(folder / fmt.TOKENIZER)
-    except DataError as failure:
-        raise CheckpointError(str(failure)) from failure
-    if tokenizer.vocab_size != model_config.vocab_size:
-        raise CheckpointError(
-            f"{folder / fmt.TOKENIZER} has {tokenizer.vocab_size} tokens, the model was made for "
-            f"{model_config.vocab_size}: they are not from the same folder"
-        )
-    model = LanguageModel(model_config).to(device)
-    load_weights(model, folder)
-    return LoadedModel(model.eval(), tokenizer, folder, config.get("card", {}))
+    read = read_model_folder(path)
+    model = LanguageModel(read.config).to(device)
+    load_weights(model, read.path)
+    return LoadedModel(model.eval(), read.tokenizer, read.path, read.card, read.dtype, read.digest)
 
 
 def load_weights(model: LanguageModel, folder: Path) -> None:
-    """Put the weights of a model folder into `model`.
+    """Put the weights of a model folder into `model`, whatever their dtype on disk.
 
     Raises:
         CheckpointError: They are of another shape, or cannot be read.
     """
-    path = folder / fmt.WEIGHTS
-    weights = fmt.load_tensors(path, model.device)
+    path, manifest = folder / fmt.WEIGHTS, folder / fmt.CONFIG
+    dtype = _weight_dtype(manifest, _read_manifest(manifest))
+    weights = unpack_weights(fmt.load_tensors(path, model.device), dtype, path)
     try:
         model.load_state_dict(weights)
     except RuntimeError as failure:
@@ -122,6 +200,12 @@ def load_trainer_state(folder: Path, device: str | torch.device = "cpu") -> dict
         raise CheckpointError(f"{path} names a tensor that is missing: {failure}") from failure
 
 
+def _find(path: Path) -> Path | None:
+    """Return the model folder in a path: itself, or of a run folder the best, else the last."""
+    folders = (path, path / BEST, path / LAST)
+    return next((folder for folder in folders if (folder / fmt.CONFIG).is_file()), None)
+
+
 def _read_manifest(path: Path) -> dict[str, Any]:
     content = read_json(path, CheckpointError)
     if not isinstance(content, dict) or not isinstance(content.get("digests"), dict):
@@ -132,6 +216,18 @@ def _read_manifest(path: Path) -> dict[str, Any]:
             f"{fmt.FORMAT_VERSION}: use the version that wrote it ({content.get('sharnn', 'unknown')})"
         )
     return content
+
+
+def _weight_dtype(path: Path, content: dict[str, Any]) -> str:
+    """Return the dtype of a folder's weights; folders from before there was a choice name none."""
+    dtype = content.get("weights", "fp32")
+    if dtype not in WEIGHT_DTYPES:
+        raise CheckpointError(
+            f"{path} speaks of weights in {dtype!r}, this version of sharnn reads "
+            f"{', '.join(WEIGHT_DTYPES)}: use the version that wrote it "
+            f"({content.get('sharnn', 'unknown')})"
+        )
+    return dtype
 
 
 def _model_config(path: Path, settings: Any) -> ModelConfig:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sharnn.config import SECTIONS, did_you_mean
@@ -15,6 +16,11 @@ if TYPE_CHECKING:
 
     from jsonargparse import ArgumentParser
     from rich.console import Console
+
+MODEL_HELP = (
+    "model folder, run folder for its best, or 'base' for the model that comes with sharnn (unless such "
+    "a folder is called base); without MODEL it is the one that comes with sharnn"
+)
 
 
 def make_parser(verb: str, usage: str, description: str, examples: str) -> ArgumentParser:
@@ -57,6 +63,51 @@ def check_options(argv: Iterable[str], own: Iterable[str], settings: bool = Fals
         name = argument.split("=", 1)[0]
         if name.startswith("--") and len(name) > 2 and name not in known:
             raise ConfigError(f"there is no option '{name}'{did_you_mean(name, known)}")
+
+
+def options_first(argv: Iterable[str], flags: Container[str]) -> list[str]:
+    """Return arguments with all options before the others, which may then stand in several places.
+
+    argparse gives a list of positional arguments only those that stand together.
+
+    Args:
+        argv: What was typed.
+        flags: Options that take no value.
+    """
+    options: list[str] = []
+    others: list[str] = []
+    arguments = iter(argv)
+    for argument in arguments:
+        if argument == "--":
+            others.extend(arguments)
+        elif len(argument) < 2 or not argument.startswith("-"):
+            others.append(argument)
+        else:
+            options.append(argument)
+            if "=" not in argument and argument not in flags:
+                options.extend(value for value in [next(arguments, None)] if value is not None)
+    return [*options, "--", *others]
+
+
+def add_model(parser: ArgumentParser) -> None:
+    """Give a parser MODEL, which may be left out; see `chosen_model`."""
+    parser.add_argument("model", nargs="?", metavar="MODEL", help=MODEL_HELP)
+
+
+def chosen_model(given: str | None, console: Console) -> str | Path:
+    """Return MODEL, or where none was given the shipped model's folder, and say so on a terminal.
+
+    Raises:
+        CheckpointError: None was given, and this installation comes without.
+    """
+    from sharnn.checkpoint import BASE, shipped_model
+
+    if given is not None:
+        return given
+    folder = shipped_model()
+    if console.is_terminal:
+        console.print(f"[dim]model: {BASE}, shipped with sharnn[/dim]", highlight=False)
+    return folder
 
 
 def error_console() -> Console:

@@ -11,8 +11,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sharnn.cli.common import check_options, error_console, make_parser
-from sharnn.errors import ConfigError, DataError
+from sharnn.cli.common import (
+    add_model,
+    check_options,
+    chosen_model,
+    error_console,
+    make_parser,
+)
+from sharnn.errors import CheckpointError, ConfigError, DataError
 from sharnn.files import explain_os_error
 
 if TYPE_CHECKING:
@@ -23,13 +29,15 @@ if TYPE_CHECKING:
 HELP = "continue a text"
 
 _DESCRIPTION = """\
-Continue a prompt with MODEL: that of --prompt, of --prompt-file, or standard input where something is
-piped in; without one the text begins from nothing. The same seed gives the same text. Standard output
-gets the prompt, the text and a line's end; with --raw the bytes and nothing after them. Several samples
-are drawn together, in far less time than one after the other, and written in order."""
+Continue a prompt with MODEL, or without MODEL with 'base', which comes with sharnn. The prompt is that of
+--prompt, of --prompt-file, or standard input where something is piped in; without one the text begins
+from nothing. The same seed gives the same text. Standard output gets the prompt, the text and a line's
+end; with --raw the bytes and nothing after them. Several samples are drawn together, in far less time
+than one after the other, and written in order."""
 
 _EXAMPLES = """\
 examples:
+  sharnn generate --prompt "The history of"
   sharnn generate runs/mine --prompt "The " --max-bytes 200 --seed 3
   sharnn generate runs/mine --temperature 0.7 --top-p 0.95 --num-samples 3
   cat chapter.txt | sharnn generate runs/mine --stop $'\\n\\n'"""
@@ -66,11 +74,12 @@ def run(argv: list[str]) -> int:
     sampling = Sampling(
         options.temperature, options.top_k, options.top_p, options.min_p, options.repetition_penalty
     )
+    model = _model(options.model)
     prompt = _prompt(texts["--prompt"], options.prompt_file)
     from sharnn.checkpoint import load_model
     from sharnn.train import resolve_device
 
-    loaded = load_model(options.model, resolve_device(options.device))
+    loaded = load_model(model, resolve_device(options.device))
     if options.window is not None:
         loaded.model.set_window(options.window)
     session = Session(loaded.model, loaded.tokenizer, options.dtype, options.memory_dtype)
@@ -94,6 +103,22 @@ def run(argv: list[str]) -> int:
     return 0
 
 
+def _model(given: str | None) -> str | Path:
+    """Return MODEL, or what is taken where none was given.
+
+    Raises:
+        CheckpointError: It is no model, but may be meant as the prompt; or none is shipped.
+    """
+    from sharnn.checkpoint import is_model
+
+    if given is not None and not is_model(given) and not os.path.exists(given):
+        raise CheckpointError(
+            f"there is no model at {given}: give a model folder, a run folder or 'base'; a text to "
+            "continue goes after --prompt"
+        )
+    return chosen_model(given, error_console())
+
+
 def _refuse_what_does_nothing(options: Namespace) -> None:
     if options.raw and options.json:
         raise ConfigError("--raw and --json were both given: JSON holds text, leave one out")
@@ -105,8 +130,8 @@ def _refuse_what_does_nothing(options: Namespace) -> None:
 
 
 def _parser() -> Any:
-    parser = make_parser("generate", "MODEL [--prompt TEXT] [options]", _DESCRIPTION, _EXAMPLES)
-    parser.add_argument("model", metavar="MODEL", help="model folder, or a run folder for its best")
+    parser = make_parser("generate", "[MODEL] [--prompt TEXT] [options]", _DESCRIPTION, _EXAMPLES)
+    add_model(parser)
     # These two are taken from the command line as they are; here they stand for the help.
     parser.add_argument("--prompt", type=str | None, metavar="TEXT", help="text to continue")
     parser.add_argument("--stop", type=str | None, metavar="TEXT", help="end before it; repeatable")

@@ -5,25 +5,38 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from sharnn.cli.common import check_options, make_parser
+from sharnn.cli.common import (
+    add_model,
+    check_options,
+    chosen_model,
+    error_console,
+    make_parser,
+)
 
 HELP = "tell what a model is"
 
-_DESCRIPTION = "Tell what MODEL is: its settings, its size, and what its card says of its training."
-_EXAMPLES = "examples:\n  sharnn info runs/mine\n  sharnn info runs/mine/last --json"
+_DESCRIPTION = """\
+Tell what MODEL is: its settings, its size, and what its card says of its training. Without MODEL it is
+'base', the model that comes with sharnn."""
+
+_EXAMPLES = """\
+examples:
+  sharnn info
+  sharnn info runs/mine
+  sharnn info runs/mine/last --json"""
 
 
 def run(argv: list[str]) -> int:
     """Parse, load and print."""
     check_options(argv, ("--json",))
-    parser = make_parser("info", "MODEL [--json]", _DESCRIPTION, _EXAMPLES)
-    parser.add_argument("model", metavar="MODEL", help="model folder, or a run folder for its best")
+    parser = make_parser("info", "[MODEL] [--json]", _DESCRIPTION, _EXAMPLES)
+    add_model(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args(argv)
 
     from sharnn.checkpoint import load_model
 
-    facts = _facts(load_model(options.model))
+    facts = _facts(load_model(chosen_model(options.model, error_console())))
     if options.json:
         print(json.dumps(facts))
     else:
@@ -32,6 +45,7 @@ def run(argv: list[str]) -> int:
 
 
 def _facts(loaded: Any) -> dict[str, Any]:
+    from sharnn.checkpoint.format import WEIGHTS
     from sharnn.config import to_dict
 
     model = loaded.model
@@ -41,6 +55,8 @@ def _facts(loaded: Any) -> dict[str, Any]:
         "parameters": model.num_parameters(),
         "parameters, value gates folded": model.fold().num_parameters(),
         "weights in MiB": round(model.num_parameters() * 4 / 2**20, 1),
+        "weights on disk": loaded.dtype,
+        "weights on disk in MiB": round((loaded.folder / WEIGHTS).stat().st_size / 2**20, 1),
         "state of one lane in KiB": round(model.state_bytes() / 2**10, 1),
         "tokenizer": loaded.tokenizer.name,
         "model": to_dict(model.config),

@@ -23,9 +23,12 @@ SHA-RNN language models: train, score and sample them on the machine you have.
 """
 
 _EXAMPLES = """
-  sharnn train my.txt --out runs/mine --budget 10m      train on your own text
+  sharnn generate --prompt "The history of"             sample the model that comes with sharnn
+  sharnn evaluate my.txt                                score a text with it, in bits per byte
+  sharnn train --from base my.txt --out runs/tuned      fine-tune it on your own text
+  sharnn train my.txt --out runs/mine --budget 10m      train from scratch
   sharnn train --resume runs/mine                       go on where it stopped
-  sharnn evaluate runs/mine other.txt                   score it in bits per byte
+  sharnn evaluate runs/mine other.txt                   score a text with your model
   sharnn generate runs/mine --prompt "The "             sample it
   sharnn report runs/mine                               draw its learning curves
 

@@ -1,4 +1,4 @@
-"""`sharnn train`: fit a model to a text, or go on with a run."""
+"""`sharnn train`: fit a model to a text, fine-tune one, or go on with a run."""
 
 from __future__ import annotations
 
@@ -6,39 +6,49 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sharnn.cli.common import check_options, error_console, make_parser, prepare_bar
-from sharnn.config import add_settings, build_recipe, load_recipe_settings, shipped_recipes
+from sharnn.config import (
+    add_settings,
+    build_recipe,
+    load_recipe_settings,
+    shipped_recipes,
+    to_dict,
+)
 from sharnn.errors import ConfigError
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
 
-HELP = "fit a model to a text, or go on with a run"
+HELP = "fit a model to a text, fine-tune one, or go on with a run"
 
 DEFAULT_TEXT = "python-stdlib"
 DEFAULT_RECIPE = "desktop"
+FINETUNE_RECIPE = "finetune"
 
 _DESCRIPTION = f"""\
 Fit a model to TEXT: a known corpus ('sharnn data list'), files, folders, globs, or - for standard
 input; without TEXT, {DEFAULT_TEXT}. Settings come from a recipe and from options, and options win
-wherever they stand. Ctrl-C saves; --resume goes on, to the token."""
+wherever they stand. Ctrl-C saves; --resume goes on, to the token.
+
+--from MODEL fine-tunes: it begins with the weights of MODEL, which is 'base' (it comes with sharnn), a
+model folder or a run folder. The model's settings and tokenizer are then MODEL's own, of which dropouts
+and window alone can be changed, and the recipe is '{FINETUNE_RECIPE}' unless --recipe names another."""
 
 #: Settings of a recipe's model that hold for every architecture.
 _SHARED_SETTINGS = (
     "embed_dim", "num_layers", "input_dropout", "hidden_dropout", "output_dropout",
 )  # fmt: skip
 
-_OPTIONS = ("--out", "--resume", "--recipe", "--budget", "--device", "--print-recipe")
+_OPTIONS = ("--out", "--from", "--resume", "--recipe", "--budget", "--device", "--print-recipe")
 
 
 def run(argv: list[str]) -> int:
     """Parse, train, and say where the model is."""
     check_options(argv, _OPTIONS, settings=True)
     parser = _parser()
+    if _value_of("--resume", argv) is not None:
+        return _resume(parser.parse_args(argv), argv)
     _take_recipe(parser, argv)
-    options = parser.parse_args(argv)
-    if options.resume is not None:
-        return _resume(options, argv)
-    return _start(options)
+    return _start(parser.parse_args(argv))
 
 
 def _parser() -> ArgumentParser:
@@ -47,12 +57,22 @@ def _parser() -> ArgumentParser:
         "  sharnn train my.txt --out runs/mine --budget 10m\n"
         "  sharnn train enwik8 --recipe paper-enwik8-one --out runs/paper\n"
         "  sharnn train 'notes/**/*.md' --out runs/notes --model.embed_dim 512 --optim.lr 0.003\n"
+        "  sharnn train --from base my.txt --out runs/tuned\n"
+        "  sharnn train --from runs/mine other.txt --out runs/other --model.hidden_dropout 0.1\n"
         "  sharnn train --resume runs/mine --budget 1h\n\n"
-        f"recipes: {', '.join(shipped_recipes())} (default {DEFAULT_RECIPE}), or a YAML file"
+        f"recipes: {', '.join(shipped_recipes())} (default {DEFAULT_RECIPE}, with --from "
+        f"{FINETUNE_RECIPE}), or a YAML file"
     )
     parser = make_parser("train", "TEXT… --out RUN [options]", _DESCRIPTION, examples)
     parser.add_argument("texts", nargs="*", metavar="TEXT", help="what to train on")
     parser.add_argument("--out", type=str | None, help="folder of the run (default runs/TEXT)")
+    parser.add_argument(
+        "--from",
+        dest="init_from",
+        type=str | None,
+        metavar="MODEL",
+        help="model to fine-tune: base, a model folder or a run folder",
+    )
     parser.add_argument("--resume", type=str | None, metavar="RUN", help="run folder to go on with")
     parser.add_argument(
         "--recipe", type=str | None, metavar="NAME|FILE", help="settings to begin with"
@@ -70,15 +90,43 @@ def _parser() -> ArgumentParser:
 
 def _take_recipe(parser: ArgumentParser, argv: list[str]) -> None:
     """Make the recipe's settings the defaults, so that options win wherever they stand."""
-    name = _value_of("--recipe", argv) or DEFAULT_RECIPE
+    asked = _value_of("--from", argv) or _value_of("--train.init_from", argv)
+    name = _value_of("--recipe", argv) or (FINETUNE_RECIPE if asked else DEFAULT_RECIPE)
     settings = load_recipe_settings(name)
+    if asked:
+        # What the recipe says of its own model, and of the weights it was run with, is not MODEL's.
+        settings.pop("model", None)
+        settings.get("train", {}).pop("init_digest", None)
     model = settings.get("model", {})
+    origin = asked or settings.get("train", {}).get("init_from")
     architecture = _value_of("--model.architecture", argv)
-    if architecture not in (None, model.get("architecture", "sha-rnn")):
+    if origin is not None:
+        settings["model"] = {**_settings_of(origin, argv), **model}
+    elif architecture not in (None, model.get("architecture", "sha-rnn")):
         # What the recipe says of a SHA-RNN means nothing to a baseline that is asked for instead.
         settings["model"] = {key: model[key] for key in _SHARED_SETTINGS if key in model}
     for section, values in settings.items():
         parser.set_defaults({f"{section}.{key}": value for key, value in values.items()})
+
+
+def _settings_of(origin: str, argv: list[str]) -> dict[str, Any]:
+    """Return the settings of a model that is to be fine-tuned.
+
+    Raises:
+        ConfigError: An option would change what its weights depend on.
+        CheckpointError: There is no such model, or it is damaged.
+    """
+    from sharnn.checkpoint import read_model_folder
+    from sharnn.train.launch import FREE_MODEL_SETTINGS
+
+    for argument in argv:
+        section, _, setting = argument.split("=", 1)[0].partition(".")
+        if section == "--model" and setting not in FREE_MODEL_SETTINGS:
+            raise ConfigError(
+                f"--model.{setting} would not fit the weights of {origin}, whose settings are kept: only "
+                f"{', '.join(FREE_MODEL_SETTINGS)} can be changed"
+            )
+    return to_dict(read_model_folder(origin).config)
 
 
 def _value_of(option: str, argv: list[str]) -> str | None:
@@ -97,7 +145,7 @@ def _start(options: Namespace) -> int:
         options["data"]["texts"] = list(options.texts)
     elif not options["data"]["texts"]:
         options["data"]["texts"] = [DEFAULT_TEXT]
-    for shortcut in ("budget", "device"):
+    for shortcut in ("budget", "device", "init_from"):
         if options[shortcut] is not None:
             options["train"][shortcut] = options[shortcut]
     recipe = build_recipe(options)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from sharnn.model.attention import NORM_EPS
 from sharnn.model.block import Block, LstmBlock, ShaRnnBlock, lstm_weights
+from sharnn.ops.quantize import quantized
 
 #: What weights and memory rows may be kept as; float64 serves tests.
 STORED = {
@@ -22,15 +23,6 @@ STORED = {
     "int8": torch.int8,
     "fp64": torch.float64,
 }
-_INT8_LARGEST = 127
-
-
-def quantized(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return `x [N, K]` as int8 and the scale `[N]` of each row: symmetric, nearest, ties to even."""
-    x = x.float()
-    largest_N = x.abs().amax(-1)
-    inverse_N = torch.where(largest_N > 0, _INT8_LARGEST / largest_N, 0.0)
-    return (x * inverse_N[..., None]).round().to(torch.int8), largest_N / _INT8_LARGEST
 
 
 class Matrix:

@@ -14,8 +14,8 @@ import math
 import torch
 from torch import Tensor
 
-from sharnn.generate.packed import quantized
 from sharnn.model import AttentionMemory
+from sharnn.ops.quantize import quantized
 
 
 class Ring:

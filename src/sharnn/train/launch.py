@@ -8,11 +8,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from sharnn.config import ModelConfig, Recipe, load_recipe_settings, recipe_from_settings
+from sharnn.checkpoint import LoadedModel, load_model, read_model_folder
+from sharnn.config import ModelConfig, Recipe, load_recipe_settings, recipe_from_settings, to_dict
 from sharnn.data.corpus import Corpus
 from sharnn.data.lanes import lane_length
 from sharnn.data.prepare import prepare
-from sharnn.errors import ConfigError, DataError
+from sharnn.errors import CheckpointError, ConfigError, DataError
+from sharnn.text import Tokenizer
 from sharnn.train.estimate import Estimate, check_memory, estimate_run
 from sharnn.train.logger import (
     MetricsFile,
@@ -25,6 +27,10 @@ from sharnn.train.precision import Precision, resolve_device
 from sharnn.train.run_folder import RunFolder
 from sharnn.train.trainer import Outcome, Trainer, can_validate
 
+#: Settings of a model that its weights do not depend on: fine-tuning may choose them anew.
+FREE_MODEL_SETTINGS = (
+    "input_dropout", "hidden_dropout", "output_dropout", "attention_dropout", "window",
+)  # fmt: skip
 #: Called while a corpus is prepared: what is done, bytes done, bytes to do where known.
 PrepareProgress = Callable[[str, int, int | None], None]
 
@@ -34,24 +40,22 @@ def start_run(
 ) -> Outcome:
     """Prepare the texts, say what the run will take, and train.
 
+    With `train.init_from` the run begins with that model's weights and reads texts with its tokenizer.
+
     Args:
-        recipe: With `data.texts`; the vocabulary is taken from the tokenizer.
+        recipe: With `data.texts`; the vocabulary is taken from the tokenizer. With `train.init_from`
+            its `model` is that model's, but for `FREE_MODEL_SETTINGS`.
         out: A run folder that does not exist yet.
         console: Where progress is shown.
         progress: Of preparing the corpus.
 
     Raises:
-        ConfigError: Settings do not fit the text or the machine.
+        ConfigError: Settings do not fit the text, the machine or the model to begin with.
+        CheckpointError: There is no such model, it is damaged, or not the one of `train.init_digest`.
         DataError: A text is missing, unreadable or too short.
         TrainingError: Memory won't do, or training went out of bounds.
     """
-    precision = _precision(recipe)
-    corpus = prepare(recipe.data.texts, tokenizer=recipe.data.tokenizer, progress=progress)
-    recipe = _with_corpus(recipe, corpus)
-    _announce(recipe, corpus, precision, console)
-    run = RunFolder.create(out, recipe)
-    trainer = Trainer(recipe, corpus, run, precision)
-    return _train(trainer, console)
+    return _train(_new_trainer(recipe, out, console, progress), console)
 
 
 def resume_run(
@@ -62,6 +66,8 @@ def resume_run(
     progress: PrepareProgress | None = None,
 ) -> Outcome:
     """Go on with a run where its last checkpoint left it.
+
+    A run that fine-tunes needs the model that it began with no more, once there is a checkpoint.
 
     Args:
         out: The run folder.
@@ -81,12 +87,78 @@ def resume_run(
     )
     recipe = dataclasses.replace(recipe, train=train)
     precision = _precision(recipe)
+    initial = _initial_model(recipe) if run.last_checkpoint() is None else None
     corpus = _same_corpus(recipe, run, progress)
-    trainer = Trainer(recipe, corpus, run, precision)
+    trainer = _make_trainer(recipe, corpus, run, precision, initial)
     trainer.resume()
     step = trainer.counters.step
     console.print(f"going on with {out} at step {step:,}", highlight=False)
     return _train(trainer, console)
+
+
+def _new_trainer(
+    recipe: Recipe, out: Path, console: Console, progress: PrepareProgress | None
+) -> Trainer:
+    precision, initial = _precision(recipe), _initial_model(recipe)
+    tokenizer: Tokenizer | str | None = recipe.data.tokenizer
+    if initial is not None:
+        tokenizer = initial.tokenizer
+        train = dataclasses.replace(recipe.train, init_digest=initial.digest)
+        recipe = dataclasses.replace(recipe, train=train)
+    corpus = prepare(recipe.data.texts, tokenizer=tokenizer, progress=progress)
+    recipe = _with_corpus(recipe, corpus)
+    _announce(recipe, corpus, precision, console)
+    return _make_trainer(recipe, corpus, RunFolder.create(out, recipe), precision, initial)
+
+
+def _initial_model(recipe: Recipe) -> LoadedModel | None:
+    """Return the model that a run begins with, None where it begins from nothing.
+
+    Raises:
+        CheckpointError: It is missing or damaged, or not the one that the recipe was run with.
+        ConfigError: The recipe asks for another model or tokenizer.
+    """
+    origin, recorded = recipe.train.init_from, recipe.train.init_digest
+    if origin is None:
+        return None
+    initial = load_model(origin)
+    if recorded not in (None, initial.digest):
+        raise CheckpointError(
+            f"{initial.folder} is not the model that this recipe was run with (its weights have SHA-256 "
+            f"{initial.digest[:12]}…, train.init_digest is {str(recorded)[:12]}…): restore it, or leave "
+            "train.init_digest out"
+        )
+    wanted = to_dict(recipe.model)
+    for name, own in to_dict(initial.model.config).items():
+        if name not in FREE_MODEL_SETTINGS and wanted[name] != own:
+            raise ConfigError(
+                f"model.{name} is {wanted[name]!r}, but {origin} was made with {own!r} and its weights "
+                f"fit nothing else: give {own!r} (only {', '.join(FREE_MODEL_SETTINGS)} may differ)"
+            )
+    if recipe.data.tokenizer not in (None, initial.tokenizer.name):
+        raise ConfigError(
+            f"data.tokenizer is '{recipe.data.tokenizer}', but {origin} reads "
+            f"'{initial.tokenizer.name}' tokens: leave it out, texts are read with the model's own"
+        )
+    return initial
+
+
+def _make_trainer(
+    recipe: Recipe,
+    corpus: Corpus,
+    run: RunFolder,
+    precision: Precision,
+    initial: LoadedModel | None,
+) -> Trainer:
+    """Return a trainer with the weights of `initial`.
+
+    That was loaded before: making a model draws numbers, and the trainer's own must be the first since
+    it seeded the generator, or dropout would go another way than in a run that was never stopped.
+    """
+    trainer = Trainer(recipe, corpus, run, precision)
+    if initial is not None:
+        trainer.model.load_state_dict(initial.model.state_dict())
+    return trainer
 
 
 def _precision(recipe: Recipe) -> Precision:
@@ -123,7 +195,8 @@ def _same_corpus(recipe: Recipe, run: RunFolder, progress: PrepareProgress | Non
     cached = Corpus.find(recipe.data.digest)
     if cached is not None:
         return cached
-    corpus = prepare(recipe.data.texts, tokenizer=recipe.data.tokenizer, progress=progress)
+    tokenizer = _tokenizer(recipe, run)
+    corpus = prepare(recipe.data.texts, tokenizer=tokenizer, progress=progress)
     if corpus.digest != recipe.data.digest:
         raise DataError(
             f"{', '.join(recipe.data.texts)} changed since the run {run.path} began (digest "
@@ -131,6 +204,14 @@ def _same_corpus(recipe: Recipe, run: RunFolder, progress: PrepareProgress | Non
             "new run"
         )
     return corpus
+
+
+def _tokenizer(recipe: Recipe, run: RunFolder) -> Tokenizer | str | None:
+    """Return what reads the texts again: of a fine-tuned model its own, for no text could tell it."""
+    origin = recipe.train.init_from
+    if origin is None:
+        return recipe.data.tokenizer
+    return read_model_folder(run.last_checkpoint() or origin).tokenizer
 
 
 def _announce(recipe: Recipe, corpus: Corpus, precision: Precision, console: Console) -> None:
@@ -143,10 +224,11 @@ def _announce(recipe: Recipe, corpus: Corpus, precision: Precision, console: Con
     train = corpus.split("train")
     lane_length(train.num_tokens, recipe.data.num_lanes)
     estimate = estimate_run(recipe, precision, train.num_tokens)
-    model = recipe.model
+    model, origin = recipe.model, recipe.train.init_from
     console.print(
         f"{model.architecture}: {estimate.num_parameters:,} parameters "
-        f"({model.num_layers} × {model.embed_dim}, window {model.window}) on {corpus.name}: "
+        f"({model.num_layers} × {model.embed_dim}, window {model.window})"
+        f"{f' of {origin}' if origin is not None else ''} on {corpus.name}: "
         f"{train.num_bytes:,} bytes to train on\n"
         f"{recipe.data.num_lanes} lanes × {recipe.data.segment_length} tokens, "
         f"{recipe.optim.name}, {precision.name} on {precision.device}\n"

@@ -97,6 +97,7 @@ class Trainer:
             recipe.data.segment_length,
             recipe.data.random_segments,
             recipe.train.seed,
+            recipe.data.block_length,
         )
         self.states = self._fresh_states()
         self.budget = Amount.parse(recipe.train.budget, "train.budget")
@@ -123,6 +124,8 @@ class Trainer:
         self._log("start", **self._facts())
         self._clock = time.monotonic() - self.counters.seconds
         with _stop_signals() as stopped:
+            if self.recipe.train.init_from is not None and self.counters.step == 0:
+                self._keep_initial()
             while not self._used_up() and not self._gave_up() and not stopped.is_set():
                 self.step()
                 if self.validates and self.validation.due(self.counters.progress(self.budget)):
@@ -185,6 +188,16 @@ class Trainer:
         if is_best:
             self.save(best=True)
         return bits
+
+    def _keep_initial(self) -> None:
+        """Score and save what a fine-tuning run begins with.
+
+        It may stay the best, and a resume needs the model that it came from no more.
+        """
+        if self.validates and self.validation_is_stale:
+            self.validate()
+        else:
+            self.save()
 
     @property
     def validation_is_stale(self) -> bool:
@@ -401,13 +414,17 @@ class Trainer:
             "corpus_digest": self.corpus.digest,
             "budget": self.recipe.train.budget,
             "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "init_from": self.recipe.train.init_from,
+            "init_digest": self.recipe.train.init_digest,
             "resumed": self.counters.step > 0,
         }
 
     def _card(self) -> dict[str, Any]:
-        counters = self.counters
+        counters, train = self.counters, self.recipe.train
         bits = counters.last_bits_per_byte
+        origin = {"fine-tuned from": train.init_from, "initial weights": train.init_digest}
         return {
+            **(origin if train.init_from is not None else {}),
             "corpus": self.corpus.name,
             "corpus digest": self.corpus.digest,
             "steps": counters.step,
@@ -416,7 +433,7 @@ class Trainer:
             "valid bits per byte (in lanes)": None if bits is None else round(bits, 4),
             "optimiser": self.recipe.optim.name,
             "dtype": self.precision.name,
-            "seed": self.recipe.train.seed,
+            "seed": train.seed,
             "machine": _machine(self.precision.device),
             "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         }

@@ -1,0 +1,179 @@
+"""`sharnn train --from`: goes on from what a model has learnt, and refuses what would not fit it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from models import ship, write_model
+from sharnn.checkpoint import load_model
+from sharnn.cli.main import main
+from sharnn.config import load_recipe_settings
+from sharnn.train.trainer import Trainer
+from texts import write_text
+from train.runs import losses
+
+TINY = ["--device", "cpu", "--train.dtype", "fp32", "--train.validation_tokens", "300"]
+LANES = ["--data.num_lanes", "4", "--data.segment_length", "16"]
+MODEL = [
+    "--recipe", "demo", "--model.embed_dim", "16", "--model.num_layers", "2", "--model.window", "16",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(write_text(tmp_path_factory.mktemp("text"), 9_000))
+
+
+@pytest.fixture(scope="module")
+def learnt(tmp_path_factory: pytest.TempPathFactory, text: str) -> Path:
+    """A run that has learnt something of the text."""
+    folder = tmp_path_factory.mktemp("runs") / "learnt"
+    call = ["train", text, "--out", str(folder), "--budget", "150steps", *MODEL, *TINY, *LANES]
+    assert main(call) == 0
+    return folder
+
+
+def printed_recipe(argv: list[str], capsys: pytest.CaptureFixture[str]) -> dict[str, dict]:
+    capsys.readouterr()
+    assert main(["train", *argv, "--print-recipe"]) == 0
+    return yaml.safe_load(capsys.readouterr().out)
+
+
+def test_it_goes_on_from_what_was_learnt(
+    tmp_path: Path, text: str, learnt: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "tuned"
+    call = ["train", "--from", str(learnt), text, "--out", str(out), "--budget", "3steps"]
+    assert main([*call, *TINY, *LANES]) == 0
+    assert f"of {learnt} on {text}" in capsys.readouterr().err.replace("\n", " ")
+    (_, first), (_, untrained) = losses(out)[0], losses(learnt)[0]
+    assert first < untrained - 1.5
+    assert first < losses(learnt)[-1][1] + 0.5
+    assert main(["evaluate", str(out), text, "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert facts["bits_per_byte"] < 5
+
+
+def test_settings_are_the_models_and_the_recipes(
+    learnt: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = load_model(learnt).model.config
+    finetune = load_recipe_settings("finetune")
+    assert "model" not in finetune
+    recipe = printed_recipe(["--from", str(learnt)], capsys)
+    assert recipe["model"]["embed_dim"] == own.embed_dim == 16
+    assert recipe["model"]["window"] == own.window == 16
+    assert recipe["train"]["init_from"] == str(learnt)
+    for section, values in finetune.items():
+        assert {key: recipe[section][key] for key in values} == values
+
+    # Another recipe's model means nothing here, the rest of it does.
+    recipe = printed_recipe(["--recipe", "paper-enwik8-one", f"--from={learnt}"], capsys)
+    assert (recipe["model"]["embed_dim"], recipe["model"]["hidden_dropout"]) == (16, 0.0)
+    assert (recipe["optim"]["name"], recipe["data"]["texts"]) == ("lamb", ["enwik8"])
+
+    free = ["--model.window", "99", "--model.hidden_dropout", "0.25", "--optim.lr", "0.5"]
+    recipe = printed_recipe(["--from", str(learnt), *free], capsys)
+    assert (recipe["model"]["window"], recipe["model"]["hidden_dropout"]) == (99, 0.25)
+    assert recipe["optim"]["lr"] == 0.5
+
+    # A recipe that names its model itself is a run's own, and keeps what that run has chosen.
+    saved = tmp_path / "recipe.yaml"
+    recipe["train"]["init_digest"] = "0" * 64
+    saved.write_text(yaml.safe_dump(recipe))
+    assert printed_recipe(["--recipe", str(saved)], capsys) == recipe
+    again = printed_recipe(["--recipe", str(saved), "--from", str(learnt / "last")], capsys)
+    assert again["train"]["init_digest"] is None
+    assert again["model"]["window"] == 16
+    option = ["--train.init_from", str(learnt / "last")]
+    assert printed_recipe(["--recipe", str(saved), *option], capsys) == again
+
+
+def test_resume_is_exact_and_needs_no_model(
+    tmp_path: Path, text: str, learnt: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(learnt, tmp_path / "model", symlinks=True)
+    call = [
+        "train", "--from", str(tmp_path / "model"), text, "--budget", "12steps", *TINY, *LANES,
+        "--model.hidden_dropout", "0.2", "--train.checkpoint_every", "4steps",
+        "--train.validate_every", "5steps",
+    ]  # fmt: skip
+    assert main([*call, "--out", str(tmp_path / "whole")]) == 0
+    take_step = Trainer.step
+
+    def step_or_die(trainer: Trainer) -> None:
+        if trainer.counters.step == 7:
+            raise MemoryError
+        take_step(trainer)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "step", step_or_die)
+        assert main([*call, "--out", str(tmp_path / "killed")]) == 1
+    shutil.rmtree(tmp_path / "model")
+    assert main(["train", "--resume", str(tmp_path / "killed")]) == 0
+    assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
+
+
+def test_the_shipped_model_can_be_tuned(
+    tmp_path: Path, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_model(tmp_path / "shipped", dtype="int8")
+    ship(tmp_path / "shipped", monkeypatch)
+    call = ["train", "--from", "base", text, "--out", "tuned", "--budget", "2steps"]
+    assert main([*call, *TINY, *LANES]) == 0
+    assert load_model("tuned").card["fine-tuned from"] == "base"
+    assert (
+        main(["train", "--from", "tuned", text, "--out", "again", *call[-2:], *TINY, *LANES]) == 0
+    )
+    assert load_model("again").card["fine-tuned from"] == "tuned"
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "message"),
+    [
+        (["--model.embed_dim", "32"], 2, "--model.embed_dim would not fit the weights of"),
+        (["--model.num_layers=2"], 2, "--model.num_layers would not fit the weights of"),
+        (["--model.architecture", "lstm"], 2, "--model.architecture would not fit"),
+        (["--model.vocab_size", "99"], 2, "--model.vocab_size would not fit"),
+        (["--model.hidden_dropout", "2"], 2, "model.hidden_dropout is 2.0"),
+        (["--data.tokenizer", "word"], 2, "data.tokenizer is 'word'"),
+        (["--resume", "x"], 2, "--from would do nothing"),
+        (["--train.init_digest", "abc"], 1, "is not the model that this recipe was run with"),
+        (["--form", "x"], 2, "did you mean '--from'"),
+    ],
+)
+def test_what_would_not_fit_is_refused(
+    argv: list[str], code: int, message: str, text: str, learnt: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    new = [] if "--resume" in argv else [text, "--out", str(tmp_path / "out")]
+    assert main(["train", "--from", str(learnt), *new, *argv]) == code
+    error = capsys.readouterr().err
+    assert message in error, error
+    assert "Traceback" not in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_models_that_are_not_there_are_told(
+    tmp_path: Path, text: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ship(None, monkeypatch)
+    for origin, message in {
+        "nothing": "there is no model at nothing",
+        "base": "comes without the model 'base'",
+        text: "is a file",
+    }.items():
+        assert main(["train", "--from", origin, text, "--out", "out"]) == 1
+        assert message in capsys.readouterr().err
+    write_model(tmp_path / "cut")
+    (tmp_path / "cut" / "model.safetensors").write_bytes(b"")
+    assert main(["train", "--from", "cut", text, "--out", "out"]) == 1
+    assert "model.safetensors is not the file" in capsys.readouterr().err
+    assert not Path("out").exists()

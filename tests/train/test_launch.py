@@ -1,0 +1,223 @@
+"""Beginning and resuming runs: what a run begins with, and what it may ask of a model to begin with."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+
+from models import ship, write_model
+from sharnn.checkpoint import load_model
+from sharnn.config import Recipe, load_recipe_settings, recipe_from_settings
+from sharnn.errors import CheckpointError, ConfigError, DataError
+from sharnn.text import WordTokenizer
+from sharnn.train.launch import FREE_MODEL_SETTINGS, resume_run, start_run
+from sharnn.train.trainer import Trainer
+from texts import write_text
+from train.runs import losses, tiny_recipe
+
+CONSOLE = Console(quiet=True)
+WORDS = ["<eos>", "the", "cat", "dog", "sat", "on", "mat"]
+
+
+class Killed(Exception):
+    """Stands for a kill: nothing is saved on the way out."""
+
+
+def kill_at(step: int, patch: pytest.MonkeyPatch) -> None:
+    take_step = Trainer.step
+
+    def step_or_die(trainer: Trainer) -> None:
+        if trainer.counters.step == step:
+            raise Killed
+        take_step(trainer)
+
+    patch.setattr(Trainer, "step", step_or_die)
+
+
+def tuning_recipe(model: Path | str, text: Path, **train: Any) -> Recipe:
+    """Return a recipe that fine-tunes, with dropout and a window that the model was not made with."""
+    recipe = tiny_recipe(data={"texts": [str(text)]}, train={"init_from": str(model), **train})
+    own = load_model(model).model.config
+    free = {name: getattr(recipe.model, name) for name in FREE_MODEL_SETTINGS}
+    return dataclasses.replace(recipe, model=dataclasses.replace(own, **free))
+
+
+def records(run: Path, kind: str) -> list[dict[str, Any]]:
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    return [record for record in map(json.loads, lines) if record["kind"] == kind]
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "int8"])
+def test_a_run_begins_with_the_weights_it_is_given(tmp_path: Path, dtype: str) -> None:
+    write_model(tmp_path / "model", dtype=dtype)
+    initial = load_model(tmp_path / "model")
+    recipe = tuning_recipe(tmp_path / "model", write_text(tmp_path, 3_000), budget="2steps")
+    recipe = dataclasses.replace(recipe, optim=dataclasses.replace(recipe.optim, lr=1e-12))
+    start_run(recipe, tmp_path / "run", CONSOLE)
+    tuned = load_model(tmp_path / "run" / "last")
+    for name, tensor in initial.model.state_dict().items():
+        torch.testing.assert_close(tuned.model.state_dict()[name], tensor, atol=1e-8, rtol=0)
+    assert tuned.model.config.window == 24 != initial.model.config.window
+    assert tuned.model.config.hidden_dropout == 0.1
+    assert tuned.dtype == "fp32"
+
+
+def test_a_run_says_where_it_came_from(tmp_path: Path) -> None:
+    write_model(tmp_path / "model")
+    recipe = tuning_recipe(tmp_path / "model", write_text(tmp_path, 3_000), budget="2steps")
+    start_run(recipe, tmp_path / "run", CONSOLE)
+    origin, digest = str(tmp_path / "model"), load_model(tmp_path / "model").digest
+    saved = load_recipe_settings(str(tmp_path / "run" / "recipe.yaml"))["train"]
+    assert (saved["init_from"], saved["init_digest"]) == (origin, digest)
+    (start,) = records(tmp_path / "run", "start")
+    assert (start["init_from"], start["init_digest"]) == (origin, digest)
+    card = load_model(tmp_path / "run").card
+    assert (card["fine-tuned from"], card["initial weights"]) == (origin, digest)
+
+
+def test_a_run_from_scratch_came_from_nowhere(tmp_path: Path) -> None:
+    text = str(write_text(tmp_path, 3_000))
+    recipe = tiny_recipe(data={"texts": [text]}, train={"budget": "2steps"})
+    start_run(recipe, tmp_path / "run", CONSOLE)
+    (start,) = records(tmp_path / "run", "start")
+    assert start["init_from"] is None
+    assert "fine-tuned from" not in load_model(tmp_path / "run").card
+    assert records(tmp_path / "run", "valid")[0]["step"] > 0
+
+
+def test_what_a_run_began_with_may_stay_the_best(tmp_path: Path) -> None:
+    text = write_text(tmp_path, 3_000)
+    recipe = tiny_recipe(
+        model={"residual": True}, data={"texts": [str(text)]}, train={"budget": "60steps"}
+    )
+    start_run(recipe, tmp_path / "first", CONSOLE)
+    ruinous = tuning_recipe(tmp_path / "first", text, budget="4steps")
+    ruinous = dataclasses.replace(ruinous, optim=dataclasses.replace(ruinous.optim, lr=10.0))
+    outcome = start_run(ruinous, tmp_path / "second", CONSOLE)
+    assert outcome.counters.best_step == 0
+    assert records(tmp_path / "second", "valid")[0]["step"] == 0
+    before, after = (load_model(tmp_path / name).model for name in ("first", "second"))
+    assert torch.equal(before.embedding.weight, after.embedding.weight)
+
+
+@pytest.mark.parametrize("step", [0, 2, 7])
+def test_a_killed_run_goes_on_exactly_without_the_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    write_model(tmp_path / "model")
+    recipe = tuning_recipe(tmp_path / "model", write_text(tmp_path, 1_500), budget="12steps")
+    start_run(recipe, tmp_path / "whole", CONSOLE)
+    with monkeypatch.context() as patch:
+        kill_at(step, patch)
+        with pytest.raises(Killed):
+            start_run(recipe, tmp_path / "killed", CONSOLE)
+    shutil.rmtree(tmp_path / "model")
+    resume_run(tmp_path / "killed", CONSOLE)
+    assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
+    for kind in ("valid", "train"):
+        whole, killed = (
+            [(r["step"], r["bits_per_byte"]) for r in records(tmp_path / name, kind)]
+            for name in ("whole", "killed")
+        )
+        assert whole == killed
+
+
+def test_a_run_killed_before_its_first_checkpoint_begins_with_the_model_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_model(tmp_path / "model")
+    recipe = tuning_recipe(tmp_path / "model", write_text(tmp_path, 1_500), budget="6steps")
+    start_run(recipe, tmp_path / "whole", CONSOLE)
+
+    def die(trainer: Trainer) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_score_valid", die)
+        with pytest.raises(Killed):
+            start_run(recipe, tmp_path / "killed", CONSOLE)
+    write_model(tmp_path / "model", seed=1)
+    with pytest.raises(CheckpointError, match="is not the model that this recipe was run with"):
+        resume_run(tmp_path / "killed", CONSOLE)
+    write_model(tmp_path / "model")
+    resume_run(tmp_path / "killed", CONSOLE)
+    assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
+    assert len(records(tmp_path / "killed", "start")) == 1
+
+
+def test_a_saved_recipe_makes_the_same_run_again(tmp_path: Path) -> None:
+    write_model(tmp_path / "model")
+    recipe = tuning_recipe(tmp_path / "model", write_text(tmp_path, 1_500), budget="6steps")
+    start_run(recipe, tmp_path / "one", CONSOLE)
+    saved = load_recipe_settings(str(tmp_path / "one" / "recipe.yaml"))
+    start_run(recipe_from_settings(saved), tmp_path / "two", CONSOLE)
+    assert losses(tmp_path / "one") == losses(tmp_path / "two")
+    write_model(tmp_path / "model", seed=1)
+    with pytest.raises(CheckpointError, match=r"restore it, or leave train\.init_digest out"):
+        start_run(recipe_from_settings(saved), tmp_path / "three", CONSOLE)
+    saved["train"]["init_digest"] = None
+    start_run(recipe_from_settings(saved), tmp_path / "three", CONSOLE)
+    assert losses(tmp_path / "one") != losses(tmp_path / "three")
+
+
+def test_the_shipped_model_can_be_begun_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_model(tmp_path / "shipped", dtype="int8")
+    ship(tmp_path / "shipped", monkeypatch)
+    recipe = tuning_recipe("base", write_text(tmp_path, 1_500), budget="2steps")
+    start_run(recipe, tmp_path / "run", CONSOLE)
+    assert load_model(tmp_path / "run").card["fine-tuned from"] == "base"
+
+
+def test_texts_are_read_with_the_models_own_vocabulary(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when they are prepared again at a resume: the text alone has fewer words."""
+    write_model(tmp_path / "model", tokenizer=WordTokenizer(WORDS))
+    text = tmp_path / "text.txt"
+    text.write_text(" the cat sat \n the mat \n" * 80)
+    recipe = tuning_recipe(tmp_path / "model", text, budget="4steps")
+    start_run(recipe, tmp_path / "run", CONSOLE)
+    tokenizer = load_model(tmp_path / "run").tokenizer
+    assert isinstance(tokenizer, WordTokenizer)
+    assert tokenizer.words == WORDS
+    shutil.rmtree(tmp_path / "model")
+    monkeypatch.setenv("SHARNN_CACHE", str(tmp_path / "new cache"))
+    assert resume_run(tmp_path / "run", CONSOLE, "6steps").counters.step == 6
+
+    write_model(tmp_path / "model", tokenizer=WordTokenizer(WORDS))
+    text.write_text(" the bird sat \n" * 80)
+    with pytest.raises(DataError, match="'bird' is not in the vocabulary"):
+        start_run(recipe, tmp_path / "other", CONSOLE)
+
+
+def test_models_that_cannot_be_begun_with(tmp_path: Path) -> None:
+    write_model(tmp_path / "model")
+    recipe, out = tuning_recipe(tmp_path / "model", write_text(tmp_path, 1_500)), tmp_path / "run"
+    wider = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, embed_dim=24))
+    with pytest.raises(ConfigError, match=r"model\.embed_dim is 24, but .* was made with 16"):
+        start_run(wider, out, CONSOLE)
+    words = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, tokenizer="word"))
+    with pytest.raises(ConfigError, match=r"data\.tokenizer is 'word', but .* reads 'byte' tokens"):
+        start_run(words, out, CONSOLE)
+    (tmp_path / "model" / "tokenizer.json").write_text("{}")
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json is not the file"):
+        start_run(recipe, out, CONSOLE)
+    shutil.rmtree(tmp_path / "model")
+    with pytest.raises(CheckpointError, match="there is no model at"):
+        start_run(recipe, out, CONSOLE)
+    assert not out.exists()
+
+
+def test_a_digest_of_nothing_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"init_digest does nothing without train\.init_from"):
+        tiny_recipe(train={"init_digest": "abc"})
