@@ -1,0 +1,149 @@
+"""What a budget buys, in small: contenders of a few steps, trainers from elsewhere of one line."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from texts import write_text
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+benchmark = importlib.import_module("time_to_quality")
+
+SIZES = "--model.embed_dim 16 --model.num_layers 2 --data.num_lanes 4 --data.segment_length 16"
+SMALL = f"demo {SIZES} --model.window 20 --train.validate_every 50%"
+SEGMENTED = f"{SMALL} --model.reach segment --model.residual false"
+
+
+def call(folder: Path, *arguments: str) -> int:
+    """Compare in small; return the exit code."""
+    text = write_text(folder)
+    return benchmark.main([str(text), "--results", str(folder / "results"), *arguments])
+
+
+def results(folder: Path) -> tuple[str, list[dict[str, Any]]]:
+    """Return the tables and the runs; there must be a picture too."""
+    (markdown,) = (folder / "results").glob("*-time-to-quality.md")
+    assert f"({markdown.stem}.png)" in markdown.read_text()
+    assert markdown.with_suffix(".png").stat().st_size > 10_000
+    return markdown.read_text(), json.loads(markdown.with_suffix(".json").read_text())["runs"]
+
+
+def forget_a_setting(folder: Path, runs: list[dict[str, Any]]) -> None:
+    """Make the runs those of a version of the package that had a setting less."""
+    for run in runs:
+        del run["settings"]["train"]["tensorboard"]
+    (path,) = (folder / "results").glob("*.json")
+    path.write_text(json.dumps({"machine": "this", "runs": runs}))
+
+
+def trainer(code: str, *arguments: str) -> str:
+    """Return the command line of a trainer that is a line of Python."""
+    return shlex.join([sys.executable, "-c", code, *arguments])
+
+
+def test_trainings_are_scored_and_not_run_twice(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--budget", "30steps", "--seeds", "1"]
+    both = ["--contender", f"a={SMALL}", "--contender", f"b={SEGMENTED}"]
+    assert call(tmp_path, *arguments, *both, "--jobs", "2", "--threads", "1") == 0
+    table, runs = results(tmp_path)
+    assert "**30steps of training" in table
+    assert "| a | " in table
+    assert "± –" in table
+    assert {run["contender"] for run in runs} == {"a", "b"}
+    for run in runs:
+        assert run["machine"].endswith(", 1 threads")
+        assert run["tokens_seen"] == 30 * 4 * 16
+        assert run["score"]["num_bytes"] == run["valid_bytes"] == 1_000
+        assert len(run["valid_curve"]) == 2
+        assert len(run["train_curve"]) == 30
+        assert 2 < run["bits_per_byte"] < 8
+
+    forget_a_setting(tmp_path, runs)
+    assert call(tmp_path, *arguments, *both) == 0
+    assert results(tmp_path)[1] == runs
+    assert "2 of 2 runs are in" in capsys.readouterr().err
+
+    assert call(tmp_path, *arguments, "--contender", f"renamed={SMALL}", "--again") == 0
+    table, again = results(tmp_path)
+    assert [run["contender"] for run in again] == ["b", "renamed"]
+    assert "| renamed | " in table
+    (first,) = (run for run in runs if run["contender"] == "a")
+    assert again[1]["bits_per_byte"] == pytest.approx(first["bits_per_byte"], rel=1e-3)
+
+
+def test_a_trainer_from_elsewhere_tells_its_score(tmp_path: Path) -> None:
+    code = """if True:
+        import json, os, sys, time
+        train, valid, seconds, seed, out = sys.argv[1:]
+        assert os.listdir(out) == []
+        size = os.path.getsize(train)
+        print("step 1")
+        print(json.dumps({"seconds": 0.5, "bits_per_byte": 4, "parameters": size}))
+        time.sleep(1.3 * float(seconds))
+        print(json.dumps({"seconds": 1, "bits_per_byte": 3 + 0.1 * int(seed)}))
+    """
+    line = trainer(code, "{train}", "{valid}", "{seconds}", "{seed}", "{out}")
+    seeds = ["--seeds", "2", "--first-seed", "3"]
+    assert call(tmp_path, "--budget", "1s", *seeds, "--outside", f"x={line}") == 0
+    table, runs = results(tmp_path)
+    assert "| x | 3.3500 ± 0.0707 | 2 | – | – | 18,000 |" in table
+    assert "x took 1." in table
+    assert [run["seed"] for run in runs] == [3, 4]
+    assert runs[0]["valid_curve"] == [[None, 0.5, 4.0], [None, 1.0, 3.3]]
+
+
+def test_a_failure_is_shown_and_loses_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = trainer('print(\'{"seconds": 1, "bits_per_byte": 3}\')')
+    bad = trainer("raise SystemExit('out of luck')")
+    outside = ["--outside", f"good={good}", "--outside", f"bad={bad}"]
+    assert call(tmp_path, "--budget", "1s", *outside) == 1
+    assert capsys.readouterr().err.endswith("which said:\nout of luck\n")
+    table, runs = results(tmp_path)
+    assert [run["contender"] for run in runs] == ["good"]
+    assert "| good | 3.0000 ± – | 1 |" in table
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--budget", "90s", "--jobs", "2"], "leave --jobs out"),
+        (["--budget", "90s", "30steps"], "mixes time"),
+        (["--budget", "30steps", "--outside", "x=true"], "budgets in time"),
+        (["--budget", "soon"], "give a number and a unit"),
+        (["--budget", "90s", "--contender", "x=--optim.lr 1"], "recipe's name comes first"),
+        (["--budget", "90s", "--contender", "x=demo --train.seed 1"], "decides that"),
+        (["--budget", "90s", "--contender", "x=demo --optim.rate 1"], "did you mean"),
+        (["--budget", "90s", "--contenders", "lstm", "--outside", "lstm=true"], "already"),
+        (["--budget", "90s", "--repeats", "2"], "--seeds says"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    assert call(tmp_path, *arguments) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "results").exists()
+
+
+def test_the_time_left_follows_the_runs_that_are_done() -> None:
+    def plan(name: str, steps: float) -> Any:
+        budget = benchmark.parse_budget(f"{steps}steps")
+        return benchmark.Plan(name, benchmark.Contender("demo"), budget, 0, {})
+
+    plans = [plan("slow", 10), plan("quick", 10), plan("slow", 30), plan("quick", 30)]
+    countdown = benchmark.Countdown(plans, jobs=2)
+    assert countdown.begin(plans[0]) == "run 1 of 4: slow · 10steps · seed 0 · 3 to follow"
+    countdown.end(plans[0], 20.0)
+    countdown.end(plans[1], 10.0)
+    assert countdown.seconds_left() == (60 + 30) / 2
