@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import platform
 import re
+import shlex
 import statistics
 import sys
 import time
@@ -215,12 +216,13 @@ def full_state(
 # ------------------------------------------------------------------------------------- results
 
 
-def make_parser(doc: str | None) -> argparse.ArgumentParser:
-    """Return a parser with the options that every benchmark has."""
+def make_parser(doc: str | None, repeats: bool = True) -> argparse.ArgumentParser:
+    """Return a parser with the options that every benchmark has, `--repeats` where calls are timed."""
     parser = argparse.ArgumentParser(
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--repeats", type=int, default=5, help="timed runs of each contender")
+    if repeats:
+        parser.add_argument("--repeats", type=int, default=5, help="timed runs of each contender")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of results")
     return parser
@@ -237,12 +239,12 @@ class Report:
     def __post_init__(self) -> None:
         """Begin the section with where the numbers come from."""
         self.machine = processor(self.device)
-        command = " ".join(["python", os.path.relpath(sys.argv[0]), *sys.argv[1:]])
+        command = shlex.join(["python", os.path.relpath(sys.argv[0]), *sys.argv[1:]])
         self._parts = [
             f"`{command}`, {datetime.now(UTC):%Y-%m-%d}, Python {platform.python_version()}, torch "
             f"{torch.__version__}"
         ]
-        self._console = Console(width=140)
+        self._console = Console(width=140, markup=False)
 
     @property
     def stem(self) -> str:

@@ -845,8 +845,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     Raises:
         ConfigError: Some do not go together.
     """
-    parser = make_parser(__doc__)
-    parser.set_defaults(repeats=None)
+    parser = make_parser(__doc__, repeats=False)
     parser.add_argument(
         "text", nargs="?", default="python-stdlib", metavar="TEXT",
         help="known corpus, or a file that is cut 90/5/5 (default python-stdlib)",
@@ -907,8 +906,6 @@ def check(options: argparse.Namespace) -> None:
         )
     if options.outside and timed == {False}:
         raise ConfigError("--outside is for budgets in time: others have no common unit with it")
-    if options.repeats is not None:
-        raise ConfigError("--repeats does nothing here: --seeds says how often each one trains")
     if options.text == "-":
         raise ConfigError("TEXT is read again by every run, so it cannot be -: give a file")
     for name in ("jobs", "seeds", "threads"):

@@ -125,7 +125,6 @@ def test_a_failure_is_shown_and_loses_nothing(
         (["--budget", "90s", "--contender", "x=demo --train.seed 1"], "decides that"),
         (["--budget", "90s", "--contender", "x=demo --optim.rate 1"], "did you mean"),
         (["--budget", "90s", "--contenders", "lstm", "--outside", "lstm=true"], "already"),
-        (["--budget", "90s", "--repeats", "2"], "--seeds says"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(
