@@ -41,6 +41,15 @@ SPLIT_SOFTMAX_THRESHOLD = 75_000
 SPLIT_SOFTMAX_CUTOFFS = (2_800, 20_000, 76_000)
 
 
+#: Settings that `train.fit` may name.
+FITTED = (
+    "model.embed_dim", "model.num_layers", "model.ngram_rows", "model.input_dropout",
+    "model.hidden_dropout", "model.output_dropout", "model.attention_dropout", "data.num_lanes",
+)  # fmt: skip
+#: Those of them that weights to begin with have decided.
+SIZES_OF_WEIGHTS = ("model.embed_dim", "model.num_layers", "model.ngram_rows")
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return ` (did you mean …?)` for the known name closest to `name`, or nothing."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
@@ -165,7 +174,7 @@ class ModelConfig:
     """Also embed the last 2, 3, … up to this many tokens, each by a hash of them: what the first layers
     would have to learn is looked up. 0 embeds tokens alone, as the paper does."""
     ngram_rows: int | None = None
-    """Rows of each table of n-grams; 16384 when not given. What collides shares a row."""
+    """Rows of each table of n-grams; 65536 when not given. What collides shares a row."""
     num_layers: int = 4
     """Number of stacked blocks L."""
     attention_layers: AttentionPlacement | list[int] | None = None
@@ -265,7 +274,7 @@ class ModelConfig:
             f"model.longest_ngram is {longest}: give 2 or more, or 0 for none; each order gets an "
             f"equal part of the {self.embed_dim} features, so {self.embed_dim + 1} at most",
         )
-        self._default(ngram_rows=16_384)
+        self._default(ngram_rows=65_536)
         _require_positive(self, "model", "ngram_rows")
 
     def _placed_attention(self) -> list[int]:
@@ -493,6 +502,10 @@ class TrainConfig:
     """Stop after this many validations without a new best; 0 never does."""
     max_skipped_steps: int = 10
     """Stop after this many steps in a row without a finite loss and gradient."""
+    fit: list[str] = field(default_factory=list)
+    """Settings that the run chooses when it begins, from budget, machine and text: any of
+    model.embed_dim, model.num_layers (with it), model.ngram_rows, model.*_dropout and data.num_lanes
+    (fewer for a short text). What is given as an option is not chosen."""
     tensorboard: bool = False
     """Also write TensorBoard events (needs the extra 'track')."""
 
@@ -512,6 +525,19 @@ class TrainConfig:
             _require(value >= 0, f"train.{name} is {value}: it must be 0 or more")
         budget = Amount.parse(self.budget, "train.budget", share=False)
         _require(budget.value > 0, f"train.budget is '{self.budget}': it must be more than nothing")
+        for name in self.fit:
+            if name not in FITTED:
+                raise ConfigError(
+                    f"train.fit names '{name}'{did_you_mean(name, FITTED)}: the run can choose "
+                    f"{', '.join(FITTED)}"
+                )
+        if self.init_from is not None:
+            made = [name for name in self.fit if name in SIZES_OF_WEIGHTS]
+            _require(
+                not made,
+                f"train.fit names {made and made[0]}, but the weights of {self.init_from} have a size: "
+                "leave it out",
+            )
         for name in ("validate_every", "checkpoint_every"):
             amount = Amount.parse(getattr(self, name), f"train.{name}")
             _require(

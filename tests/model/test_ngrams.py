@@ -21,7 +21,9 @@ def look_up(embedding: NgramEmbedding, text: list[int]) -> Tensor:
 def embedding() -> NgramEmbedding:
     torch.manual_seed(0)
     made = NgramEmbedding(dim=14, longest=4, num_rows=5_003)
-    made.initialise()
+    with torch.no_grad():
+        for table in made.tables:
+            table.weight.normal_()
     return made
 
 

@@ -105,11 +105,12 @@ def test_attention(
         )
 
 
-def test_lanes_may_go_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As they do on a GPU, in batched products."""
+@pytest.mark.parametrize("together", [1, 2, 3])
+def test_lanes_may_go_together(monkeypatch: pytest.MonkeyPatch, together: int) -> None:
+    """In batched products: all of them on a GPU, on a CPU as many as the cache holds scores of."""
     memory = randn(3, 9, 4)
     inputs = [randn(3, 7, 4), randn(3, 7, 4), randn(4), randn(4)]
-    monkeypatch.setattr("sharnn.ops.attention._groups", lambda query: [slice(0, len(query))])
+    monkeypatch.setattr("sharnn.ops.attention._SCORES_TOGETHER", together * 7 * 14)
     for lengths in (None, [9, 0, 4]):
         assert_equal_with_gradients(
             attend(FAST.attention, memory, 8, lengths),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sharnn.cli.common import check_options, error_console, make_parser, prepare_bar
 from sharnn.config import (
+    SIZES_OF_WEIGHTS,
     add_settings,
     build_recipe,
     load_recipe_settings,
@@ -105,8 +106,26 @@ def _take_recipe(parser: ArgumentParser, argv: list[str]) -> None:
     elif architecture not in (None, model.get("architecture", "sha-rnn")):
         # What the recipe says of a SHA-RNN means nothing to a baseline that is asked for instead.
         settings["model"] = {key: model[key] for key in _SHARED_SETTINGS if key in model}
+    _leave_out_of_fit(settings, argv, sized=origin is not None)
     for section, values in settings.items():
         parser.set_defaults({f"{section}.{key}": value for key, value in values.items()})
+
+
+def _leave_out_of_fit(
+    settings: dict[str, dict[str, Any]], argv: list[str], sized: bool
+) -> None:
+    """Let the run choose nothing that is given as an option, or by the weights it begins with.
+
+    A given depth goes with the chosen width; but a given width is a given size.
+    """
+    given = {argument.split("=", 1)[0].removeprefix("--") for argument in argv}
+    if sized:
+        given.update(SIZES_OF_WEIGHTS)
+    if "model.embed_dim" in given:
+        given.add("model.num_layers")
+    fit = settings.get("train", {}).get("fit")
+    if fit:
+        settings["train"]["fit"] = [name for name in fit if name not in given]
 
 
 def _settings_of(origin: str, argv: list[str]) -> dict[str, Any]:

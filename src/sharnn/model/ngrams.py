@@ -14,7 +14,6 @@ from sharnn.model.state import NO_TOKEN
 #: Keys are polynomials modulo a prime below 2³¹, so that no product leaves 64 bits anywhere.
 _PRIME = 2_147_483_647
 _MULTIPLIER = 1_000_003_019
-_INITIAL_STD = 0.05
 
 
 class NgramEmbedding(nn.Module):
@@ -31,16 +30,11 @@ class NgramEmbedding(nn.Module):
         super().__init__()
         self.dim, self.longest, self.num_rows = dim, longest, num_rows
         num_orders = longest - 1
+        # Zeros: a row says nothing until its n-gram has been seen.
         self.tables = nn.ModuleList(
-            nn.Embedding(num_rows, dim // num_orders) for _ in range(num_orders)
+            nn.Embedding.from_pretrained(torch.zeros(num_rows, dim // num_orders), freeze=False)
+            for _ in range(num_orders)
         )
-
-    @torch.no_grad()
-    def initialise(self) -> None:
-        """Draw every row from N(0, 0.05)."""
-        for table in self.tables:
-            assert isinstance(table, nn.Embedding)
-            table.weight.normal_(0, _INITIAL_STD)
 
     def no_tokens(self, num_lanes: int) -> Tensor:
         """Return what stands before a text, `[B, N - 1]`."""

@@ -5,7 +5,7 @@ Legend: B lanes · T tokens · D embed_dim · V vocab_size · L blocks.
 | tensor | at initialisation |
 |---|---|
 | embedding, Linear weights | N(0, 0.1 / √D) |
-| embedding of n-grams | N(0, 0.05) |
+| embedding of n-grams | 0 |
 | … of `residual` blocks and the residual lstm | embedding N(0, 0.1), Linear N(0, 1 / √D) |
 | … of the transformer | N(0, 0.02), Linear into the residual divided by √(2L) |
 | Linear and softmax biases, tombstones | 0 |
@@ -79,8 +79,6 @@ class LanguageModel(nn.Module):
         elif transformer:
             embedding_std = linear_std = 0.02
         self.embedding.weight.normal_(0, embedding_std)
-        if self.ngrams is not None:
-            self.ngrams.initialise()
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 module.weight.normal_(0, linear_std)

@@ -16,6 +16,7 @@ from sharnn.data.prepare import prepare
 from sharnn.errors import CheckpointError, ConfigError, DataError
 from sharnn.text import Tokenizer
 from sharnn.train.estimate import Estimate, check_memory, estimate_run
+from sharnn.train.fit import fit
 from sharnn.train.logger import (
     MetricsFile,
     RunLogger,
@@ -106,7 +107,7 @@ def _new_trainer(
         train = dataclasses.replace(recipe.train, init_digest=initial.digest)
         recipe = dataclasses.replace(recipe, train=train)
     corpus = prepare(recipe.data.texts, tokenizer=tokenizer, progress=progress)
-    recipe = _with_corpus(recipe, corpus)
+    recipe = fit(_with_corpus(recipe, corpus), precision, corpus.split("train").num_tokens)
     _announce(recipe, corpus, precision, console)
     return _make_trainer(recipe, corpus, RunFolder.create(out, recipe), precision, initial)
 

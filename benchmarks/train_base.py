@@ -1,0 +1,133 @@
+"""Train the model that ships with the package, and put it in its place.
+
+    python benchmarks/train_base.py --train enwik8-head.txt:0.9 wikitext2/train.txt \\
+        --valid enwik8-head.txt:0.9:0.95 wikitext2/valid.txt --budget 2h
+
+The texts to train on are read in shuffled blocks, as one; those to validate on choose nothing and are only
+scored: the model that ships is the run's last. Each text is a file, or a share of it (FILE:0.9 its first
+nine tenths, FILE:0.9:0.95 what lies between these shares). Weights go to src/sharnn/weights/base as int8
+with a card that says all of this; --resume goes on with a run that was stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench import processor
+from sharnn.checkpoint import LAST, load_model, save_model
+from sharnn.checkpoint.load import SHIPPED
+from sharnn.cli.main import main as sharnn
+from sharnn.data.prepare import prepare
+from sharnn.errors import ConfigError, SharnnError
+from sharnn.evaluate import evaluate_static
+
+#: Of a text without splits of its own that the package trains on.
+_TRAIN_SHARE = 0.9
+RECIPE = Path(__file__).with_name("base.yaml")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Compose the text, train, score, save."""
+    options = parse(argv)
+    try:
+        return _main(options)
+    except SharnnError as error:
+        print(f"train_base: error: {error}", file=sys.stderr)
+        return error.exit_code
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Return the options."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--train", nargs="+", required=True, help="texts to train on")
+    parser.add_argument("--valid", nargs="+", required=True, help="texts to score")
+    parser.add_argument("--recipe", default=str(RECIPE))
+    parser.add_argument("--budget", default="2h")
+    parser.add_argument("--run", type=Path, default=Path("runs/base"), help="run folder")
+    parser.add_argument("--resume", action="store_true", help="go on with the run")
+    parser.add_argument("--out", type=Path, default=SHIPPED, help="where the model goes")
+    parser.add_argument("--about", default="", help="names of the texts, for the card")
+    parser.add_argument("--licence", default="CC BY-SA 3.0 (the texts': Wikipedia)")
+    return parser.parse_args(argv)
+
+
+def _main(options: argparse.Namespace) -> int:
+    texts = {name: part(name) for name in options.train}
+    if options.resume:
+        code = sharnn(["train", "--resume", str(options.run), "--budget", options.budget])
+    else:
+        path = compose(options.run.with_suffix(".txt"), b"".join(texts.values()),
+                       b"".join(map(part, options.valid)))  # fmt: skip
+        code = sharnn(["train", str(path), "--recipe", options.recipe, "--budget", options.budget,
+                       "--out", str(options.run)])  # fmt: skip
+    if code:
+        return code
+    ship(options, texts)
+    return 0
+
+
+def part(name: str) -> bytes:
+    """Return the bytes that FILE, FILE:END or FILE:START:END means.
+
+    Raises:
+        ConfigError: There is no such file, or the shares are none.
+    """
+    path, *shares = name.split(":")
+    try:
+        data = Path(path).read_bytes()
+        bounds = [float(share) for share in shares]
+    except (OSError, ValueError) as failure:
+        raise ConfigError(f"{name}: {failure}") from failure
+    start, end = ([0.0, 1.0] if not bounds else [0.0, *bounds])[-2:]
+    if not 0 <= start < end <= 1:
+        raise ConfigError(f"{name}: shares must rise and lie between 0 and 1")
+    return data[int(len(data) * start) : int(len(data) * end)]
+
+
+def compose(path: Path, train: bytes, valid: bytes) -> Path:
+    """Write a text whose first nine tenths, the package's train split, are just `train`."""
+    held_out = int(len(train) / _TRAIN_SHARE) + 1 - len(train)
+    valid = (valid * (held_out // len(valid) + 1))[:held_out]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(train + valid)
+    return path
+
+
+def ship(options: argparse.Namespace, texts: dict[str, bytes]) -> None:
+    """Score the run's last model as it will be read back, and save it with its card."""
+    trained = load_model(options.run / LAST)
+    known = trained.card
+    card = {
+        "data": options.about or ", ".join(Path(name).name for name in texts),
+        "bytes to train on": f"{sum(map(len, texts.values())):,}",
+        "licence": options.licence,
+        "trained": f"{known['training seconds'] / 60:.0f} minutes on {processor(trained.model.device)}",
+        **{name: known[name] for name in ("tokens seen", "steps", "optimiser", "seed")},
+    }
+    model = trained.model.fold()
+    save_model(options.out, model, trained.tokenizer, card, dtype="int8")
+    shipped = load_model(options.out)
+    for name in options.valid:
+        bits = bits_per_byte(part(name), shipped.model, shipped.tokenizer)
+        card[f"bits per byte, {Path(name.split(':')[0]).name} valid"] = f"{bits:.4f}"
+        print(f"{name}: {bits:.4f} bits per byte (strict)", flush=True)
+    save_model(options.out, model, trained.tokenizer, card, dtype="int8")
+
+
+def bits_per_byte(data: bytes, model: object, tokenizer: object) -> float:
+    """Return the strict score of a text."""
+    with tempfile.NamedTemporaryFile(suffix=".txt") as file:
+        file.write(data)
+        file.flush()
+        split = prepare([file.name]).split("all")
+        return evaluate_static(model, tokenizer, split).bits_per_byte  # type: ignore[arg-type]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

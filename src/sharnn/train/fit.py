@@ -1,0 +1,124 @@
+"""Settings that a run chooses when it begins: as large a model as budget, machine and text pay for.
+
+What the rules rest on is measured in EXPERIMENTS.md.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from sharnn.config import Recipe
+from sharnn.train.estimate import (
+    Estimate,
+    available_memory_bytes,
+    estimate_run,
+    multiplied_weights,
+)
+from sharnn.train.precision import Precision
+
+#: Widths and depths to choose from, by rising cost.
+SIZES = (
+    (128, 2), (192, 2), (256, 2), (256, 4), (384, 4), (512, 4), (768, 4), (1024, 4), (1536, 4),
+)  # fmt: skip
+#: Tokens that a weight of the blocks should see within the budget.
+_TOKENS_PER_WEIGHT = 1.3
+#: Weights of the blocks for each token of the text at most.
+_WEIGHTS_PER_TEXT_TOKEN = 2.0
+#: Passes over the text within the budget, and the dropout from there on.
+_DROPOUTS = ((24.0, 0.3), (8.0, 0.2), (3.0, 0.1), (0.0, 0.0))
+#: Tokens of the text for each row of a table of n-grams; rows are a power of two between these.
+_TOKENS_PER_ROW, _FEWEST_ROWS, _MOST_ROWS = 50, 1 << 10, 1 << 16
+#: Share of the free memory that a run may plan with.
+_MEMORY_SHARE = 0.7
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """A recipe with a size, and what it would take."""
+
+    recipe: Recipe
+    estimate: Estimate
+
+
+def fit(recipe: Recipe, precision: Precision, num_tokens: int) -> Recipe:
+    """Return the recipe with the settings in `train.fit` chosen, and nothing left to choose.
+
+    Args:
+        recipe: With the tokenizer's vocabulary.
+        precision: Where and how it will compute.
+        num_tokens: Of the text to train on.
+    """
+    chosen = recipe.train.fit
+    recipe = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, fit=[]))
+    if "data.num_lanes" in chosen:
+        recipe = _with(recipe, "data", num_lanes=_lanes(recipe, num_tokens))
+    if "model.ngram_rows" in chosen and recipe.model.longest_ngram:
+        recipe = _with(recipe, "model", ngram_rows=_ngram_rows(num_tokens))
+    plan = _Plan(recipe, estimate_run(recipe, precision, num_tokens))
+    if "model.embed_dim" in chosen:
+        plan = _largest_that_pays(recipe, precision, num_tokens, "model.num_layers" in chosen)
+    names = [name for name in chosen if name.endswith("dropout")]
+    rate = _dropout(plan.estimate.tokens / num_tokens)
+    dropouts = {name.removeprefix("model."): rate for name in names}
+    return _with(plan.recipe, "model", **dropouts)
+
+
+def _largest_that_pays(
+    recipe: Recipe, precision: Precision, num_tokens: int, with_depth: bool
+) -> _Plan:
+    """Return the largest size that sees enough tokens and fits text and memory, else the smallest."""
+    memory = _MEMORY_SHARE * available_memory_bytes(precision.device)
+    best: _Plan | None = None
+    for dim, depth in SIZES:
+        sized = _with_size(recipe, dim, depth if with_depth else recipe.model.num_layers)
+        plan = _Plan(sized, estimate_run(sized, precision, num_tokens))
+        weights = multiplied_weights(sized.model) - sized.model.vocab_size * dim
+        pays = (
+            plan.estimate.tokens >= _TOKENS_PER_WEIGHT * weights
+            and weights <= _WEIGHTS_PER_TEXT_TOKEN * num_tokens
+            and plan.estimate.memory_bytes <= memory
+        )
+        if best is None or pays:
+            best = plan
+    assert best is not None
+    return best
+
+
+def _with(recipe: Recipe, section: str, **values: Any) -> Recipe:
+    changed = dataclasses.replace(getattr(recipe, section), **values)
+    return dataclasses.replace(recipe, **{section: changed})
+
+
+def _with_size(recipe: Recipe, dim: int, depth: int) -> Recipe:
+    """Return the recipe at another size; what followed from the old one follows from the new one."""
+    model = recipe.model
+    heads = len(model.attention_layers or [])  # type: ignore[arg-type]
+    values: dict[str, Any] = {"embed_dim": dim, "num_layers": depth}
+    if model.boom_dim == 4 * model.embed_dim:
+        values["boom_dim"] = None
+    if model.architecture == "transformer":
+        values["num_heads"] = None
+    elif heads and depth != model.num_layers:
+        values["attention_layers"] = "all" if heads == model.num_layers else "one"
+    return _with(recipe, "model", **values)
+
+
+def _lanes(recipe: Recipe, num_tokens: int) -> int:
+    """Return the recipe's lanes, or as many (a power of two) as leave each some segments to read."""
+    most = num_tokens // (4 * recipe.data.segment_length)
+    lanes, groups = recipe.data.num_lanes, recipe.train.grad_accum_steps
+    while lanes > groups and lanes > most and lanes % (2 * groups) == 0:
+        lanes //= 2
+    return lanes
+
+
+def _ngram_rows(num_tokens: int) -> int:
+    rows = 1 << round(math.log2(max(num_tokens / _TOKENS_PER_ROW, 1)))
+    return min(max(rows, _FEWEST_ROWS), _MOST_ROWS)
+
+
+def _dropout(epochs: float) -> float:
+    return next(rate for least, rate in _DROPOUTS if epochs >= least)

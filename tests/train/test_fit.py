@@ -1,0 +1,118 @@
+"""What a run chooses by itself, and what it leaves as it was given."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from sharnn.config import ModelConfig, Recipe, load_recipe_settings, recipe_from_settings
+from sharnn.errors import ConfigError
+from sharnn.train import fit as module
+from sharnn.train.fit import SIZES, fit
+from sharnn.train.precision import Precision
+
+CPU = Precision(torch.device("cpu"), torch.float32)
+
+
+@pytest.fixture(autouse=True)
+def _a_machine_of_known_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """100 GFLOP/s whatever runs beside the test."""
+    monkeypatch.setattr("sharnn.train.estimate._probe_flops", lambda _: 100e9)
+    monkeypatch.setattr(module, "available_memory_bytes", lambda _: 16 << 30)
+
+
+def desktop(budget: str = "10m", **train: object) -> Recipe:
+    recipe = recipe_from_settings(load_recipe_settings("desktop"))
+    return dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, budget=budget, **train))
+
+
+def size_of(recipe: Recipe) -> tuple[int, int]:
+    return recipe.model.embed_dim, recipe.model.num_layers
+
+
+def test_more_time_buys_more_model_and_nothing_is_left_to_choose() -> None:
+    sizes = [fit(desktop(b), CPU, 10**8) for b in ("1s", "90s", "10m", "1h", "1000h")]
+    ranks = [SIZES.index(size_of(recipe)) for recipe in sizes]
+    assert ranks == sorted(ranks)
+    assert ranks[0] == 0
+    assert ranks[1] < ranks[2] < ranks[3] < ranks[4] == len(SIZES) - 1
+    assert all(recipe.train.fit == [] for recipe in sizes)
+    for recipe in sizes:
+        assert recipe.model.boom_dim == 4 * recipe.model.embed_dim
+        assert recipe.model.attention_layers == [max(recipe.model.num_layers - 2, 0)]
+
+
+def test_a_quicker_machine_takes_more_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = fit(desktop(), CPU, 10**8)
+    monkeypatch.setattr("sharnn.train.estimate._probe_flops", lambda _: 3e12)
+    assert fit(desktop(), CPU, 10**8).model.embed_dim > slow.model.embed_dim
+
+
+def test_a_short_text_takes_less_model_fewer_rows_and_more_dropout() -> None:
+    long, short = fit(desktop(), CPU, 10**8), fit(desktop(), CPU, 10**5)
+    assert size_of(short) < size_of(long)
+    assert short.model.ngram_rows < long.model.ngram_rows
+    assert short.model.hidden_dropout > long.model.hidden_dropout == 0
+    assert long.model.input_dropout == short.model.input_dropout == 0  # not named
+
+
+def test_lanes_of_a_short_text_still_hold_segments() -> None:
+    recipe = fit(desktop(), CPU, 3_000)
+    assert 4 * recipe.data.num_lanes * recipe.data.segment_length <= 3_000
+    assert fit(desktop(), CPU, 10**7).data.num_lanes == desktop().data.num_lanes
+    assert fit(desktop(grad_accum_steps=64), CPU, 3_000).data.num_lanes == 64
+
+
+def test_memory_bounds_the_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    free = fit(desktop("1000h"), CPU, 10**9)
+    monkeypatch.setattr(module, "available_memory_bytes", lambda _: 1 << 30)
+    assert size_of(fit(desktop("1000h"), CPU, 10**9)) < size_of(free)
+
+
+def test_what_is_not_named_stays() -> None:
+    recipe = desktop(fit=["model.hidden_dropout"])
+    fitted = fit(recipe, CPU, 10**6)
+    assert size_of(fitted) == size_of(recipe)
+    assert fitted.data == recipe.data
+    plain = desktop(fit=[])
+    assert fit(plain, CPU, 10**5) == plain
+
+
+def test_a_given_depth_and_boom_go_with_the_chosen_width() -> None:
+    recipe = desktop(fit=["model.embed_dim"])
+    model = dataclasses.replace(recipe.model, num_layers=3, attention_layers="all", boom_dim=2048)
+    fitted = fit(dataclasses.replace(recipe, model=model), CPU, 10**8)
+    assert fitted.model.num_layers == 3
+    assert fitted.model.attention_layers == [0, 1, 2]
+    assert fitted.model.boom_dim == 2048
+
+
+@pytest.mark.parametrize("architecture", ["lstm", "transformer"])
+def test_baselines_are_sized_alike(architecture: str) -> None:
+    recipe = desktop()
+    recipe = dataclasses.replace(recipe, model=ModelConfig(architecture=architecture, embed_dim=64))
+    fitted = fit(recipe, CPU, 10**8)
+    assert fitted.model.embed_dim > 64
+    assert fitted.model.architecture == architecture
+
+
+def test_budgets_in_tokens_need_no_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = fit(desktop("20Mtokens"), CPU, 10**8)
+    monkeypatch.setattr("sharnn.train.estimate._probe_flops", lambda _: 1e15)
+    assert fit(desktop("20Mtokens"), CPU, 10**8) == first
+
+
+@pytest.mark.parametrize(
+    ("train", "message"),
+    [
+        ({"fit": ["model.embed_dims"]}, "did you mean 'model.embed_dim'"),
+        ({"fit": ["model.embed_dim"], "init_from": "base"}, "weights of base have a size"),
+    ],
+)
+def test_what_cannot_be_chosen_is_refused(train: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        desktop(**train)
+
+
