@@ -105,6 +105,10 @@ class Contender:
 
 
 LONG_SECONDS = 300
+_TRANSFORMER = (
+    "--model.architecture transformer --model.num_layers 4 --model.window 256 --data.num_lanes 16 "
+    "--data.segment_length 256 --optim.lr 0.003"
+)
 CONTENDERS = {
     "sha-rnn": Contender(
         recipe="demo",
@@ -122,13 +126,19 @@ CONTENDERS = {
         recipe="demo",
         long_recipe="desktop",
         options="--model.architecture lstm --model.residual true --model.forget_bias 1",
-        about="LSTM layers alone",
+        about="LSTM layers alone, trained as sha-rnn",
     ),
     "transformer": Contender(
         recipe="demo",
         long_recipe="desktop",
-        options="--model.architecture transformer --model.window 256 --optim.lr 0.002",
+        options=_TRANSFORMER,
         about="pre-norm Transformer with rotary positions and a sliding memory",
+    ),
+    "transformer-ngrams": Contender(
+        recipe="demo",
+        long_recipe="desktop",
+        options=f"{_TRANSFORMER} --model.longest_ngram 6",
+        about="the same with sha-rnn's n-grams",
     ),
 }
 #: What the comparison decides, and no contender.

@@ -3,10 +3,10 @@
     python benchmarks/train_base.py --train enwik8-head.txt:0.9 wikitext2/train.txt \\
         --valid enwik8-head.txt:0.9:0.95 wikitext2/valid.txt --budget 2h
 
-The texts to train on are read in shuffled blocks, as one; those to validate on choose nothing and are only
-scored: the model that ships is the run's last. Each text is a file, or a share of it (FILE:0.9 its first
-nine tenths, FILE:0.9:0.95 what lies between these shares). Weights go to src/sharnn/weights/base as int8
-with a card that says all of this; --resume goes on with a run that was stopped.
+The texts to train on are read in shuffled blocks, as one; those to validate on choose nothing and are
+only scored: the model that ships is the run's last. Each text is a file, or a share of it (FILE:0.9 its
+first nine tenths, FILE:0.9:0.95 what lies between these shares). Weights go to src/sharnn/weights/base
+as int8 with a card that says all of this; --resume goes on with a run that was stopped.
 """
 
 from __future__ import annotations

@@ -46,7 +46,9 @@ def test_an_epoch_predicts_every_token_of_the_lanes_once(
 
 
 @given(
-    skip=st.integers(0, 60), random_segments=st.booleans(), block_length=st.sampled_from([0, 14, 21])
+    skip=st.integers(0, 60),
+    random_segments=st.booleans(),
+    block_length=st.sampled_from([0, 14, 21]),
 )
 def test_resumes_to_the_token_through_json(
     skip: int, random_segments: bool, block_length: int

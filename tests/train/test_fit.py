@@ -25,7 +25,9 @@ def _a_machine_of_known_speed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def desktop(budget: str = "10m", **train: object) -> Recipe:
     recipe = recipe_from_settings(load_recipe_settings("desktop"))
-    return dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, budget=budget, **train))
+    return dataclasses.replace(
+        recipe, train=dataclasses.replace(recipe.train, budget=budget, **train)
+    )
 
 
 def size_of(recipe: Recipe) -> tuple[int, int]:
@@ -114,5 +116,3 @@ def test_budgets_in_tokens_need_no_clock(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_what_cannot_be_chosen_is_refused(train: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         desktop(**train)
-
-

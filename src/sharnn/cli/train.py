@@ -111,9 +111,7 @@ def _take_recipe(parser: ArgumentParser, argv: list[str]) -> None:
         parser.set_defaults({f"{section}.{key}": value for key, value in values.items()})
 
 
-def _leave_out_of_fit(
-    settings: dict[str, dict[str, Any]], argv: list[str], sized: bool
-) -> None:
+def _leave_out_of_fit(settings: dict[str, dict[str, Any]], argv: list[str], sized: bool) -> None:
     """Let the run choose nothing that is given as an option, or by the weights it begins with.
 
     A given depth goes with the chosen width; but a given width is a given size.

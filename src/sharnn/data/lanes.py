@@ -126,7 +126,9 @@ class LaneStream:
         """Return which blocks each lane reads in this epoch, `[B, blocks of a lane]`."""
         blocks = np.arange(self._num_blocks)
         if self._shuffled:
-            blocks = np.random.Generator(np.random.PCG64([self._seed, self._epoch])).permutation(blocks)
+            blocks = np.random.Generator(np.random.PCG64([self._seed, self._epoch])).permutation(
+                blocks
+            )
         per_lane = self._num_blocks // self.num_lanes
         return blocks[: per_lane * self.num_lanes].reshape(self.num_lanes, per_lane)
 

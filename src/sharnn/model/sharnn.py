@@ -54,9 +54,7 @@ class LanguageModel(nn.Module):
         self.ngrams: NgramEmbedding | None = None
         if config.longest_ngram:
             assert config.ngram_rows is not None
-            self.ngrams = NgramEmbedding(
-                config.embed_dim, config.longest_ngram, config.ngram_rows
-            )
+            self.ngrams = NgramEmbedding(config.embed_dim, config.longest_ngram, config.ngram_rows)
         self.blocks = nn.ModuleList(
             _make_block(config, index) for index in range(config.num_layers)
         )

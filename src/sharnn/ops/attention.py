@@ -79,9 +79,7 @@ def _groups(query_BTD: Tensor, blocks: Sequence[_Block]) -> list[slice]:
     if query_BTD.device.type == "cpu":
         scores = max((b.stop - b.start) * (b.end - b.first) for b in blocks)
         together = min(max(_SCORES_TOGETHER // scores, 1), num_lanes)
-    return [
-        slice(lane, min(lane + together, num_lanes)) for lane in range(0, num_lanes, together)
-    ]
+    return [slice(lane, min(lane + together, num_lanes)) for lane in range(0, num_lanes, together)]
 
 
 class _Attend(torch.autograd.Function):

@@ -95,7 +95,7 @@ def _with(recipe: Recipe, section: str, **values: Any) -> Recipe:
 def _with_size(recipe: Recipe, dim: int, depth: int) -> Recipe:
     """Return the recipe at another size; what followed from the old one follows from the new one."""
     model = recipe.model
-    heads = len(model.attention_layers or [])  # type: ignore[arg-type]
+    heads = len(model.attention_layers or [])
     values: dict[str, Any] = {"embed_dim": dim, "num_layers": depth}
     if model.boom_dim == 4 * model.embed_dim:
         values["boom_dim"] = None
