@@ -18,11 +18,11 @@ from sharnn.config import (
 from texts import write_text
 
 ROOT = Path(__file__).parents[1]
-TINY = [
-    "--model.embed_dim", "16", "--model.num_layers", "2", "--data.num_lanes", "4",
-    "--data.segment_length", "16", "--budget", "3steps", "--device", "cpu",
+SHORT = [
+    "--data.num_lanes", "4", "--data.segment_length", "16", "--budget", "3steps", "--device", "cpu",
     "--train.validation_tokens", "300", "--train.validate_every", "2steps",
 ]  # fmt: skip
+TINY = ["--model.embed_dim", "16", "--model.num_layers", "2", *SHORT]
 
 
 @pytest.mark.parametrize("name", shipped_recipes())
@@ -75,7 +75,7 @@ def test_readme_commands_run_in_order(tmp_path: Path, monkeypatch: pytest.Monkey
     for line in README_COMMANDS:
         arguments = shlex.split(line.split("sharnn ", 1)[1])
         if arguments[0] == "train" and "--resume" not in arguments:
-            arguments = [*arguments, *TINY]
+            arguments += SHORT if "--from" in arguments else TINY
         if arguments[0] == "train" and "--resume" in arguments:
             arguments[arguments.index("--budget") + 1] = "5steps"
         assert main(arguments) == 0, line

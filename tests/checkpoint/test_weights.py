@@ -241,3 +241,9 @@ def test_a_manifest_of_another_dtype_is_told(tmp_path: Path) -> None:
     rewrite_config(tmp_path / "model", weights="int4")
     with pytest.raises(CheckpointError, match="weights in 'int4', this version"):
         load_model(tmp_path / "model")
+
+
+def test_who_may_read_the_folder_may_read_the_weights(tmp_path: Path) -> None:
+    write_model(tmp_path / "model")
+    modes = {path.stat().st_mode & 0o777 for path in (tmp_path / "model").iterdir()}
+    assert modes == {(tmp_path / "model").stat().st_mode & 0o666}

@@ -29,7 +29,8 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, text: Path) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "tiny"
-    assert main(["train", str(text), "--out", str(folder), "--budget", "25steps", *TINY]) == 0
+    options = ["--budget", "25steps", "--model.overparam_value_gate", "true", *TINY]
+    assert main(["train", str(text), "--out", str(folder), *options]) == 0
     return folder
 
 
@@ -154,7 +155,7 @@ def test_a_changed_text_is_refused_at_resume(
         (["train", "--device", "tpu"], "give auto, cpu, cuda or cuda:N"),
         (["train", "--train.dtype", "int8"], "train.dtype"),
         (["train", "--model.architecture", "lstm", "--model.window", "9"], "has no use for it"),
-        (["train", "--optim.min_trust", "0.1"], "does nothing with optim.name 'adamw'"),
+        (["train", "--optim.min_trust", "0.1"], "does nothing with optim.name 'muon'"),
         (["train", "--train.grad_accum_steps", "7"], "must be a multiple"),
         (["train", "--resume", "x", "--optim.lr", "1"], "--optim.lr would do nothing"),
         (["train", "--resume", "x", "text"], "text would do nothing"),

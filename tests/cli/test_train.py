@@ -177,3 +177,26 @@ def test_models_that_are_not_there_are_told(
     assert main(["train", "--from", "cut", text, "--out", "out"]) == 1
     assert "model.safetensors is not the file" in capsys.readouterr().err
     assert not Path("out").exists()
+
+
+def test_another_optimiser_is_not_given_what_the_recipes_own_has(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name in ("adamw", "lamb"):
+        assert main(["train", "x", "--optim.name", name, "--print-recipe"]) == 0
+        assert yaml.safe_load(capsys.readouterr().out)["optim"]["matrix_lr"] is None
+
+
+def test_options_are_not_chosen_by_the_run(capsys: pytest.CaptureFixture[str]) -> None:
+    def left_to_choose(*options: str) -> list[str]:
+        assert main(["train", "x", *options, "--print-recipe"]) == 0
+        return yaml.safe_load(capsys.readouterr().out)["train"]["fit"]
+
+    every = left_to_choose()
+    assert "model.embed_dim" in every
+    assert left_to_choose("--model.hidden_dropout", "0.2") == [
+        name for name in every if name != "model.hidden_dropout"
+    ]
+    sized = left_to_choose("--model.embed_dim=64")
+    assert not {"model.embed_dim", "model.num_layers"} & set(sized)
+    assert "data.num_lanes" in sized

@@ -81,6 +81,8 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
         written.add(place)
     try:
         save_file(on_host, path)
+        # The library lets none but the owner read; whoever may read the folder may read this too.
+        path.chmod(path.parent.stat().st_mode & 0o666)
     except SafetensorError as failure:  # the library wraps what the system said
         raise CheckpointError(
             f"cannot write {path.parent}: {failure}: is the disk full, or the folder read-only?"

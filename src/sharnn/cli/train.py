@@ -39,6 +39,9 @@ _SHARED_SETTINGS = (
     "embed_dim", "num_layers", "input_dropout", "hidden_dropout", "output_dropout",
 )  # fmt: skip
 
+#: Settings of a recipe's optimiser that no other one has.
+_SETTINGS_OF_OPTIMISERS = ("matrix_lr", "min_trust")
+
 _OPTIONS = ("--out", "--from", "--resume", "--recipe", "--budget", "--device", "--print-recipe")
 
 
@@ -106,6 +109,10 @@ def _take_recipe(parser: ArgumentParser, argv: list[str]) -> None:
     elif architecture not in (None, model.get("architecture", "sha-rnn")):
         # What the recipe says of a SHA-RNN means nothing to a baseline that is asked for instead.
         settings["model"] = {key: model[key] for key in _SHARED_SETTINGS if key in model}
+    optim = settings.get("optim", {})
+    if _value_of("--optim.name", argv) not in (None, optim.get("name")):
+        for name in _SETTINGS_OF_OPTIMISERS:  # mean nothing to another
+            optim.pop(name, None)
     _leave_out_of_fit(settings, argv, sized=origin is not None)
     for section, values in settings.items():
         parser.set_defaults({f"{section}.{key}": value for key, value in values.items()})

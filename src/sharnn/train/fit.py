@@ -61,7 +61,7 @@ def fit(recipe: Recipe, precision: Precision, num_tokens: int) -> Recipe:
     if "model.embed_dim" in chosen:
         plan = _largest_that_pays(recipe, precision, num_tokens, "model.num_layers" in chosen)
     names = [name for name in chosen if name.endswith("dropout")]
-    rate = _dropout(plan.estimate.tokens / num_tokens)
+    rate = _dropout(plan.estimate.tokens / max(num_tokens, 1))
     dropouts = {name.removeprefix("model."): rate for name in names}
     return _with(plan.recipe, "model", **dropouts)
 
