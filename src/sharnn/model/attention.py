@@ -54,11 +54,11 @@ class OverparamGate(nn.Module):
 
 
 class VectorGate(nn.Module):
-    """A plain vector of D gates, 0.5 at the start."""
+    """A plain vector of D gates, all `initial` at the start."""
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, initial: float = 0.5) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.full((dim,), 0.5))
+        self.weight = nn.Parameter(torch.full((dim,), initial))
 
     def forward(self) -> Tensor:
         """Return the gates `[D]`."""
@@ -76,14 +76,16 @@ class SingleHeadAttention(nn.Module):
     once and never projected, so a step costs one D × D product however long the memory is.
     """
 
-    def __init__(self, dim: int, overparam_value_gate: bool, dropout: float) -> None:
+    def __init__(
+        self, dim: int, overparam_value_gate: bool, dropout: float, value_gate: float = 0.5
+    ) -> None:
         super().__init__()
         self.query = nn.Linear(dim, dim)
         self.query_norm = LayerNorm(dim)
         self.query_gate = nn.Parameter(torch.zeros(dim))
         self.key_gate = nn.Parameter(torch.zeros(dim))
         self.value_gate: OverparamGate | VectorGate = (
-            OverparamGate(dim) if overparam_value_gate else VectorGate(dim)
+            OverparamGate(dim) if overparam_value_gate else VectorGate(dim, value_gate)
         )
         self.dropout = dropout
 

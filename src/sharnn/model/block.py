@@ -90,7 +90,11 @@ class ShaRnnBlock(Block):
             self.mid_norm = LayerNorm(self.dim)
             self.memory_norm = LayerNorm(self.dim)
             self.attention = SingleHeadAttention(
-                self.dim, bool(config.overparam_value_gate), config.attention_dropout
+                self.dim,
+                bool(config.overparam_value_gate),
+                config.attention_dropout,
+                # A mean of rows says nothing yet: onto an identity path it comes when it has learnt to.
+                value_gate=0.0 if config.residual else 0.5,
             )
         if not self.residual:
             self.skip_norm = LayerNorm(self.dim)

@@ -11,7 +11,8 @@ Legend: B lanes · T tokens · D embed_dim · V vocab_size · L blocks.
 | Linear and softmax biases, tombstones | 0 |
 | LayerNorm gain, bias | 1, 0 |
 | LSTM weights and biases | U(-1/√D, 1/√D), then `forget_bias` on the forget gate |
-| query, key and value gates | 0, so that σ gives 0.5 |
+| query and key gates, seed of an over-parameterised value gate | 0, so that σ gives 0.5 |
+| plain value gate | 0.5; 0 in `residual` blocks |
 """
 
 from __future__ import annotations
