@@ -41,7 +41,7 @@ def run(argv: list[str]) -> int:
         return code
     _score(out)
     print(f"\nsample, continuing {_PROMPT!r}:\n", flush=True)
-    generate.run([str(out), "--prompt", _PROMPT, "--max-bytes", "400", "--temperature", "0.6"])
+    generate.run([str(out), "--prompt", _PROMPT, "--max-bytes", "400", "--temperature", "0.7"])
     print()
     return report.run([str(out)])
 
