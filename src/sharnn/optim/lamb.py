@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
+
+from sharnn.optim.grouped import GroupedOptimizer
 
 #: Norms of weights count up to this (You et al. 2019, the clamp φ of LAMB).
 _MAX_WEIGHT_NORM = 10.0
 
 
-class Lamb(Optimizer):
+class Lamb(GroupedOptimizer):
     """The SHA-RNN paper's optimiser (section 4; docs/differences_from_2019.md §4).
 
     With `m = β₁ m + (1 - β₁) g` and `v = β₂ v + (1 - β₂) g²`, neither corrected for bias:
@@ -52,27 +53,9 @@ class Lamb(Optimizer):
         }
         super().__init__(params, defaults)
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Take one step on every tensor that has a gradient."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            self._step_group(group)
-        return loss
-
-    def _step_group(self, group: dict[str, Any]) -> None:
-        params = [p for p in group["params"] if p.grad is not None]
-        if not params:
-            return
-        grads: list[Tensor] = [p.grad for p in params]
-        for p in params:
-            if not self.state[p]:
-                self.state[p] = {"exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
-        first = [self.state[p]["exp_avg"] for p in params]
-        second = [self.state[p]["exp_avg_sq"] for p in params]
+    def step_group(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor]) -> None:
+        """Take one step; see the class for the equations."""
+        first, second = self.moments(params, "exp_avg", "exp_avg_sq")
         beta1, beta2 = group["betas"]
         torch._foreach_mul_(first, beta1)
         torch._foreach_add_(first, grads, alpha=1 - beta1)

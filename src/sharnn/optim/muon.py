@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
+
+from sharnn.optim.grouped import GroupedOptimizer
 
 #: Quintic iterations that take singular values in (0, 1] towards 1: Newton-Schulz with a step of its own
 #: each time (coefficients of J. You for modded-nanogpt, 2025). Steeper ones overshoot in bf16.
@@ -23,7 +24,7 @@ _ITERATIONS = (
 _ADAMW_RMS = 0.2
 
 
-class Muon(Optimizer):
+class Muon(GroupedOptimizer):
     """Muon for the matrices of a recurrent model (Jordan et al. 2024; scale of arXiv 2502.16982).
 
         m = μ m + (1 - μ) g
@@ -50,26 +51,9 @@ class Muon(Optimizer):
     ) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Take one step on every matrix that has a gradient."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            self._step_group(group)
-        return loss
-
-    def _step_group(self, group: dict[str, Any]) -> None:
-        params = [p for p in group["params"] if p.grad is not None]
-        if not params:
-            return
-        for p in params:
-            if not self.state[p]:
-                self.state[p] = {"momentum": torch.zeros_like(p)}
-        grads: list[Tensor] = [p.grad for p in params]
-        momenta = [self.state[p]["momentum"] for p in params]
+    def step_group(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor]) -> None:
+        """Take one step; see the class for the equations."""
+        (momenta,) = self.moments(params, "momentum")
         torch._foreach_lerp_(momenta, grads, 1 - group["momentum"])
         directions = torch._foreach_lerp(grads, momenta, group["momentum"])
         if group["weight_decay"]:
