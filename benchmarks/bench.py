@@ -228,6 +228,11 @@ def make_parser(doc: str | None, repeats: bool = True) -> argparse.ArgumentParse
     return parser
 
 
+def own_command() -> str:
+    """Return the command line of this process, as it can be typed again."""
+    return shlex.join(["python", os.path.relpath(sys.argv[0]), *sys.argv[1:]])
+
+
 @dataclass
 class Report:
     """Prints tables and keeps them as one section of the machine's file of results."""
@@ -239,9 +244,8 @@ class Report:
     def __post_init__(self) -> None:
         """Begin the section with where the numbers come from."""
         self.machine = processor(self.device)
-        command = shlex.join(["python", os.path.relpath(sys.argv[0]), *sys.argv[1:]])
         self._parts = [
-            f"`{command}`, {datetime.now(UTC):%Y-%m-%d}, Python {platform.python_version()}, torch "
+            f"`{own_command()}`, {datetime.now(UTC):%Y-%m-%d}, Python {platform.python_version()}, torch "
             f"{torch.__version__}"
         ]
         self._console = Console(width=140, markup=False)

@@ -66,7 +66,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullLocator
 from rich.console import Console
 
-from bench import Report, make_parser
+from bench import Report, make_parser, own_command
 from sharnn.checkpoint import load_model
 from sharnn.config import Amount, Recipe, to_dict
 from sharnn.data.corpus import Corpus
@@ -388,7 +388,7 @@ class Workshop:
             "text": self.corpus.name,
             "train_bytes": train.num_bytes,
             "valid_bytes": valid.num_bytes,
-            "command": _own_command(),
+            "command": own_command(),
             "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             "torch": torch.__version__,
         }
@@ -482,10 +482,6 @@ class Workshop:
 
 def _beside(folder: Path, ending: str) -> Path:
     return folder.with_name(folder.name + ending)
-
-
-def _own_command() -> str:
-    return shlex.join(["python", os.path.relpath(sys.argv[0]), *sys.argv[1:]])
 
 
 def figures_of(run: RunRecord) -> dict[str, Any]:

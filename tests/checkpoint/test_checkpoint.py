@@ -181,7 +181,7 @@ def test_what_a_folder_says_without_its_weights(tmp_path: Path) -> None:
     model = write_model(tmp_path / "model", dtype="int8")
     read, loaded = read_model_folder(tmp_path / "model"), load_model(tmp_path / "model")
     assert read.config == model.config
-    assert (read.path, read.card, read.dtype) == (loaded.folder, loaded.card, "int8")
+    assert (read.folder, read.card, read.dtype) == (loaded.folder, loaded.card, "int8")
     assert read.digest == loaded.digest == sha256_of_file(tmp_path / "model" / "model.safetensors")
     flip_a_byte(tmp_path / "model" / "model.safetensors")
     with pytest.raises(CheckpointError, match="altered"):

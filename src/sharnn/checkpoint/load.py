@@ -30,7 +30,7 @@ class ModelFolder:
     """A model folder whose parts were checked, but for the weights' values.
 
     Attributes:
-        path: Where it lies.
+        folder: Where it lies.
         config: The model's settings.
         tokenizer: The one it was trained with.
         card: The facts that were written with it.
@@ -38,7 +38,7 @@ class ModelFolder:
         digest: SHA-256 of the file of weights.
     """
 
-    path: Path
+    folder: Path
     config: ModelConfig
     tokenizer: Tokenizer
     card: dict[str, Any]
@@ -47,24 +47,14 @@ class ModelFolder:
 
 
 @dataclass(frozen=True)
-class LoadedModel:
+class LoadedModel(ModelFolder):
     """A model folder in memory.
 
     Attributes:
         model: In evaluation mode, in float32 whatever it was on disk.
-        tokenizer: The one it was trained with.
-        folder: Where it lies.
-        card: The facts that were written with it.
-        dtype: Of the matrices on disk.
-        digest: SHA-256 of the file of weights.
     """
 
     model: LanguageModel
-    tokenizer: Tokenizer
-    folder: Path
-    card: dict[str, Any]
-    dtype: str
-    digest: str
 
 
 def is_model(path: str | Path) -> bool:
@@ -157,8 +147,8 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> LoadedMo
     """
     read = read_model_folder(path)
     model = LanguageModel(read.config).to(device)
-    load_weights(model, read.path)
-    return LoadedModel(model.eval(), read.tokenizer, read.path, read.card, read.dtype, read.digest)
+    load_weights(model, read.folder)
+    return LoadedModel(**vars(read), model=model.eval())
 
 
 def load_weights(model: LanguageModel, folder: Path) -> None:
