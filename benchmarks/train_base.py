@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench import processor
-from sharnn.checkpoint import LAST, load_model, save_model
+from sharnn.checkpoint import LAST, LoadedModel, load_model, save_model
 from sharnn.checkpoint.load import SHIPPED
 from sharnn.cli.main import main as sharnn
 from sharnn.data.prepare import prepare
@@ -111,22 +111,21 @@ def ship(options: argparse.Namespace, texts: dict[str, bytes]) -> None:
         **{name: known[name] for name in ("tokens seen", "steps", "optimiser", "seed")},
     }
     model = trained.model.fold()
-    save_model(options.out, model, trained.tokenizer, card, dtype="int8")
-    shipped = load_model(options.out)
-    for name in options.valid:
-        bits = bits_per_byte(part(name), shipped.model, shipped.tokenizer)
-        card[f"bits per byte, {Path(name.split(':')[0]).name} valid"] = f"{bits:.4f}"
-        print(f"{name}: {bits:.4f} bits per byte (strict)", flush=True)
+    with tempfile.TemporaryDirectory() as temporary:
+        rounded = Path(temporary) / "model"
+        save_model(rounded, model, trained.tokenizer, card, dtype="int8")
+        for name in options.valid:
+            bits = bits_per_byte(part(name), load_model(rounded), Path(temporary) / "valid.txt")
+            card[f"bits per byte, {Path(name.split(':')[0]).name} valid"] = f"{bits:.4f}"
+            print(f"{name}: {bits:.4f} bits per byte (strict)", flush=True)
     save_model(options.out, model, trained.tokenizer, card, dtype="int8")
 
 
-def bits_per_byte(data: bytes, model: object, tokenizer: object) -> float:
-    """Return the strict score of a text."""
-    with tempfile.NamedTemporaryFile(suffix=".txt") as file:
-        file.write(data)
-        file.flush()
-        split = prepare([file.name]).split("all")
-        return evaluate_static(model, tokenizer, split).bits_per_byte  # type: ignore[arg-type]
+def bits_per_byte(data: bytes, loaded: LoadedModel, path: Path) -> float:
+    """Return the strict score of a text, which is written to `path` to be read."""
+    path.write_bytes(data)
+    split = prepare([str(path)], tokenizer=loaded.tokenizer).split("all")
+    return evaluate_static(loaded.model, loaded.tokenizer, split).bits_per_byte
 
 
 if __name__ == "__main__":

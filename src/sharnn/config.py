@@ -531,6 +531,10 @@ class TrainConfig:
                     f"train.fit names '{name}'{did_you_mean(name, FITTED)}: the run can choose "
                     f"{', '.join(FITTED)}"
                 )
+        _require(
+            "model.num_layers" not in self.fit or "model.embed_dim" in self.fit,
+            "train.fit names model.num_layers, which is chosen with model.embed_dim: name that too",
+        )
         if self.init_from is not None:
             made = [name for name in self.fit if name in SIZES_OF_WEIGHTS]
             _require(

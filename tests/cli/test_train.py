@@ -197,6 +197,10 @@ def test_options_are_not_chosen_by_the_run(capsys: pytest.CaptureFixture[str]) -
     assert left_to_choose("--model.hidden_dropout", "0.2") == [
         name for name in every if name != "model.hidden_dropout"
     ]
+    assert "model.num_layers" in left_to_choose("--model.attention_layers", "all")
+    placed = left_to_choose("--model.attention_layers", "[1]")
+    assert "model.embed_dim" in placed
+    assert "model.num_layers" not in placed
     sized = left_to_choose("--model.embed_dim=64")
     assert not {"model.embed_dim", "model.num_layers"} & set(sized)
     assert "data.num_lanes" in sized

@@ -110,6 +110,7 @@ def test_budgets_in_tokens_need_no_clock(monkeypatch: pytest.MonkeyPatch) -> Non
     ("train", "message"),
     [
         ({"fit": ["model.embed_dims"]}, "did you mean 'model.embed_dim'"),
+        ({"fit": ["model.num_layers"]}, "name that too"),
         ({"fit": ["model.embed_dim"], "init_from": "base"}, "weights of base have a size"),
     ],
 )

@@ -121,12 +121,14 @@ def _take_recipe(parser: ArgumentParser, argv: list[str]) -> None:
 def _leave_out_of_fit(settings: dict[str, dict[str, Any]], argv: list[str], sized: bool) -> None:
     """Let the run choose nothing that is given as an option, or by the weights it begins with.
 
-    A given depth goes with the chosen width; but a given width is a given size.
+    A given depth goes with the chosen width; but a given width is a given size, and blocks that are
+    named by their place belong to a given depth.
     """
     given = {argument.split("=", 1)[0].removeprefix("--") for argument in argv}
     if sized:
         given.update(SIZES_OF_WEIGHTS)
-    if "model.embed_dim" in given:
+    named_blocks = (_value_of("--model.attention_layers", argv) or "").startswith("[")
+    if "model.embed_dim" in given or named_blocks:
         given.add("model.num_layers")
     fit = settings.get("train", {}).get("fit")
     if fit:

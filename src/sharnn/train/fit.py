@@ -1,6 +1,7 @@
 """Settings that a run chooses when it begins: as large a model as budget, machine and text pay for.
 
-What the rules rest on is measured in EXPERIMENTS.md.
+What 90 seconds buy at which size is measured in EXPERIMENTS.md; the other budgets follow from it by the
+number of tokens a weight sees. Rates of dropout are a rule of thumb that has not been measured yet.
 """
 
 from __future__ import annotations
@@ -52,6 +53,8 @@ def fit(recipe: Recipe, precision: Precision, num_tokens: int) -> Recipe:
         num_tokens: Of the text to train on.
     """
     chosen = recipe.train.fit
+    if not chosen:
+        return recipe
     recipe = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, fit=[]))
     if "data.num_lanes" in chosen:
         recipe = _with(recipe, "data", num_lanes=_lanes(recipe, num_tokens))
@@ -95,19 +98,20 @@ def _with(recipe: Recipe, section: str, **values: Any) -> Recipe:
 def _with_size(recipe: Recipe, dim: int, depth: int) -> Recipe:
     """Return the recipe at another size; what followed from the old one follows from the new one."""
     model = recipe.model
-    heads = len(model.attention_layers or [])
     values: dict[str, Any] = {"embed_dim": dim, "num_layers": depth}
     if model.boom_dim == 4 * model.embed_dim:
         values["boom_dim"] = None
     if model.architecture == "transformer":
         values["num_heads"] = None
-    elif heads and depth != model.num_layers:
-        values["attention_layers"] = "all" if heads == model.num_layers else "one"
+    elif model.attention_layers == [max(model.num_layers - 2, 0)]:
+        values["attention_layers"] = "one"
+    elif model.attention_layers == list(range(model.num_layers)):
+        values["attention_layers"] = "all"
     return _with(recipe, "model", **values)
 
 
 def _lanes(recipe: Recipe, num_tokens: int) -> int:
-    """Return the recipe's lanes, or as many (a power of two) as leave each some segments to read."""
+    """Return the recipe's lanes, halved until each has some segments to read."""
     most = num_tokens // (4 * recipe.data.segment_length)
     lanes, groups = recipe.data.num_lanes, recipe.train.grad_accum_steps
     while lanes > groups and lanes > most and lanes % (2 * groups) == 0:
