@@ -115,14 +115,18 @@ def atomic_folder(path: Path, error: type[SharnnError] = SharnnError) -> Iterato
 
 
 def _replace_folder(new: Path, path: Path) -> None:
-    """Rename `new` to `path`; a folder that is there already steps aside first and then goes."""
-    if not path.exists():
-        os.replace(new, path)
-        return
+    """Rename `new` to `path`; a folder that is there, or gets there first, steps aside and then goes."""
     aside = path.with_name(f".{path.name}.{os.getpid()}.replaced{_PARTIAL_SUFFIX}")
-    os.replace(path, aside)
-    os.replace(new, path)
-    shutil.rmtree(aside, ignore_errors=True)
+    while True:
+        try:
+            os.replace(new, path)
+            return
+        except OSError as failure:
+            if failure.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+        with contextlib.suppress(FileNotFoundError):
+            os.replace(path, aside)
+            shutil.rmtree(aside, ignore_errors=True)
 
 
 def remove_partials(folder: Path) -> None:
