@@ -5,7 +5,8 @@
 
 The texts to train on are read in shuffled blocks, as one; those to validate on choose nothing and are
 only scored: the model that ships is the run's last. Each text is a file, or a share of it (FILE:0.9 its
-first nine tenths, FILE:0.9:0.95 what lies between these shares). Weights go to src/sharnn/weights/base
+first nine tenths, FILE:0.9:0.95 what lies between these shares); one that is named twice is read twice
+as often. Weights go to src/sharnn/weights/base
 as int8 with a card that says all of this; --resume goes on with a run that was stopped.
 """
 
@@ -58,11 +59,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _main(options: argparse.Namespace) -> int:
-    texts = {name: part(name) for name in options.train}
+    texts = [part(name) for name in options.train]
     if options.resume:
         code = sharnn(["train", "--resume", str(options.run), "--budget", options.budget])
     else:
-        path = compose(options.run.with_suffix(".txt"), b"".join(texts.values()),
+        path = compose(options.run.with_suffix(".txt"), b"".join(texts),
                        b"".join(map(part, options.valid)))  # fmt: skip
         code = sharnn(["train", str(path), "--recipe", options.recipe, "--budget", options.budget,
                        "--out", str(options.run)])  # fmt: skip
@@ -99,13 +100,13 @@ def compose(path: Path, train: bytes, valid: bytes) -> Path:
     return path
 
 
-def ship(options: argparse.Namespace, texts: dict[str, bytes]) -> None:
+def ship(options: argparse.Namespace, texts: Sequence[bytes]) -> None:
     """Score the run's last model as it will be read back, and save it with its card."""
     trained = load_model(options.run / LAST)
     known = trained.card
     card = {
-        "data": options.about or ", ".join(Path(name).name for name in texts),
-        "bytes to train on": f"{sum(map(len, texts.values())):,}",
+        "data": options.about or ", ".join(Path(name).name for name in options.train),
+        "bytes to train on": f"{sum(map(len, texts)):,}",
         "licence": options.licence,
         "trained": f"{known['training seconds'] / 60:.0f} minutes on {processor(trained.model.device)}",
         **{name: known[name] for name in ("tokens seen", "steps", "optimiser", "seed")},

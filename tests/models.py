@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,9 +14,18 @@ from sharnn.model import LanguageModel
 from sharnn.text import ByteTokenizer, Tokenizer
 
 
+def know_ngrams(model: LanguageModel) -> LanguageModel:
+    """Give rows to n-grams of a random text, where the model embeds any; return the model."""
+    if model.ngrams is not None:
+        text = np.random.default_rng(0).integers(model.config.vocab_size, size=3_000)
+        model.ngrams.learn_vocabulary(text, min_count=1)
+    return model
+
+
 def make_model(seed: int = 0, **settings: object) -> LanguageModel:
     torch.manual_seed(seed)
-    return LanguageModel(ModelConfig(**{"embed_dim": 16, "num_layers": 2, "window": 8, **settings}))
+    config = ModelConfig(**{"embed_dim": 16, "num_layers": 2, "window": 8, **settings})
+    return know_ngrams(LanguageModel(config))
 
 
 def write_model(

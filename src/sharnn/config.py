@@ -171,10 +171,13 @@ class ModelConfig:
     """Width F of the Boom layer, or of the Transformer's feed-forward layer; 4 × embed_dim when not
     given. The lstm has none."""
     longest_ngram: int = 0
-    """Also embed the last 2, 3, … up to this many tokens, each by a hash of them: what the first layers
-    would have to learn is looked up. 0 embeds tokens alone, as the paper does."""
+    """Also embed the last 2, 3, … up to this many tokens, where the text to train on uses them often:
+    what the first layers would have to learn is looked up. 0 embeds tokens alone, as the paper does."""
     ngram_rows: int | None = None
-    """Rows of each table of n-grams; 65536 when not given. What collides shares a row."""
+    """Rows of each table of n-grams, 16384 when not given: so many of each length have one at most."""
+    ngram_min_count: int | None = None
+    """How often an n-gram must stand in the text to train on (in 4 million tokens of a longer one) to
+    have a row; 50 when not given."""
     num_layers: int = 4
     """Number of stacked blocks L."""
     attention_layers: AttentionPlacement | list[int] | None = None
@@ -262,20 +265,22 @@ class ModelConfig:
     def _resolve_ngrams(self) -> None:
         longest = self.longest_ngram
         if longest == 0:
-            _require(
-                self.ngram_rows in (None, 0),
-                f"model.ngram_rows is {self.ngram_rows}, but no n-grams are embedded: leave it out, or "
-                "set model.longest_ngram",
-            )
-            self._set(ngram_rows=0)
+            for name in ("ngram_rows", "ngram_min_count"):
+                value = getattr(self, name)
+                _require(
+                    value in (None, 0),
+                    f"model.{name} is {value}, but no n-grams are embedded: leave it out, or set "
+                    "model.longest_ngram",
+                )
+            self._set(ngram_rows=0, ngram_min_count=0)
             return
         _require(
             2 <= longest <= self.embed_dim + 1,
             f"model.longest_ngram is {longest}: give 2 or more, or 0 for none; each order gets an "
             f"equal part of the {self.embed_dim} features, so {self.embed_dim + 1} at most",
         )
-        self._default(ngram_rows=65_536)
-        _require_positive(self, "model", "ngram_rows")
+        self._default(ngram_rows=16_384, ngram_min_count=50)
+        _require_positive(self, "model", "ngram_rows", "ngram_min_count")
 
     def _placed_attention(self) -> list[int]:
         placement, num_layers = self.attention_layers, self.num_layers

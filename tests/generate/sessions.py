@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from models import know_ngrams
 from sharnn.config import ModelConfig
 from sharnn.generate import Sampling, Session, generate
 from sharnn.model import LanguageModel
@@ -16,7 +17,7 @@ ARCHITECTURES = [{}, {"architecture": "lstm", "window": None}, {"architecture": 
 def make_session(seed: int = 0, **settings: object) -> Session:
     torch.manual_seed(seed)
     config = ModelConfig(**{"embed_dim": 16, "num_layers": 2, "window": 12, **settings})
-    model = LanguageModel(config).eval()
+    model = know_ngrams(LanguageModel(config)).eval()
     with torch.no_grad():
         model.embedding.weight.normal_(0, 1)  # far from uniform, so that texts depend on the prompt
     return Session(model, ByteTokenizer())

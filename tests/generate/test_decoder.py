@@ -13,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from models import know_ngrams
 from sharnn.config import ModelConfig
 from sharnn.errors import ConfigError
 from sharnn.generate import native_step
@@ -31,7 +32,7 @@ KINDS = {
     "segment": {"reach": "segment"},
     "split-softmax": {"split_softmax": [3, 7]},
     "transformer": {"architecture": "transformer", "num_heads": 2},
-    "n-grams": {"longest_ngram": 4, "ngram_rows": 13, "residual": True},
+    "n-grams": {"longest_ngram": 4, "ngram_rows": 60, "residual": True},
 }
 
 
@@ -39,7 +40,7 @@ def make_model(kind: str, window: int = 5, dim: int = 8) -> LanguageModel:
     torch.manual_seed(0)
     sizes = {"vocab_size": VOCAB, "embed_dim": dim, "num_layers": 3, "window": window}
     sizes["boom_dim"] = dim // 8 * (29 if kind == "ragged-boom" else 20)
-    model = LanguageModel(ModelConfig(**{**sizes, **KINDS[kind]})).double().eval()
+    model = know_ngrams(LanguageModel(ModelConfig(**{**sizes, **KINDS[kind]}))).double().eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.3 * (8 / dim) ** 0.5 * torch.randn_like(parameter))

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from models import know_ngrams
 from sharnn.config import ModelConfig
 from sharnn.model import LanguageModel, RecurrentState
 from sharnn.ops import FAST, REFERENCE, Ops
@@ -26,7 +27,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "window-1": {"window": 1},
     "lstm": {"architecture": "lstm", "window": None, "boom_dim": None},
     "transformer": {"architecture": "transformer", "num_heads": 2},
-    "n-grams": {"longest_ngram": 4, "ngram_rows": 13, "residual": True},
+    "n-grams": {"longest_ngram": 4, "ngram_rows": 60, "residual": True},
     "transformer-n-grams": {"architecture": "transformer", "num_heads": 2, "longest_ngram": 3},
 }
 
@@ -35,7 +36,7 @@ def make_model(name: str, window: int = 6, ops: Ops = FAST) -> LanguageModel:
     torch.manual_seed(0)
     sizes = {"vocab_size": VOCAB, "embed_dim": 8, "num_layers": 3, "boom_dim": 20, "window": window}
     config = ModelConfig(**{**sizes, **CONFIGS[name]})
-    model = LanguageModel(config, ops).double().eval()
+    model = know_ngrams(LanguageModel(config, ops)).double().eval()
     with torch.no_grad():
         for parameter in model.parameters():  # make every gate and every row matter
             parameter.add_(0.3 * torch.randn_like(parameter))

@@ -57,7 +57,8 @@ def test_a_short_text_takes_less_model_fewer_rows_and_more_dropout() -> None:
     assert size_of(short) < size_of(long)
     assert short.model.ngram_rows < long.model.ngram_rows
     assert short.model.hidden_dropout > long.model.hidden_dropout == 0
-    assert long.model.input_dropout == short.model.input_dropout == 0  # not named
+    assert short.model.input_dropout == short.model.output_dropout == short.model.hidden_dropout
+    assert short.model.attention_dropout == 0  # not named
 
 
 def test_lanes_of_a_short_text_still_hold_segments() -> None:

@@ -1,10 +1,15 @@
-"""What stands just before a position, looked up: embeddings of hashed n-grams.
+"""What stands just before a position, looked up: embeddings of frequent n-grams.
 
 Legend: B lanes · T tokens · D embed_dim · N longest n-gram · R rows of a table.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,16 +19,23 @@ from sharnn.model.state import NO_TOKEN
 #: Keys are polynomials modulo a prime below 2³¹, so that no product leaves 64 bits anywhere.
 _PRIME = 2_147_483_647
 _MULTIPLIER = 1_000_003_019
+#: Where a table has no n-gram: no key reaches it, and it sorts behind all of them.
+_NO_KEY = _PRIME
+#: Tokens of a text that are counted at most, in this many stretches.
+_COUNTED_TOKENS, _STRETCHES = 1 << 22, 64
 
 
 class NgramEmbedding(nn.Module):
-    """One table for each order n = 2 … N; a position reads the row that its last n tokens hash to.
+    """One table for each order n = 2 … N; a position reads the row of its last n tokens, or nothing.
 
     The orders' rows, each `D // (N - 1)` wide, stand side by side, and the model adds them to the
     token's embedding. A step touches only the rows that its tokens name, and where an identity path
     leads to the softmax the model is an n-gram model from the first steps on, with the rest left to
-    learn. Rows are shared by what collides. After the hash n-grams of the Byte Latent Transformer
-    (arXiv 2412.09871, section 3.2.1), which adds rows of full width.
+    learn.
+
+    Only n-grams that a text uses often have a row (`learn_vocabulary`). A row for every n-gram, by a
+    hash as in the Byte Latent Transformer (arXiv 2412.09871, section 3.2.1), lets the model learn by
+    heart what followed the rare ones: from the second pass over a text on, held-out text gets worse.
     """
 
     def __init__(self, dim: int, longest: int, num_rows: int) -> None:
@@ -35,11 +47,26 @@ class NgramEmbedding(nn.Module):
             nn.Embedding.from_pretrained(torch.zeros(num_rows, dim // num_orders), freeze=False)
             for _ in range(num_orders)
         )
+        self.keys_NR: Tensor
+        self.register_buffer(
+            "keys_NR", torch.full((num_orders, num_rows), _NO_KEY, dtype=torch.int32)
+        )
+
+    def learn_vocabulary(self, text: npt.NDArray[Any], min_count: int) -> None:
+        """Give rows to the n-grams that are most frequent in a text.
+
+        Args:
+            text: Tokens, any integer dtype; of a long text, stretches from all over it are counted.
+            min_count: How often an n-gram must stand there.
+        """
+        self.keys_NR.fill_(_NO_KEY)
+        for order, keys in enumerate(frequent_ngrams(text, self.longest, min_count)):
+            kept = keys[: self.num_rows].sort().values
+            self.keys_NR[order, : len(kept)] = kept
 
     def no_tokens(self, num_lanes: int) -> Tensor:
         """Return what stands before a text, `[B, N - 1]`."""
-        device = next(self.parameters()).device
-        return torch.full((num_lanes, self.longest - 1), NO_TOKEN, device=device)
+        return torch.full((num_lanes, self.longest - 1), NO_TOKEN, device=self.keys_NR.device)
 
     def forward(self, tokens_BT: Tensor, recent_BN: Tensor) -> tuple[Tensor, Tensor]:
         """Look up every position.
@@ -51,13 +78,54 @@ class NgramEmbedding(nn.Module):
         Returns:
             `[B, T, D]`, and the N - 1 tokens before the next segment.
         """
-        before, num_tokens = recent_BN.shape[1], tokens_BT.shape[1]
         text = torch.cat([recent_BN, tokens_BT], dim=1)
-        key_BT, rows = tokens_BT + 2, []
-        for back, table in enumerate(self.tables, start=1):
-            earlier_BT = text[:, before - back : before - back + num_tokens]
-            key_BT = (key_BT * _MULTIPLIER + earlier_BT + 2) % _PRIME
-            rows.append(table(key_BT % self.num_rows))
+        rows = []
+        for table, known_R, key_BT in zip(
+            self.tables, self.keys_NR, _keys(text, self.longest), strict=True
+        ):
+            row_BT = torch.searchsorted(known_R, key_BT).clamp_max(self.num_rows - 1)
+            unknown_BT = known_R[row_BT] != key_BT
+            rows.append(table(row_BT).masked_fill(unknown_BT[..., None], 0.0))
         h_BTD = torch.cat(rows, dim=-1)
         h_BTD = F.pad(h_BTD, (0, self.dim - h_BTD.shape[-1]))
-        return h_BTD, text[:, num_tokens:]
+        return h_BTD, text[:, tokens_BT.shape[1] :]
+
+
+def frequent_ngrams(text: npt.NDArray[Any], longest: int, min_count: int) -> list[Tensor]:
+    """Return the keys of the n-grams that a text uses often, the most frequent first.
+
+    Args:
+        text: Tokens, any integer dtype.
+        longest: N.
+        min_count: How often an n-gram must stand in what is counted.
+
+    Returns:
+        For each order 2 … N its keys, int32.
+    """
+    tokens = torch.from_numpy(_stretches(text).astype(np.int64))[None]
+    frequent = []
+    for key_1T in _keys(tokens, longest):
+        keys, counts = key_1T[0].unique(return_counts=True)
+        often = counts >= min_count
+        keys, counts = keys[often], counts[often]
+        frequent.append(keys[counts.argsort(descending=True, stable=True)])
+    return frequent
+
+
+def _keys(text: Tensor, longest: int) -> Iterator[Tensor]:
+    """Yield for n = 2 … N the int32 keys of the n-grams that end at each token but the first N - 1."""
+    before = longest - 1
+    key = text[:, before:] + 2
+    for back in range(1, longest):
+        earlier = text[:, before - back : text.shape[1] - back]
+        key = (key * _MULTIPLIER + earlier + 2) % _PRIME
+        yield key.int()
+
+
+def _stretches(text: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return a text, or of a long one as much as is counted, from all over it."""
+    if len(text) <= _COUNTED_TOKENS:
+        return np.asarray(text)
+    length = _COUNTED_TOKENS // _STRETCHES
+    starts = np.linspace(0, len(text) - length, _STRETCHES).astype(int)
+    return np.concatenate([text[start : start + length] for start in starts])

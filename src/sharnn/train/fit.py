@@ -30,8 +30,9 @@ _TOKENS_PER_WEIGHT = 1.3
 _WEIGHTS_PER_TEXT_TOKEN = 2.0
 #: Passes over the text within the budget, and the dropout from there on.
 _DROPOUTS = ((24.0, 0.3), (8.0, 0.2), (3.0, 0.1), (0.0, 0.0))
-#: Tokens of the text for each row of a table of n-grams; rows are a power of two between these.
-_TOKENS_PER_ROW, _FEWEST_ROWS, _MOST_ROWS = 50, 1 << 10, 1 << 16
+#: Tokens of the text for each row of a table of n-grams, about as many as there are frequent ones; rows
+#: are a power of two between these.
+_TOKENS_PER_ROW, _FEWEST_ROWS, _MOST_ROWS = 200, 1 << 10, 1 << 14
 #: Share of the free memory that a run may plan with.
 _MEMORY_SHARE = 0.7
 

@@ -88,6 +88,11 @@ class Trainer:
         precision.prepare()
         torch.manual_seed(recipe.train.seed)
         self.model = LanguageModel(recipe.model).to(precision.device)
+        if self.model.ngrams is not None:
+            assert recipe.model.ngram_min_count is not None
+            self.model.ngrams.learn_vocabulary(
+                corpus.split("train").tokens, recipe.model.ngram_min_count
+            )
         self.model.recompute = recipe.train.activation_checkpointing
         self.optimizers = make_optimizers(self.model, recipe.optim)
         self.scaler = precision.grad_scaler()
