@@ -14,6 +14,7 @@ TIERS = [
     {"checkpoint"},
     {"evaluate", "generate"},
     {"train", "report"},
+    {"experiments"},
     {"cli"},
 ]
 ROOT = Path(__file__).parents[1] / "src" / "sharnn"

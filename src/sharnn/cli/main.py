@@ -8,13 +8,16 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from types import ModuleType
 
 from sharnn import __version__
 from sharnn.config import did_you_mean
 from sharnn.errors import SharnnError
 from sharnn.process import keep_freed_memory, wait_briefly
 
-VERBS = ("train", "evaluate", "generate", "report", "info", "data", "demo")
+VERBS = (
+    "train", "evaluate", "generate", "report", "info", "data", "demo",
+)  # fmt: skip
 
 _INTRODUCTION = """\
 usage: sharnn VERB … [--help] [--debug]
@@ -77,11 +80,16 @@ def _dispatch(arguments: list[str]) -> int:
             2,
             False,
         )
-    return importlib.import_module(f"sharnn.cli.{verb}").run(rest)
+    return _module(verb).run(rest)
+
+
+def _module(verb: str) -> ModuleType:
+    return importlib.import_module(f"sharnn.cli.{verb.replace('-', '_')}")
 
 
 def _overview() -> str:
-    lines = [f"  {verb:<10}{importlib.import_module(f'sharnn.cli.{verb}').HELP}" for verb in VERBS]
+    width = max(map(len, VERBS)) + 2
+    lines = [f"  {verb:<{width}}{_module(verb).HELP}" for verb in VERBS]
     return _INTRODUCTION + "\n" + "\n".join(lines) + "\n" + _EXAMPLES
 
 

@@ -1,0 +1,1 @@
+"""Experiments over many trainings: contenders under equal conditions, and the tokenization attack."""
