@@ -43,11 +43,14 @@ SPLIT_SOFTMAX_CUTOFFS = (2_800, 20_000, 76_000)
 
 #: Settings that `train.fit` may name.
 FITTED = (
-    "model.embed_dim", "model.num_layers", "model.ngram_rows", "model.input_dropout",
-    "model.hidden_dropout", "model.output_dropout", "model.attention_dropout", "data.num_lanes",
+    "model.embed_dim", "model.num_layers", "model.ngram_rows", "model.ngram_min_count",
+    "model.input_dropout", "model.hidden_dropout", "model.output_dropout",
+    "model.attention_dropout", "data.num_lanes",
 )  # fmt: skip
 #: Those of them that weights to begin with have decided.
-SIZES_OF_WEIGHTS = ("model.embed_dim", "model.num_layers", "model.ngram_rows")
+SIZES_OF_WEIGHTS = (
+    "model.embed_dim", "model.num_layers", "model.ngram_rows", "model.ngram_min_count",
+)  # fmt: skip
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -348,14 +351,37 @@ class ModelConfig:
 # ------------------------------------------------------------------------------------------ data
 
 
+#: Tokenizers that need no file.
+TOKENIZERS = ("byte", "word")
+
+
+def names_tokenizer_file(tokenizer: str) -> bool:
+    """Return whether a `data.tokenizer` is the path of a file."""
+    return tokenizer.endswith(".json")
+
+
+def check_tokenizer(tokenizer: str) -> None:
+    """Check a `data.tokenizer` as far as that can be done without a disk.
+
+    Raises:
+        ConfigError: It is neither a kind nor could it be a file.
+    """
+    _require(
+        tokenizer in TOKENIZERS or names_tokenizer_file(tokenizer),
+        f"there is no tokenizer '{tokenizer}'{did_you_mean(tokenizer, TOKENIZERS)}: byte, word, or a "
+        "tokenizer file, whose name ends in .json",
+    )
+
+
 @dataclass(frozen=True)
 class DataConfig:
     """What is read, and how it is cut into lanes and segments."""
 
     texts: list[str] = field(default_factory=list)
     """Known corpora, files, folders, globs or - (standard input); usually given as TEXT."""
-    tokenizer: Literal["byte", "word"] | None = None
-    """byte, or word for texts in WikiText's tokenised form; the corpus's own when not given."""
+    tokenizer: str | None = None
+    """byte, word for texts in WikiText's tokenised form, or a file that 'sharnn tokenizer train' made
+    (NAME.json); the corpus's own when not given."""
     digest: str | None = None
     """Digest of the prepared corpus; written by a run, so that a resume finds the same one."""
     num_lanes: int = 16
@@ -367,6 +393,8 @@ class DataConfig:
     then see all of the text and not just the lanes' beginnings. 0 reads each lane from end to end."""
     random_segments: bool = False
     """Draw each segment's length as the paper does: around T, and around T/2 one time in twenty."""
+    max_train_tokens: int = 0
+    """At most this many tokens of the train split are read, from its start; 0 reads all."""
 
     def __post_init__(self) -> None:
         """Check ranges.
@@ -374,7 +402,13 @@ class DataConfig:
         Raises:
             ConfigError: A value is out of range.
         """
+        if self.tokenizer is not None:
+            check_tokenizer(self.tokenizer)
         _require_positive(self, "data", "num_lanes", "segment_length")
+        _require(
+            self.max_train_tokens >= 0,
+            f"data.max_train_tokens is {self.max_train_tokens}: it must be 0 or more",
+        )
         _require(
             self.block_length == 0 or self.block_length >= self.segment_length,
             f"data.block_length is {self.block_length}: it must be 0, or at least data.segment_length "
@@ -509,7 +543,7 @@ class TrainConfig:
     """Stop after this many steps in a row without a finite loss and gradient."""
     fit: list[str] = field(default_factory=list)
     """Settings that the run chooses when it begins, from budget, machine and text: any of
-    model.embed_dim, model.num_layers (with it), model.ngram_rows, model.*_dropout and data.num_lanes
+    model.embed_dim, model.num_layers (with it), model.ngram_*, model.*_dropout and data.num_lanes
     (fewer for a short text). What is given as an option is not chosen."""
     tensorboard: bool = False
     """Also write TensorBoard events (needs the extra 'track')."""

@@ -75,7 +75,7 @@ def test_the_most_frequent_get_the_rows() -> None:
 def test_of_a_long_text_stretches_from_all_over_it_are_counted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(ngrams, "_COUNTED_TOKENS", 64)
+    monkeypatch.setattr(ngrams, "COUNTED_TOKENS", 64)
     text = np.arange(6_400)
     assert len(frequent_ngrams(text, longest=2, min_count=1)[0]) == 63  # the first has none before it
     ends = NgramEmbedding(dim=1, longest=2, num_rows=64)

@@ -56,6 +56,7 @@ def test_a_short_text_takes_less_model_fewer_rows_and_more_dropout() -> None:
     long, short = fit(desktop(), CPU, 10**8), fit(desktop(), CPU, 10**5)
     assert size_of(short) < size_of(long)
     assert short.model.ngram_rows < long.model.ngram_rows
+    assert short.model.ngram_min_count > long.model.ngram_min_count
     assert short.model.hidden_dropout > long.model.hidden_dropout == 0
     assert short.model.input_dropout == short.model.output_dropout == short.model.hidden_dropout
     assert short.model.attention_dropout == 0  # not named

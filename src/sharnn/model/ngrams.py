@@ -22,7 +22,7 @@ _MULTIPLIER = 1_000_003_019
 #: Where a table has no n-gram: no key reaches it, and it sorts behind all of them.
 _NO_KEY = _PRIME
 #: Tokens of a text that are counted at most, in this many stretches.
-_COUNTED_TOKENS, _STRETCHES = 1 << 22, 64
+COUNTED_TOKENS, _STRETCHES = 1 << 22, 64
 
 
 class NgramEmbedding(nn.Module):
@@ -124,8 +124,8 @@ def _keys(text: Tensor, longest: int) -> Iterator[Tensor]:
 
 def _stretches(text: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Return a text, or of a long one as much as is counted, from all over it."""
-    if len(text) <= _COUNTED_TOKENS:
+    if len(text) <= COUNTED_TOKENS:
         return np.asarray(text)
-    length = _COUNTED_TOKENS // _STRETCHES
+    length = COUNTED_TOKENS // _STRETCHES
     starts = np.linspace(0, len(text) - length, _STRETCHES).astype(int)
     return np.concatenate([text[start : start + length] for start in starts])

@@ -50,7 +50,7 @@ def estimate_run(recipe: Recipe, precision: Precision, lane_tokens: int) -> Esti
         lane_tokens: Tokens of an epoch over all lanes.
     """
     num_parameters = count_parameters(recipe.model)
-    rate = _EFFICIENCY * _probe_flops(precision) / _flops_per_token(recipe)
+    rate = _EFFICIENCY * _probe_flops(precision) / flops_per_token(recipe)
     budget = Amount.parse(recipe.train.budget, "train.budget")
     tokens = {
         "tokens": budget.value,
@@ -92,7 +92,7 @@ def used_memory_bytes(device: torch.device) -> int:
     return psutil.Process().memory_info().rss
 
 
-def _flops_per_token(recipe: Recipe) -> float:
+def flops_per_token(recipe: Recipe) -> float:
     """Return multiply-adds times two, forward and backward (three forwards), of one token."""
     model = recipe.model
     # Tied: the embedding's weights are the softmax's products.

@@ -1,7 +1,7 @@
 """Settings that a run chooses when it begins: as large a model as budget, machine and text pay for.
 
-What 90 seconds buy at which size is measured in EXPERIMENTS.md; the other budgets follow from it by the
-number of tokens a weight sees. Rates of dropout are a rule of thumb that has not been measured yet.
+What 90 seconds buy at which size is measured in EXPERIMENTS.md, and so are n-grams and dropout over one
+and over several passes; the other budgets follow by the number of tokens that a weight sees.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sharnn.config import Recipe
+from sharnn.model.ngrams import COUNTED_TOKENS
 from sharnn.train.estimate import (
     Estimate,
     available_memory_bytes,
@@ -30,9 +31,11 @@ _TOKENS_PER_WEIGHT = 1.3
 _WEIGHTS_PER_TEXT_TOKEN = 2.0
 #: Passes over the text within the budget, and the dropout from there on.
 _DROPOUTS = ((24.0, 0.3), (8.0, 0.2), (3.0, 0.1), (0.0, 0.0))
-#: Tokens of the text for each row of a table of n-grams, about as many as there are frequent ones; rows
-#: are a power of two between these.
-_TOKENS_PER_ROW, _FEWEST_ROWS, _MOST_ROWS = 200, 1 << 10, 1 << 14
+#: Passes over the text, how often an n-gram must then stand in it to have a row, and the tokens of a text
+#: (as far as they are counted) for each that does: what was read once is not known by heart yet.
+_NGRAMS = ((3.0, 50, 300), (1.0, 20, 130), (0.0, 5, 50))
+#: Rows of a table of n-grams are a power of two between these.
+_FEWEST_ROWS, _MOST_ROWS = 1 << 10, 1 << 16
 #: Share of the free memory that a run may plan with.
 _MEMORY_SHARE = 0.7
 
@@ -59,15 +62,16 @@ def fit(recipe: Recipe, precision: Precision, num_tokens: int) -> Recipe:
     recipe = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, fit=[]))
     if "data.num_lanes" in chosen:
         recipe = _with(recipe, "data", num_lanes=_lanes(recipe, num_tokens))
-    if "model.ngram_rows" in chosen and recipe.model.longest_ngram:
-        recipe = _with(recipe, "model", ngram_rows=_ngram_rows(num_tokens))
     plan = _Plan(recipe, estimate_run(recipe, precision, num_tokens))
     if "model.embed_dim" in chosen:
         plan = _largest_that_pays(recipe, precision, num_tokens, "model.num_layers" in chosen)
-    names = [name for name in chosen if name.endswith("dropout")]
-    rate = _dropout(plan.estimate.tokens / max(num_tokens, 1))
-    dropouts = {name.removeprefix("model."): rate for name in names}
-    return _with(plan.recipe, "model", **dropouts)
+    epochs = plan.estimate.tokens / max(num_tokens, 1)
+    values = dict.fromkeys((name for name in chosen if name.endswith("dropout")), _dropout(epochs))
+    if recipe.model.longest_ngram:
+        ngrams = _ngrams(epochs, num_tokens)
+        values |= {name: value for name, value in ngrams.items() if name in chosen}
+    model = {name.removeprefix("model."): value for name, value in values.items()}
+    return _with(plan.recipe, "model", **model)
 
 
 def _largest_that_pays(
@@ -120,9 +124,15 @@ def _lanes(recipe: Recipe, num_tokens: int) -> int:
     return lanes
 
 
-def _ngram_rows(num_tokens: int) -> int:
-    rows = 1 << round(math.log2(max(num_tokens / _TOKENS_PER_ROW, 1)))
-    return min(max(rows, _FEWEST_ROWS), _MOST_ROWS)
+def _ngrams(epochs: float, num_tokens: int) -> dict[str, int]:
+    """Return which n-grams get a row, by the settings' names."""
+    min_count, tokens_per_row = next(rule for least, *rule in _NGRAMS if epochs >= least)
+    rows = min(num_tokens, COUNTED_TOKENS) / tokens_per_row
+    rows = 1 << math.ceil(math.log2(max(rows, 1)))
+    return {
+        "model.ngram_min_count": min_count,
+        "model.ngram_rows": min(max(rows, _FEWEST_ROWS), _MOST_ROWS),
+    }
 
 
 def _dropout(epochs: float) -> float:

@@ -9,12 +9,19 @@ from pathlib import Path
 from rich.console import Console
 
 from sharnn.checkpoint import LoadedModel, load_model, read_model_folder
-from sharnn.config import ModelConfig, Recipe, load_recipe_settings, recipe_from_settings, to_dict
-from sharnn.data.corpus import Corpus
+from sharnn.config import (
+    ModelConfig,
+    Recipe,
+    load_recipe_settings,
+    names_tokenizer_file,
+    recipe_from_settings,
+    to_dict,
+)
+from sharnn.data.corpus import TOKENIZER, Corpus
 from sharnn.data.lanes import lane_length
 from sharnn.data.prepare import prepare
 from sharnn.errors import CheckpointError, ConfigError, DataError
-from sharnn.text import Tokenizer
+from sharnn.text import Tokenizer, load_tokenizer, save_tokenizer
 from sharnn.train.estimate import Estimate, check_memory, estimate_run
 from sharnn.train.fit import fit
 from sharnn.train.logger import (
@@ -26,7 +33,7 @@ from sharnn.train.logger import (
 )
 from sharnn.train.precision import Precision, resolve_device
 from sharnn.train.run_folder import RunFolder
-from sharnn.train.trainer import Outcome, Trainer, can_validate
+from sharnn.train.trainer import Outcome, Trainer, can_validate, train_tokens
 
 #: Settings of a model that its weights do not depend on: fine-tuning may choose them anew.
 FREE_MODEL_SETTINGS = (
@@ -107,9 +114,12 @@ def _new_trainer(
         train = dataclasses.replace(recipe.train, init_digest=initial.digest)
         recipe = dataclasses.replace(recipe, train=train)
     corpus = prepare(recipe.data.texts, tokenizer=tokenizer, progress=progress)
-    recipe = fit(_with_corpus(recipe, corpus), precision, corpus.split("train").num_tokens)
+    recipe = fit(_with_corpus(recipe, corpus), precision, len(train_tokens(corpus, recipe.data)))
     _announce(recipe, corpus, precision, console)
-    return _make_trainer(recipe, corpus, RunFolder.create(out, recipe), precision, initial)
+    run = RunFolder.create(out, recipe)
+    if _has_tokenizer_file(recipe):
+        save_tokenizer(corpus.tokenizer, run.path / TOKENIZER)
+    return _make_trainer(recipe, corpus, run, precision, initial)
 
 
 def _initial_model(recipe: Recipe) -> LoadedModel | None:
@@ -199,20 +209,37 @@ def _same_corpus(recipe: Recipe, run: RunFolder, progress: PrepareProgress | Non
     tokenizer = _tokenizer(recipe, run)
     corpus = prepare(recipe.data.texts, tokenizer=tokenizer, progress=progress)
     if corpus.digest != recipe.data.digest:
+        copy = (
+            f", or the run's copy of {recipe.data.tokenizer},"
+            if _has_tokenizer_file(recipe)
+            else ""
+        )
         raise DataError(
-            f"{', '.join(recipe.data.texts)} changed since the run {run.path} began (digest "
+            f"{', '.join(recipe.data.texts)}{copy} changed since the run {run.path} began (digest "
             f"{recipe.data.digest[:12]}…, now {corpus.digest[:12]}…): restore the text, or begin a "
             "new run"
         )
     return corpus
 
 
+def _has_tokenizer_file(recipe: Recipe) -> bool:
+    return recipe.data.tokenizer is not None and names_tokenizer_file(recipe.data.tokenizer)
+
+
 def _tokenizer(recipe: Recipe, run: RunFolder) -> Tokenizer | str | None:
-    """Return what reads the texts again: of a fine-tuned model its own, for no text could tell it."""
-    origin = recipe.train.init_from
-    if origin is None:
+    """Return what reads the texts again, which no text could tell.
+
+    Of a fine-tuned model it is its own, of a tokenizer file the copy that the run keeps: the file may be
+    gone or another one by now.
+    """
+    if recipe.train.init_from is None and not _has_tokenizer_file(recipe):
         return recipe.data.tokenizer
-    return read_model_folder(run.last_checkpoint() or origin).tokenizer
+    model = run.last_checkpoint() or recipe.train.init_from
+    return (
+        load_tokenizer(run.path / TOKENIZER)
+        if model is None
+        else read_model_folder(model).tokenizer
+    )
 
 
 def _announce(recipe: Recipe, corpus: Corpus, precision: Precision, console: Console) -> None:
@@ -222,18 +249,19 @@ def _announce(recipe: Recipe, corpus: Corpus, precision: Precision, console: Con
         DataError: The text is shorter than its lanes.
         TrainingError: Memory won't do.
     """
-    train = corpus.split("train")
-    lane_length(train.num_tokens, recipe.data.num_lanes)
-    estimate = estimate_run(recipe, precision, train.num_tokens)
+    train, num_tokens = corpus.split("train"), len(train_tokens(corpus, recipe.data))
+    lane_length(num_tokens, recipe.data.num_lanes)
+    estimate = estimate_run(recipe, precision, num_tokens)
+    part = f"the first {num_tokens:,} tokens of " if num_tokens < train.num_tokens else ""
     model, origin = recipe.model, recipe.train.init_from
     console.print(
         f"{model.architecture}: {estimate.num_parameters:,} parameters "
         f"({model.num_layers} × {model.embed_dim}, window {model.window})"
         f"{f' of {origin}' if origin is not None else ''} on {corpus.name}: "
-        f"{train.num_bytes:,} bytes to train on\n"
+        f"{part}{train.num_bytes:,} bytes to train on\n"
         f"{recipe.data.num_lanes} lanes × {recipe.data.segment_length} tokens, "
         f"{recipe.optim.name}, {precision.name} on {precision.device}\n"
-        f"{_describe(estimate, train.num_tokens)}",
+        f"{_describe(estimate, num_tokens)}",
         highlight=False,
     )
     if not can_validate(corpus):

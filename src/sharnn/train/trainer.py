@@ -25,9 +25,9 @@ from torch import Tensor
 
 import sharnn
 from sharnn.checkpoint import load_trainer_state, load_weights, save_checkpoint
-from sharnn.config import Amount, Recipe
+from sharnn.config import Amount, DataConfig, Recipe
 from sharnn.data.corpus import Corpus
-from sharnn.data.lanes import LaneStream, Segment
+from sharnn.data.lanes import LaneStream, Segment, Tokens
 from sharnn.errors import CheckpointError, DataError, TrainingError
 from sharnn.evaluate import score_lanes
 from sharnn.evaluate.bits import LN2
@@ -91,13 +91,13 @@ class Trainer:
         if self.model.ngrams is not None:
             assert recipe.model.ngram_min_count is not None
             self.model.ngrams.learn_vocabulary(
-                corpus.split("train").tokens, recipe.model.ngram_min_count
+                train_tokens(corpus, recipe.data), recipe.model.ngram_min_count
             )
         self.model.recompute = recipe.train.activation_checkpointing
         self.optimizers = make_optimizers(self.model, recipe.optim)
         self.scaler = precision.grad_scaler()
         self.lanes = LaneStream(
-            corpus.split("train").tokens,
+            train_tokens(corpus, recipe.data),
             recipe.data.num_lanes,
             recipe.data.segment_length,
             recipe.data.random_segments,
@@ -442,6 +442,11 @@ class Trainer:
             "machine": _machine(self.precision.device),
             "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         }
+
+
+def train_tokens(corpus: Corpus, data: DataConfig) -> Tokens:
+    """Return what a run reads of the train split: all of it, or `max_train_tokens` from its start."""
+    return corpus.split("train").tokens[: data.max_train_tokens or None]
 
 
 def can_validate(corpus: Corpus) -> bool:
