@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +20,17 @@ from hypothesis import strategies as st
 
 from sharnn.data.corpus import SPLITS, Corpus
 from sharnn.data.counting import TextCounter
-from sharnn.data.prepare import _cut, _whole_lines, prepare
+from sharnn.data.prepare import _cut, _whole, prepare, train_tokenizer
 from sharnn.data.sources import CHUNK_BYTES
 from sharnn.errors import ConfigError, DataError
 from sharnn.files import cache_folder
-from sharnn.text import WordTokenizer
+from sharnn.text import (
+    SpelledWordTokenizer,
+    SubwordTokenizer,
+    Tokenizer,
+    WordTokenizer,
+    save_tokenizer,
+)
 from texts import reference_text, write_text
 
 
@@ -124,7 +131,7 @@ def test_cutting_by_line_keeps_lines_whole(lines: list[bytes], sizes: list[int])
         chunks.append(chunk)
     ends = [int(len(text) * 0.9), int(len(text) * 0.95), len(text)]
     parts = dict.fromkeys(SPLITS, b"")
-    for split, block in _cut(_whole_lines(chunks, "text"), ends, by_line=True):
+    for split, block in _cut(_whole(chunks, WordTokenizer.last_cut, "text"), ends, by_line=True):
         parts[split] += block
     expected, start = dict.fromkeys(SPLITS, b""), 0
     for line in [line + b"\n" for line in text.split(b"\n")[:-1]]:
@@ -163,8 +170,87 @@ def test_a_text_that_words_cannot_say_is_shown_by_file_and_line(tmp_path: Path) 
 
 def test_a_text_without_lines_is_refused_before_it_fills_the_memory() -> None:
     endless = itertools.repeat(b" word" * 200_000)
-    with pytest.raises(DataError, match=r"a line of more than 64 MiB"):
-        next(_whole_lines(endless, "text"))
+    with pytest.raises(DataError, match=r"a stretch of more than 64 MiB without a line's end"):
+        next(_whole(endless, WordTokenizer.last_cut, "text"))
+
+
+@pytest.mark.parametrize("kind", ["bpe", "wordpiece", "unigram", "spelled-word"])
+def test_subwords_have_the_splits_of_bytes_and_blocks_cut_no_unit(
+    tmp_path: Path, kind: str
+) -> None:
+    """Units that are longer than they may be lie across the chunks' borders."""
+    size = 600 if kind != "spelled-word" else 400
+    tokenizer = train_tokenizer([str(write_text(tmp_path, 9_000))], kind, size)
+    save_tokenizer(tokenizer, tmp_path / "tokenizer.json")
+    path = tmp_path / "long"
+    text = (reference_text(50_000) * (CHUNK_BYTES // 50_000 + 2))[: CHUNK_BYTES + 30_000]
+    path.write_bytes(text[: CHUNK_BYTES - 99] + b"a" * 250 + text[CHUNK_BYTES - 99 :] + b"\xff\0")
+    as_bytes, corpus = (
+        prepare([str(path)], tokenizer=name) for name in ("byte", str(tmp_path / "tokenizer.json"))
+    )
+    for split in SPLITS:
+        data, part = content(as_bytes, split), corpus.split(split)
+        assert content(corpus, split) == data
+        assert np.array_equal(part.tokens, tokenizer.encode(data))
+        assert (part.num_bytes, part.num_words) == (len(data), as_bytes.split(split).num_words)
+    corpus.verify()
+    assert prepare([str(path)], tokenizer=tokenizer).digest == corpus.digest != as_bytes.digest
+
+
+def test_a_vocabulary_may_be_larger_than_16_bits_hold(tmp_path: Path) -> None:
+    tokenizer = SpelledWordTokenizer([b" w%d" % i for i in range(70_000)])
+    path = tmp_path / "text"
+    path.write_bytes(b" w69999 other w1\n" * 50)
+    corpus = prepare([str(path)], tokenizer=tokenizer)
+    assert corpus.split("all").tokens.dtype == np.uint32
+    assert corpus.split("all").tokens[0] == 256 + 69_999
+    assert content(corpus) == path.read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["bpe", "wordpiece", "unigram", "spelled-word"])
+def test_a_tokenizer_is_trained_on_the_train_split_alone(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "text"
+    size = {"spelled-word": 300, "wordpiece": 600}.get(kind, 400)
+    path.write_bytes(reference_text(9_000) + b" qqqqa qqqqe" * 80)
+    made = train_tokenizer([str(path)], kind, size)
+    assert isinstance(made, SpelledWordTokenizer | SubwordTokenizer)
+    assert made.vocab_size == size
+    assert len(made.encode(b" qqqqa")) >= 5
+    path.write_bytes(reference_text(9_000) + b" qqqqa qqqqe" * 800)
+    seen = train_tokenizer([str(path)], kind, size)
+    assert len(seen.encode(b" qqqqa")) <= 2
+
+
+def test_training_a_tokenizer_knows_splits_of_a_corpus_and_closed_vocabularies(
+    tmp_path: Path,
+) -> None:
+    archive = tmp_path / "wikitext-2-v1.zip"
+    parts = {"train": b" one two one \n" * 9, "valid": b" two three \n", "test": b" four \n"}
+    with zipfile.ZipFile(archive, "w") as out:
+        for split, data in parts.items():
+            out.writestr(f"wikitext-2/wiki.{split}.tokens", data)
+    words: Tokenizer = train_tokenizer(["wikitext-2"], "word", local_source=archive)
+    assert words.to_json() == prepare(["wikitext-2"], local_source=archive).tokenizer.to_json()
+    done: list[tuple[str, int, int | None]] = []
+    spelled = train_tokenizer(
+        ["wikitext-2"], "spelled-word", 258, local_source=archive,
+        progress=lambda *told: done.append(told),
+    )  # fmt: skip
+    assert spelled.to_json()["words"] == [" one", " two"]
+    assert ("counting", len(parts["train"]), len(parts["train"])) in done
+    with pytest.raises(DataError, match="2 different words"):
+        train_tokenizer(["wikitext-2"], "spelled-word", 259, local_source=archive)
+
+
+def test_tokenizer_files_that_are_none(tmp_path: Path) -> None:
+    path = str(write_text(tmp_path, 100))
+    with pytest.raises(DataError, match=r"nothing\.json: no such file"):
+        prepare([path], tokenizer=str(tmp_path / "nothing.json"))
+    (tmp_path / "other.json").write_text('{"model": {}}')
+    with pytest.raises(DataError, match=r"other\.json is of no known kind .*tokenizer import"):
+        prepare([path], tokenizer=str(tmp_path / "other.json"))
+    with pytest.raises(ConfigError, match=r"whose name ends in \.json"):
+        prepare([path], tokenizer=path)
 
 
 def test_binary_data_is_a_text_of_bytes(tmp_path: Path) -> None:

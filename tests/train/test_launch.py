@@ -15,8 +15,9 @@ from rich.console import Console
 from models import ship, write_model
 from sharnn.checkpoint import load_model
 from sharnn.config import Recipe, load_recipe_settings, recipe_from_settings
+from sharnn.data.prepare import train_tokenizer
 from sharnn.errors import CheckpointError, ConfigError, DataError
-from sharnn.text import WordTokenizer
+from sharnn.text import WordTokenizer, save_tokenizer
 from sharnn.train.launch import FREE_MODEL_SETTINGS, resume_run, start_run
 from sharnn.train.trainer import Trainer
 from texts import write_text
@@ -198,6 +199,63 @@ def test_texts_are_read_with_the_models_own_vocabulary(
     text.write_text(" the bird sat \n" * 80)
     with pytest.raises(DataError, match="'bird' is not in the vocabulary"):
         start_run(recipe, tmp_path / "other", CONSOLE)
+
+
+def write_bpe(path: Path, text: Path, vocab_size: int) -> None:
+    save_tokenizer(train_tokenizer([str(text)], "bpe", vocab_size), path)
+
+
+@pytest.mark.parametrize("killed_at", [3, 9])
+def test_a_run_keeps_the_tokenizer_that_its_file_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_at: int
+) -> None:
+    """Whether or not there is a checkpoint yet; the corpus is not in the cache any more."""
+    text, file = write_text(tmp_path, 9_000), tmp_path / "bpe.json"
+    write_bpe(file, text, 300)
+    recipe = tiny_recipe(
+        data={"texts": [str(text)], "tokenizer": str(file)},
+        train={"budget": "12steps", "checkpoint_every": "5steps"},
+    )
+    start_run(recipe, tmp_path / "whole", CONSOLE)
+    with monkeypatch.context() as patch:
+        kill_at(killed_at, patch)
+        with pytest.raises(Killed):
+            start_run(recipe, tmp_path / "run", CONSOLE)
+    original = file.read_text()
+    write_bpe(file, text, 280)
+    monkeypatch.setenv("SHARNN_CACHE", str(tmp_path / "new cache"))
+    assert resume_run(tmp_path / "run", CONSOLE).counters.step == 12
+    assert losses(tmp_path / "run") == losses(tmp_path / "whole")
+    loaded = load_model(tmp_path / "run")
+    assert loaded.model.config.vocab_size == 300
+    assert loaded.tokenizer.to_json() == json.loads(original)
+
+
+def test_a_run_whose_copy_of_the_tokenizer_was_altered_stops(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text, file = write_text(tmp_path, 9_000), tmp_path / "bpe.json"
+    write_bpe(file, text, 300)
+    recipe = tiny_recipe(data={"texts": [str(text)], "tokenizer": str(file)})
+    with monkeypatch.context() as patch:
+        kill_at(2, patch)
+        with pytest.raises(Killed):
+            start_run(recipe, tmp_path / "run", CONSOLE)
+    write_bpe(tmp_path / "run" / "tokenizer.json", text, 280)
+    monkeypatch.setenv("SHARNN_CACHE", str(tmp_path / "new cache"))
+    with pytest.raises(DataError, match=r"the run's copy of .*bpe\.json, changed since the run"):
+        resume_run(tmp_path / "run", CONSOLE)
+
+
+def test_a_model_reads_with_its_own_tokenizer_not_with_a_file(tmp_path: Path) -> None:
+    write_model(tmp_path / "model")
+    text = write_text(tmp_path, 1_500)
+    recipe = tuning_recipe(tmp_path / "model", text)
+    data = dataclasses.replace(recipe.data, tokenizer="bpe.json")
+    with pytest.raises(ConfigError, match=r"data\.tokenizer is 'bpe\.json'.*leave it out"):
+        start_run(dataclasses.replace(recipe, data=data), tmp_path / "run", CONSOLE)
+    with pytest.raises(ConfigError, match=r"no tokenizer 'bpe' .*byte, word, or a tokenizer file"):
+        dataclasses.replace(recipe.data, tokenizer="bpe")
 
 
 def test_models_that_cannot_be_begun_with(tmp_path: Path) -> None:

@@ -21,8 +21,8 @@ HELP = "list known corpora, prepare texts, tell what is in them"
 
 _USAGE = """\
 usage: sharnn data list
-       sharnn data prepare TEXT… [--tokenizer byte|word] [--from PATH]
-       sharnn data info TEXT…|FOLDER [--tokenizer byte|word] [--from PATH] [--verify] [--json]
+       sharnn data prepare TEXT… [--tokenizer byte|word|NAME.json] [--from PATH]
+       sharnn data info TEXT…|FOLDER [--tokenizer …] [--from PATH] [--verify] [--json]
 """
 
 _ABOUT = """\
@@ -107,7 +107,11 @@ def _text_parser(verb: str, more_options: tuple[str, ...], argv: list[str]) -> A
     if verb == "info":
         what += "; or the FOLDER of a prepared corpus"
     parser.add_argument("texts", nargs="+", metavar="TEXT", help=what)
-    parser.add_argument("--tokenizer", type=str | None, help="byte or word (default: the corpus's)")
+    parser.add_argument(
+        "--tokenizer",
+        type=str | None,
+        help="byte, word, or NAME.json made by 'sharnn tokenizer train' (default: the corpus's)",
+    )
     parser.add_argument(
         "--from",
         dest="source",

@@ -12,14 +12,14 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sharnn.config import did_you_mean
+from sharnn.config import check_tokenizer, did_you_mean, names_tokenizer_file
 from sharnn.data.corpora import KNOWN_CORPORA
 from sharnn.data.corpus import (
     FORMAT_VERSION,
@@ -44,14 +44,24 @@ from sharnn.data.sources import (
 )
 from sharnn.errors import ConfigError, DataError
 from sharnn.files import atomic_folder, cache_folder, explain_os_error, sha256_of_file, write_json
-from sharnn.text import ByteTokenizer, Tokenizer, UnencodableText, WordTokenizer, save_tokenizer
+from sharnn.text import (
+    ByteTokenizer,
+    SpelledWordTokenizer,
+    SubwordTokenizer,
+    Tokenizer,
+    UnencodableText,
+    WordTokenizer,
+    load_tokenizer,
+    save_tokenizer,
+)
 
+LastCut = Callable[[bytes], int]
 #: The key of readers whose text is cut into the splits by position.
 _WHOLE = "all"
 #: Shares of a text without splits of its own: the first for training, the last for the test.
 _TRAIN_SHARE, _VALID_SHARE = 0.90, 0.05
-#: A longer line is taken for a text that has no lines, before it fills the memory.
-_LONGEST_LINE_BYTES = 1 << 26
+#: More without a place to cut it is taken for no text of words, before it fills the memory.
+_LONGEST_BLOCK_BYTES = 1 << 26
 _STALE_SECONDS = 24 * 3600
 _SHOWN_TEXTS = 3
 
@@ -116,7 +126,9 @@ def prepare(
             Texts without splits of their own are cut 90/5/5 by position. A known corpus's name goes
             before a file of that name, which `./NAME` reaches.
         tokenizer: `byte`, `word` (a vocabulary is built: by frequency in train, and it holds the
-            words of valid and test too), or one that exists; None takes the corpus's own.
+            words of valid and test too), the path of a tokenizer file, or one that exists; None takes
+            the corpus's own. Only texts of closed vocabularies are cut where a line ends; with all other
+            tokenizers the same bytes lie in the same split.
         local_source: A local copy of a known corpus.
         progress: Told what is done, bytes so far and bytes in all where known.
 
@@ -125,13 +137,10 @@ def prepare(
         ConfigError: Texts that do not go together, or a tokenizer that does not exist.
     """
     if isinstance(tokenizer, str):
-        _check_kind(tokenizer)
-    spools = cache_folder() / f".input.{os.getpid()}.partial"
-    try:
-        with _cache_told():
-            _remove_stale_partials()
-            plan = _plan(list(texts), local_source, spools, progress)
-        content = _read_once(plan, progress)
+        check_tokenizer(tokenizer)
+        if names_tokenizer_file(tokenizer):
+            tokenizer = load_tokenizer(Path(tokenizer).expanduser())
+    with _found(texts, local_source, progress) as (plan, content):
         wanted = plan.tokenizer if tokenizer is None else tokenizer
         digest = _digest(plan, content, wanted)
         cached = Corpus.find(digest)
@@ -145,6 +154,51 @@ def prepare(
             with atomic_folder(corpus_folder(digest), DataError) as folder:
                 _write(folder, plan, content, wanted, digest, progress)
         return Corpus.open(corpus_folder(digest))
+
+
+def train_tokenizer(
+    texts: Sequence[str],
+    kind: str,
+    vocab_size: int | None = None,
+    *,
+    local_source: Path | None = None,
+    progress: Progress | None = None,
+) -> Tokenizer:
+    """Return a tokenizer trained on the train split that `prepare` would cut from `texts`.
+
+    Args:
+        texts: As for `prepare`.
+        kind: `word`, `spelled-word`, or one of the kinds of subwords: `bpe`, `wordpiece`, `unigram`.
+        vocab_size: Tokens; None for `word` alone, whose vocabulary is the one that `prepare` builds.
+        local_source: A local copy of a known corpus.
+        progress: Told what is done, bytes so far and bytes in all where known.
+
+    Raises:
+        DataError: As for `prepare`; or the text does not fill the vocabulary (tells what it does fill).
+        ConfigError: As for `prepare`; or the vocabulary is too small, or the library is not installed.
+    """
+    with _found(texts, local_source, progress) as (plan, content):
+        if kind == WordTokenizer.name:
+            return _make_tokenizer(kind, plan, content)
+        assert vocab_size is not None
+        if kind == SpelledWordTokenizer.name:
+            blocks = _train_blocks(plan, content, SpelledWordTokenizer.last_cut, progress)
+            return SpelledWordTokenizer.build(blocks, vocab_size)
+        blocks = _train_blocks(plan, content, SubwordTokenizer.last_cut, progress)
+        return SubwordTokenizer.train(blocks, kind, vocab_size)
+
+
+@contextlib.contextmanager
+def _found(
+    texts: Sequence[str], local_source: Path | None, progress: Progress | None
+) -> Iterator[tuple[_Plan, _Content]]:
+    """Yield what is to be read, and its digests; copies of pipes last as long as the block."""
+    spools = cache_folder() / f".input.{os.getpid()}.partial"
+    try:
+        with _cache_told():
+            _remove_stale_partials()
+            plan = _plan(list(texts), local_source, spools, progress)
+        yield plan, _read_once(plan, progress)
     finally:
         shutil.rmtree(spools, ignore_errors=True)
 
@@ -279,19 +333,11 @@ def _ends(plan: _Plan, content: _Content) -> list[int]:
     return [int(size * _TRAIN_SHARE), int(size * (_TRAIN_SHARE + _VALID_SHARE)), size]
 
 
-def _check_kind(kind: str) -> None:
-    known = (ByteTokenizer.name, WordTokenizer.name)
-    if kind not in known:
-        raise ConfigError(
-            f"there is no tokenizer '{kind}'{did_you_mean(kind, known)}: {' or '.join(known)}"
-        )
-
-
 def _make_tokenizer(kind: str, plan: _Plan, content: _Content) -> Tokenizer:
     if kind == ByteTokenizer.name:
         return ByteTokenizer()
     place, held_out = _Place(), []
-    blocks = _blocks(plan, content, place, by_line=True)
+    blocks = _blocks(plan, content, place, WordTokenizer.last_cut, by_line=True)
 
     def train() -> Iterator[bytes]:
         for split, block in blocks:
@@ -306,6 +352,23 @@ def _make_tokenizer(kind: str, plan: _Plan, content: _Content) -> Tokenizer:
 
     with _place_told(plan, place):
         return WordTokenizer.build(train(), also=valid_and_test())
+
+
+def _train_blocks(
+    plan: _Plan, content: _Content, last_cut: LastCut, progress: Progress | None
+) -> Iterator[bytes]:
+    """Yield the train split in blocks that end where a tokenizer may cut."""
+    done = 0
+    total = _ends(plan, content)[0] if _WHOLE in plan.readers else content.num_bytes["train"]
+    for split, block in _blocks(plan, content, _Place(), last_cut):
+        if split != "train":
+            break
+        yield block
+        done += len(block)
+        if progress is not None:
+            progress("counting", done, total)
+    if progress is not None:
+        progress("training", 0, None)  # it is not told how far that is
 
 
 @contextlib.contextmanager
@@ -335,16 +398,16 @@ def _find_line(readers: Sequence[Reader], offset: int) -> str:
 
 
 def _blocks(
-    plan: _Plan, content: _Content, place: _Place, by_line: bool
+    plan: _Plan, content: _Content, place: _Place, last_cut: LastCut, by_line: bool = False
 ) -> Iterator[tuple[str, bytes]]:
-    """Yield the text as (split, bytes), in the order train, valid, test; whole lines if asked.
+    """Yield the text as (split, bytes), in the order train, valid, test.
 
+    Blocks end where a tokenizer may cut, or where a split does: in the middle of a line unless `by_line`.
     `place` always tells where the block that was yielded last begins.
     """
     for key, readers in plan.readers.items():
         place.key, place.offset = key, 0
-        chunks = chunks_of(readers)
-        blocks: Iterable[bytes] = _whole_lines(chunks, plan.name) if by_line else chunks
+        blocks = _whole(chunks_of(readers), last_cut, plan.name)
         if key == _WHOLE:
             cut = _cut(blocks, _ends(plan, content), by_line)
         else:
@@ -371,23 +434,23 @@ def _cut(blocks: Iterable[bytes], ends: list[int], by_line: bool) -> Iterator[tu
             block = block[take:]
 
 
-def _whole_lines(chunks: Iterable[bytes], name: str) -> Iterator[bytes]:
-    """Yield blocks that end where a line ends (but for the last).
+def _whole(chunks: Iterable[bytes], last_cut: LastCut, name: str) -> Iterator[bytes]:
+    """Yield blocks that end where a tokenizer may cut (but for the last).
 
     Raises:
-        DataError: A line is so long that this is no text of lines.
+        DataError: It may cut so seldom that this is no text of words.
     """
     pending: list[bytes] = []
     for chunk in chunks:
-        end = chunk.rfind(b"\n") + 1
+        end = last_cut(chunk)
         if end:
             yield b"".join([*pending, chunk[:end]])
             pending = []
         pending.append(chunk[end:])
-        if sum(map(len, pending)) > _LONGEST_LINE_BYTES:
+        if sum(map(len, pending)) > _LONGEST_BLOCK_BYTES:
             raise DataError(
-                f"{name} has a line of more than {_LONGEST_LINE_BYTES >> 20} MiB, it is no text of words "
-                "and lines: use the byte tokenizer"
+                f"{name} has a stretch of more than {_LONGEST_BLOCK_BYTES >> 20} MiB without a line's "
+                "end or white space to cut it at, it is no text of words: use the byte tokenizer"
             )
     if rest := b"".join(pending):
         yield rest
@@ -424,7 +487,7 @@ def _write(
     Raises:
         DataError: The text changed since it was first read, or is not the tokenizer's.
     """
-    place, by_line = _Place(), not isinstance(tokenizer, ByteTokenizer)
+    place, by_line = _Place(), isinstance(tokenizer, WordTokenizer)
     counters = {split: TextCounter() for split in SPLITS}
     digests = {split: hashlib.sha256() for split in SPLITS}
     read_again = {key: hashlib.sha256() for key in plan.readers}
@@ -432,7 +495,7 @@ def _write(
     dtype = tokenizer.encode(b"").dtype
     done, total = 0, sum(content.num_bytes.values())
     with (folder / TOKENS).open("wb", buffering=CHUNK_BYTES) as file, _place_told(plan, place):
-        for split, block in _blocks(plan, content, place, by_line):
+        for split, block in _blocks(plan, content, place, tokenizer.last_cut, by_line):
             tokens = tokenizer.encode(block)
             file.write(np.ascontiguousarray(tokens).data)
             counters[split].add(block)

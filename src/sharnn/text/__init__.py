@@ -5,13 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from sharnn.errors import DataError
+from sharnn.errors import ConfigError, DataError
 from sharnn.files import read_json, write_json
 from sharnn.text.byte import ByteTokenizer
+from sharnn.text.spelled import SpelledWordTokenizer
+from sharnn.text.subword import SubwordTokenizer
 from sharnn.text.tokenizer import Tokenizer
 from sharnn.text.word import UnencodableText, WordTokenizer
 
-_KINDS: dict[str, Any] = {kind.name: kind for kind in (ByteTokenizer, WordTokenizer)}
+_KINDS: dict[str, Any] = {
+    kind.name: kind
+    for kind in (ByteTokenizer, WordTokenizer, SubwordTokenizer, SpelledWordTokenizer)
+}
 
 
 def tokenizer_from_json(values: Any, where: str = "tokenizer") -> Tokenizer:
@@ -19,12 +24,18 @@ def tokenizer_from_json(values: Any, where: str = "tokenizer") -> Tokenizer:
 
     Raises:
         DataError: The kind is unknown, or its values are damaged.
+        ConfigError: It is one of subwords, and their library is not installed.
     """
     kind = _KINDS.get(str(values.get("name"))) if isinstance(values, dict) else None
     if kind is None:
-        raise DataError(f"{where} is of no known kind: one of {', '.join(_KINDS)} was expected")
+        hint = ""
+        if isinstance(values, dict) and isinstance(values.get("model"), dict):
+            hint = " (one of the library 'tokenizers' is read by 'sharnn tokenizer import')"
+        raise DataError(f"{where} is of no known kind{hint}: {', '.join(_KINDS)} are known")
     try:
         return kind.from_json(values)
+    except ConfigError:
+        raise
     except (KeyError, TypeError, AttributeError, ValueError, DataError) as failure:
         raise DataError(f"{where} is damaged: {failure!r}") from failure
 
@@ -49,6 +60,8 @@ def load_tokenizer(path: Path) -> Tokenizer:
 
 __all__ = [
     "ByteTokenizer",
+    "SpelledWordTokenizer",
+    "SubwordTokenizer",
     "Tokenizer",
     "UnencodableText",
     "WordTokenizer",

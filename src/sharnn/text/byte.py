@@ -22,6 +22,11 @@ class ByteTokenizer:
         """Return the bytes as uint8, without a copy."""
         return np.frombuffer(data, dtype=np.uint8)
 
+    @staticmethod
+    def last_cut(data: bytes) -> int:
+        """Return its end: bytes may be cut anywhere."""
+        return len(data)
+
     def decode(self, tokens: Sequence[int] | npt.NDArray[Any]) -> bytes:
         """Return the tokens as bytes.
 

@@ -32,6 +32,14 @@ class Tokenizer(Protocol):
         """
         ...
 
+    def last_cut(self, data: bytes) -> int:
+        """Return the last place where `data` may be cut, 0 where there is none.
+
+        Encoded apart, the parts before and after give the tokens of the whole, whatever comes before
+        or after `data`.
+        """
+        ...
+
     def decode(self, tokens: Sequence[int] | npt.NDArray[Any]) -> bytes:
         """Return the bytes that `tokens` stand for."""
         ...

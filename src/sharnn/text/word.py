@@ -108,6 +108,11 @@ class WordTokenizer:
             raise UnencodableText(reason, data, offset) from None
         return np.array(tokens, dtype=self.dtype)
 
+    @staticmethod
+    def last_cut(data: bytes) -> int:
+        """Return the end of the last whole line."""
+        return data.rfind(b"\n") + 1
+
     def decode(self, tokens: Sequence[int] | npt.NDArray[Any]) -> bytes:
         """Return the bytes of the tokens, joined.
 

@@ -1,0 +1,138 @@
+"""What tokenizers of units share: a text is cut into units by a rule, and each unit into tokens apart.
+
+A unit begins at every white-space byte, at the latest, and holds no other one than the space that it may
+begin with. So the tokens of a text that is cut before white space are the tokens of its parts.
+"""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+_WHITE = b" \t\n\r\x0b\x0c"
+#: What the cache of units may take, and about what an entry takes besides the unit itself.
+_CACHE_BYTES = 1 << 26
+_ENTRY_BYTES = 200
+_COINS = 1 << 12
+
+
+class UnitTokenizer(ABC):
+    """A tokenizer of any bytes at all, unit by unit.
+
+    Args:
+        token_bytes: The bytes of each token. Every byte must be one of them.
+
+    Attributes:
+        pieces: The token of a piece of a unit, by its bytes. Every concatenation of pieces that spells a
+            unit is a way to say it (but see `SubwordTokenizer.pieces` for WordPiece).
+    """
+
+    name: str
+    unit_pattern: ClassVar[re.Pattern[bytes]]
+    pieces: dict[bytes, int]
+
+    def __init__(self, token_bytes: Sequence[bytes], pieces: dict[bytes, int]) -> None:
+        self._bytes = list(token_bytes)
+        self.pieces = pieces
+        self.vocab_size = len(self._bytes)
+        self.start_token = pieces[b"\n"]
+        sizes = (np.uint8, np.uint16, np.uint32)
+        self.dtype = next(d for d in sizes if self.vocab_size <= np.iinfo(d).max + 1)
+        self._cache: dict[bytes, bytes] = {}
+        self._cached_bytes = 0
+
+    @classmethod
+    def count_units(cls, blocks: Iterable[bytes]) -> Counter[bytes]:
+        """Return how often each unit is in a text, whose blocks must not cut one."""
+        counts: Counter[bytes] = Counter()
+        for block in blocks:
+            counts.update(cls.unit_pattern.findall(block))
+        return counts
+
+    @abstractmethod
+    def encode_unit(self, unit: bytes) -> list[int]:
+        """Return the tokens of one unit."""
+
+    @abstractmethod
+    def perturb_unit(self, unit: bytes, dropped: Callable[[], bool]) -> list[int]:
+        """Return tokens of one unit; each use of a longer token is given up where `dropped()` says so."""
+
+    def units(self, data: bytes) -> list[bytes]:
+        """Return the units of `data`; joined, they are `data`."""
+        return self.unit_pattern.findall(data)
+
+    @staticmethod
+    def last_cut(data: bytes) -> int:
+        """Return the place before the last white space, 0 where there is none."""
+        return max(0, *(data.rfind(white) for white in (_WHITE[i : i + 1] for i in range(6))))
+
+    def encode(self, data: bytes) -> npt.NDArray[np.unsignedinteger[Any]]:
+        """Return the tokens of `data`, whatever bytes it holds."""
+        units = self.units(data)
+        known = self._known(units)
+        return np.frombuffer(b"".join([known[unit] for unit in units]), dtype=self.dtype)
+
+    def _known(self, units: list[bytes]) -> dict[bytes, bytes]:
+        """Return the tokens, as bytes of `dtype`, of these units at least.
+
+        Threads may share a tokenizer: a full cache is left to those that still read it.
+        """
+        if self._cached_bytes > _CACHE_BYTES:
+            self._cache, self._cached_bytes = {}, 0
+        cache = self._cache
+        for unit in set(units).difference(cache):
+            cache[unit] = np.array(self.encode_unit(unit), dtype=self.dtype).tobytes()
+            self._cached_bytes += _ENTRY_BYTES + len(unit) + len(cache[unit])
+        return cache
+
+    def encode_perturbed(
+        self, data: bytes, dropout: float, rng: np.random.Generator
+    ) -> npt.NDArray[np.unsignedinteger[Any]]:
+        """Return another way to say `data`: longer tokens are given up at random.
+
+        Args:
+            data: Any bytes; they come back as from `encode`.
+            dropout: Probability that one use of a merge or of a token longer than a byte is given up.
+                0 is `encode`, 1 spells everything.
+            rng: Decides; it is used in blocks, so what it draws afterwards means nothing.
+
+        Raises:
+            ValueError: `dropout` is no probability.
+        """
+        if not 0 <= dropout <= 1:
+            raise ValueError(f"dropout is {dropout}: it must lie between 0 and 1")
+        if dropout == 0:
+            return self.encode(data)
+        blocks = iter(lambda: (rng.random(_COINS) < dropout).tolist(), None)
+        dropped = chain.from_iterable(blocks).__next__
+        tokens = [token for unit in self.units(data) for token in self.perturb_unit(unit, dropped)]
+        return np.array(tokens, dtype=self.dtype)
+
+    def decode(self, tokens: Sequence[int] | npt.NDArray[Any]) -> bytes:
+        """Return the bytes of the tokens, joined.
+
+        Raises:
+            IndexError: There is no such token.
+        """
+        return b"".join([self.token_bytes(token) for token in np.asarray(tokens).tolist()])
+
+    def token_bytes(self, token: int) -> bytes:
+        """Return the bytes of one token.
+
+        Raises:
+            IndexError: There is no such token.
+        """
+        if token < 0:
+            raise IndexError(f"token {token} is negative")
+        return self._bytes[token]
+
+    @abstractmethod
+    def to_json(self) -> dict[str, Any]:
+        """Return all that is needed to build this tokenizer again, as plain JSON values."""
