@@ -5,6 +5,7 @@ Legend: N positions · D embed_dim · V vocab_size · S tails of the split.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -46,39 +47,47 @@ class SplitSoftmax(nn.Module):
         self.tail_vectors = nn.Parameter(torch.zeros(len(cutoffs), dim))
         self.tail_bias = nn.Parameter(torch.zeros(len(cutoffs)))
 
-    def _head_log_probs(self, hidden_ND: Tensor, embedding_VD: Tensor) -> Tensor:
-        """Return log-probabilities `[N, head words + S]`."""
-        stop = self.bounds[1]
-        weight = torch.cat([embedding_VD[:stop], self.tail_vectors])
-        bias = torch.cat([self.bias[:stop], self.tail_bias])
-        return F.linear(hidden_ND, weight, bias).float().log_softmax(-1)
+    def _parts(self, embedding_VD: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Return weights and biases of the head, its tombstones behind its words, and of each tail.
 
-    def _tail_log_probs(self, tail: int, hidden_ND: Tensor, embedding_VD: Tensor) -> Tensor:
-        """Return `log p(word | tail)` for the words of tail 1 … S."""
-        words = slice(self.bounds[tail], self.bounds[tail + 1])
-        return F.linear(hidden_ND, embedding_VD[words], self.bias[words]).float().log_softmax(-1)
+        Cut once: each slice by itself would have a gradient of V × D zeros around its own.
+        """
+        sizes = [stop - start for start, stop in itertools.pairwise(self.bounds)]
+        (head, *tails), (head_bias, *tail_biases) = (
+            embedding_VD.split(sizes),
+            self.bias.split(sizes),
+        )
+        head = torch.cat([head, self.tail_vectors])
+        head_bias = torch.cat([head_bias, self.tail_bias])
+        return [(head, head_bias), *zip(tails, tail_biases, strict=True)]
 
     def logits(self, hidden: Tensor, embedding_VD: Tensor) -> Tensor:
         """Return log-probabilities of all words, `[…, V]`; their softmax is themselves."""
         flat_ND = hidden.flatten(0, -2)
-        head = self._head_log_probs(flat_ND, embedding_VD)
+        head, *tails = (_log_probs(flat_ND, *part) for part in self._parts(embedding_VD))
         parts = [head[:, : self.bounds[1]]]
-        for tail in range(1, len(self.bounds) - 1):
-            parts.append(head[:, -tail, None] + self._tail_log_probs(tail, flat_ND, embedding_VD))
+        for tail, within in enumerate(tails, start=1):
+            parts.append(head[:, -tail, None] + within)
         return torch.cat(parts, dim=-1).view(*hidden.shape[:-1], -1)
 
     def nats(self, hidden: Tensor, embedding_VD: Tensor, targets: Tensor) -> Tensor:
         """Return `-log p(target)` in float32, in the shape of `targets` `[…]`."""
         flat_ND, wanted_N = hidden.flatten(0, -2), targets.flatten().long()
-        head = self._head_log_probs(flat_ND, embedding_VD)
+        head_part, *tail_parts = self._parts(embedding_VD)
+        head = _log_probs(flat_ND, *head_part)
         tail_N = torch.bucketize(wanted_N, torch.tensor(self.bounds[1:-1], device=wanted_N.device),
                                  right=True)  # fmt: skip
         column_N = torch.where(tail_N == 0, wanted_N, head.shape[1] - tail_N)
         log_prob_N = head.gather(1, column_N[:, None]).squeeze(1)
-        for tail in range(1, len(self.bounds) - 1):
+        for tail, part in enumerate(tail_parts, start=1):
             rare = (tail_N == tail).nonzero().squeeze(1)
             if rare.numel():
-                within = self._tail_log_probs(tail, flat_ND[rare], embedding_VD)
+                within = _log_probs(flat_ND[rare], *part)
                 word = wanted_N[rare, None] - self.bounds[tail]
                 log_prob_N = log_prob_N.index_add(0, rare, within.gather(1, word).squeeze(1))
         return -log_prob_N.view(targets.shape)
+
+
+def _log_probs(hidden_ND: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Return log-probabilities over the rows of `weight`, in float32."""
+    return F.linear(hidden_ND, weight, bias).float().log_softmax(-1)
