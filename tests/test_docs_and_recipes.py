@@ -37,7 +37,7 @@ def test_every_recipe_is_valid_and_comes_back_from_yaml(name: str, tmp_path: Pat
 @pytest.mark.parametrize("name", shipped_recipes())
 def test_every_recipe_trains_in_small(name: str, tmp_path: Path) -> None:
     text = write_text(tmp_path, 6_000)
-    boom = ["--model.boom_dim", "64"] if name.startswith("paper") else []
+    boom = ["--model.boom_dim", "64"] if name.startswith(("paper", "transformer")) else []
     halving = ["--train.grad_accum_steps", "2"]
     out = tmp_path / "run"
     assert (

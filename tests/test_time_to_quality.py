@@ -133,16 +133,3 @@ def test_what_cannot_be_meant_is_refused(
     assert call(tmp_path, *arguments) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "results").exists()
-
-
-def test_the_time_left_follows_the_runs_that_are_done() -> None:
-    def plan(name: str, steps: float) -> Any:
-        budget = benchmark.parse_budget(f"{steps}steps")
-        return benchmark.Plan(name, benchmark.Contender("demo"), budget, 0, {})
-
-    plans = [plan("slow", 10), plan("quick", 10), plan("slow", 30), plan("quick", 30)]
-    countdown = benchmark.Countdown(plans, jobs=2)
-    assert countdown.begin(plans[0]) == "run 1 of 4: slow · 10steps · seed 0 · 3 to follow"
-    countdown.end(plans[0], 20.0)
-    countdown.end(plans[1], 10.0)
-    assert countdown.seconds_left() == (60 + 30) / 2

@@ -17,7 +17,7 @@ from sharnn.files import atomic_file
 from sharnn.report.runs import RunRecord
 
 #: Okabe and Ito's palette, told apart by all kinds of colour vision.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31")
 _TOKENS, _SECONDS, _VALUE = 0, 1, 2
 
 
@@ -30,7 +30,7 @@ def draw_curves(runs: Sequence[RunRecord]) -> Figure:
     speed = figure.add_subplot(grid[2, :])
     scale, unit = _time_unit(runs)
     for index, run in enumerate(runs):
-        colour = _COLOURS[index % len(_COLOURS)]
+        colour = COLOURS[index % len(COLOURS)]
         _draw_bits(by_tokens, run, _TOKENS, 1.0, colour)
         _draw_bits(by_time, run, _SECONDS, scale, colour)
         for axes, name in ((rate, "lr"), (norm, "grad_norm"), (speed, "tokens_per_second")):

@@ -24,6 +24,8 @@ table { border-collapse: collapse; font-size: .9rem; }
 th, td { text-align: left; padding: .35rem .8rem .35rem 0; border-bottom: 1px solid var(--line);
   vertical-align: top; white-space: nowrap; font-variant-numeric: tabular-nums; }
 th { color: var(--soft); font-weight: 600; }
+caption { text-align: left; font-weight: 600; padding-bottom: .3rem; }
+.number { text-align: right; }
 details { margin: .6rem 0; }
 summary { cursor: pointer; }
 pre { overflow-x: auto; font-size: .85rem; padding: .8rem; border: 1px solid var(--line);
@@ -54,34 +56,47 @@ def summary_rows(runs: Sequence[RunRecord]) -> list[tuple[str, list[str]]]:
 
 def render_page(runs: Sequence[RunRecord], png: bytes) -> str:
     """Return the page: curves, a table, and every run's recipe folded away."""
-    picture = base64.b64encode(png).decode()
-    names = ", ".join(escape(run.name) for run in runs)
+    names = ", ".join(run.name for run in runs)
     rows = "\n".join(
         f"<tr><th>{escape(name)}</th>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>"
         for name, cells in summary_rows(runs)
     )
-    recipes = "\n".join(
-        f"<details><summary>Recipe of {escape(run.name)}</summary><pre>{escape(run.recipe)}</pre>"
-        "</details>"
-        for run in runs
-        if run.recipe
+    recipes = "\n".join(folded(f"Recipe of {run.name}", run.recipe) for run in runs if run.recipe)
+    return whole_page(
+        f"sharnn report: {names}",
+        f"""<h1>Training report</h1>
+<p class="sub">{escape(names)}</p>
+{picture(f"Learning curves of {names}", png)}
+<div class="scroll"><table>
+{rows}
+</table></div>
+{recipes}""",
     )
+
+
+def picture(alt: str, png: bytes) -> str:
+    """Return a picture that lies in the page itself."""
+    content = base64.b64encode(png).decode()
+    return f'<img alt="{escape(alt)}" src="data:image/png;base64,{content}">'
+
+
+def folded(summary: str, text: str) -> str:
+    """Return a text that is folded away under one line."""
+    return f"<details><summary>{escape(summary)}</summary><pre>{escape(text)}</pre></details>"
+
+
+def whole_page(title: str, body: str) -> str:
+    """Return a page that needs nothing beside it."""
     return f"""<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>sharnn report: {names}</title>
+<title>{escape(title)}</title>
 <style>{_STYLE}</style>
 </head>
 <body>
-<h1>Training report</h1>
-<p class="sub">{names}</p>
-<img alt="Learning curves of {names}" src="data:image/png;base64,{picture}">
-<div class="scroll"><table>
-{rows}
-</table></div>
-{recipes}
+{body}
 </body>
 </html>
 """

@@ -103,7 +103,9 @@ def flops_per_token(recipe: Recipe) -> float:
 
 def multiplied_weights(model: ModelConfig) -> int:
     """Return the weights that every token meets: all but the tables of n-grams."""
-    return count_parameters(dataclasses.replace(model, longest_ngram=0, ngram_rows=None, ngram_min_count=None))
+    return count_parameters(
+        dataclasses.replace(model, longest_ngram=0, ngram_rows=None, ngram_min_count=None)
+    )
 
 
 def _memory_bytes(recipe: Recipe, precision: Precision) -> int:

@@ -1,0 +1,124 @@
+"""`sharnn compare`: train recipes under equal conditions and print what each reaches."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+
+from sharnn.cli.common import check_options, error_console, make_parser, options_first
+from sharnn.config import shipped_recipes
+from sharnn.errors import ConfigError
+
+HELP = "train recipes under equal conditions and print their table"
+
+_DESCRIPTION = """\
+Train every RECIPE equally long on TEXT, a seed after the other and the recipes in turn, each as a
+'sharnn train' of its own; score the best model of each on valid and test (protocol 'strict'); print
+the table, with what was published beside it, and write it with a picture and a page into --out.
+
+--scale 0.25 makes a quarter of all widths, lanes and text, so that the whole table runs on a laptop.
+A stopped comparison goes on where it was: the same command trains what is missing."""
+
+_OPTIONS = (
+    "--budget", "--seeds", "--scale", "--out", "--jobs", "--threads", "--device", "--again", "--keep",
+)  # fmt: skip
+_FLAGS = ("--again", "--keep", "--help", "-h")
+#: Columns of a table that goes to a file or pipe, wide enough for all names.
+_FILE_WIDTH = 140
+_PAPER = "paper-enwik8-one paper-enwik8-all paper-no-attention plain-lstm transformer"
+
+
+def run(argv: list[str]) -> int:
+    """Parse, compare, and print the tables."""
+    check_options(argv, _OPTIONS)
+    examples = (
+        "examples:\n"
+        f"  sharnn compare {_PAPER} \\\n      my.txt --scale 0.25\n"
+        "  sharnn compare paper-enwik8-one mine.yaml enwik8 --budget 2h --seeds 5\n"
+        "  sharnn compare demo transformer my.txt --scale 0.25 --budget 1Mtokens --jobs 2\n\n"
+        f"recipes: {', '.join(shipped_recipes())}, or a YAML file"
+    )
+    parser = make_parser("compare", "RECIPE… TEXT [options]", _DESCRIPTION, examples)
+    parser.add_argument(
+        "names", nargs="*", metavar="RECIPE TEXT", help="recipes, and last what to train on"
+    )
+    parser.add_argument(
+        "--budget",
+        type=str,
+        default="10m",
+        help="of each run: 90s, 10m, 5000steps, 3epochs, 50Mtokens",
+    )
+    parser.add_argument("--seeds", type=int, default=3, help="trainings of each recipe")
+    parser.add_argument(
+        "--scale", type=float, default=1.0, help="share that widths, lanes and text are shrunk to"
+    )
+    parser.add_argument("--out", type=str, default="comparison", help="folder of the results")
+    parser.add_argument(
+        "--jobs", type=int, default=1, help="runs side by side, not with time budgets"
+    )
+    parser.add_argument(
+        "--threads", type=int | None, help="of each run (default: all, shared by the jobs)"
+    )
+    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument(
+        "--again", action="store_true", help="train what the results hold already, too"
+    )
+    parser.add_argument(
+        "--keep", action="store_true", help="leave run folders and logs in the results' folder"
+    )
+    options = parser.parse_args(options_first(argv, _FLAGS))
+    recipes, text = _recipes_and_text(options.names)
+
+    from rich.console import Console
+
+    from sharnn.experiments.compare import PAGE, Comparison, compare
+    from sharnn.experiments.contenders import Budget
+    from sharnn.experiments.processes import interrupted_by_kill
+
+    comparison = Comparison(
+        recipes,
+        text,
+        out=Path(options.out),
+        command=shlex.join(["sharnn", "compare", *argv]),
+        budget=Budget.parse(options.budget),
+        seeds=options.seeds,
+        scale=options.scale,
+        jobs=options.jobs,
+        threads=options.threads,
+        device=options.device,
+        again=options.again,
+        keep=options.keep,
+    )
+    try:
+        with interrupted_by_kill():
+            tables = compare(comparison, error_console())
+    except KeyboardInterrupt:
+        print("sharnn: stopped; the same command goes on", file=sys.stderr)
+        return 130
+    console = Console()
+    if not console.is_terminal:
+        console.width = _FILE_WIDTH
+    for table in tables:
+        console.print(table.to_rich())
+    print(f"report  {comparison.out / PAGE}")
+    return 0
+
+
+def _recipes_and_text(names: list[str]) -> tuple[list[str], str]:
+    """Return RECIPEs and TEXT.
+
+    Raises:
+        ConfigError: One of them is missing.
+    """
+    if not names:
+        raise ConfigError("there is nothing to compare: sharnn compare RECIPE… TEXT")
+    *recipes, text = names
+    shipped = shipped_recipes()
+    if text in shipped:
+        raise ConfigError(f"{text} is a recipe, and there is no TEXT to train on: name it last")
+    if not recipes:
+        raise ConfigError(
+            f"there is no recipe to train on {text}: name one or several of {', '.join(shipped)}"
+        )
+    return recipes, text

@@ -1,0 +1,349 @@
+"""The paper's table as a comparison: recipes under equal conditions, valid and test, files of results."""
+
+from __future__ import annotations
+
+import shlex
+import statistics
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+import yaml
+from rich.console import Console
+
+from sharnn.config import Recipe, load_recipe_settings, recipe_from_settings
+from sharnn.data.corpus import Corpus
+from sharnn.data.prepare import prepare
+from sharnn.errors import ConfigError, DataError
+from sharnn.experiments.contenders import Budget, Contender, Plan, make_plans
+from sharnn.experiments.published import PUBLISHED
+from sharnn.experiments.scale import Change, changes, check_scale
+from sharnn.experiments.store import Run, Store
+from sharnn.experiments.summary import (
+    count_cell,
+    measured_when,
+    number_cell,
+    picture_of,
+    score_cell,
+)
+from sharnn.experiments.turns import check_turns, missing_runs, run_all
+from sharnn.experiments.workshop import Workshop, environment_for
+from sharnn.files import atomic_file
+from sharnn.report import Table, draw_comparison, write_png
+from sharnn.report.page import folded, picture, whole_page
+from sharnn.train import resolve_device
+
+#: Files of a comparison in its folder, and the folder of runs that are kept.
+RESULTS, MARKDOWN, PICTURE, PAGE, RUNS = (
+    "results.json", "results.md", "results.png", "report.html", "runs",
+)  # fmt: skip
+SPLITS = ("valid", "test")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What is compared, and how.
+
+    Attributes:
+        recipes: Names of shipped recipes, or YAML files.
+        text: Known corpus, file, folder or glob.
+        out: Folder of the results.
+        command: The command line, noted with each run.
+        budget: How long each trains.
+        seeds: How many trainings of each.
+        scale: The share that width, lanes and text are shrunk to; 1 leaves recipes as they are.
+        jobs: Runs side by side.
+        threads: Of each run; None shares all among the jobs.
+        device: As `sharnn train` takes it.
+        again: Run what the results hold already, too.
+        keep: Leave run folders and logs in `out`.
+    """
+
+    recipes: Sequence[str]
+    text: str
+    out: Path
+    command: str
+    budget: Budget
+    seeds: int = 3
+    scale: float = 1.0
+    jobs: int = 1
+    threads: int | None = None
+    device: str = "auto"
+    again: bool = False
+    keep: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be compared.
+
+        Raises:
+            ConfigError: Says what to change.
+        """
+        for name in ("jobs", "seeds", "threads"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"--{name} is {value}: it must be at least 1")
+        check_scale(self.scale)
+        check_turns([self.budget], self.jobs)
+        if self.text == "-":
+            raise ConfigError("the text is read again by every run, so it cannot be -: give a file")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A recipe that takes part, and what the comparison makes of it."""
+
+    recipe: Recipe
+    changes: Sequence[Change]
+
+    def contender(self, name_or_file: str) -> Contender:
+        """Return it as `sharnn train` is told."""
+        options = [word for c in self.changes for word in (f"--{c.name}", str(c.after))]
+        return Contender(name_or_file, shlex.join(options))
+
+
+def compare(comparison: Comparison, console: Console) -> list[Table]:
+    """Train and score what has not been yet, write all files, and return the tables.
+
+    Args:
+        comparison: What to do.
+        console: Where progress is shown.
+
+    Raises:
+        ConfigError: A recipe does not exist or cannot take part.
+        DataError: The text is missing or too short, or the results are damaged.
+        TrainingError: A run failed; what was finished before is kept.
+    """
+    recipes = named_recipes(comparison.recipes)
+    device = str(resolve_device(comparison.device))
+    store = Store(comparison.out / RESULTS, {"command": comparison.command})
+    store.runs()  # damaged results are refused before any work
+    environment, threads = environment_for(comparison.threads, comparison.jobs)
+    corpus = prepare([comparison.text])
+    _check_text(corpus, comparison)
+    entries = {name: _entry(recipe, corpus, comparison) for name, (_, recipe) in recipes.items()}
+    plans = make_plans(
+        {name: entries[name].contender(source) for name, (source, _) in recipes.items()},
+        [comparison.budget],
+        range(comparison.seeds),
+        comparison.text,
+        {
+            "text_digest": corpus.digest,
+            "threads": threads,
+            "device": device,
+            "scale": comparison.scale,
+        },
+    )
+    todo = missing_runs(plans, store, console, comparison.again)
+    with tempfile.TemporaryDirectory(prefix="sharnn-compare-") as temporary:
+        workshop = Workshop(
+            corpus, comparison.text, device, environment,
+            folder=comparison.out / RUNS if comparison.keep else Path(temporary),
+            keeps=comparison.keep, command=comparison.command, splits=SPLITS, share=comparison.scale,
+        )  # fmt: skip
+        try:
+            run_all(todo, comparison.jobs, workshop, store, console)
+        except BaseException:
+            if store.added:  # a call that came to nothing leaves the results as they were
+                _publish(comparison, entries, plans, store)
+            raise
+    return _publish(comparison, entries, plans, store)
+
+
+def named_recipes(names_or_files: Sequence[str]) -> dict[str, tuple[str, Recipe]]:
+    """Return recipes by what they are called in the results, with what they were named by.
+
+    Raises:
+        ConfigError: One does not exist, is named twice, or begins with weights.
+    """
+    recipes: dict[str, tuple[str, Recipe]] = {}
+    for source in names_or_files:
+        path = Path(source)
+        name = path.stem if path.suffix in (".yaml", ".yml") else source
+        if name in recipes:
+            raise ConfigError(
+                f"there are two recipes called '{name}', {recipes[name][0]} and {source}: rename one, "
+                "or leave it out"
+            )
+        recipe = recipe_from_settings(load_recipe_settings(source))
+        if recipe.train.init_from is not None:
+            raise ConfigError(
+                f"recipe {source} begins with the weights of {recipe.train.init_from}: a comparison "
+                "trains all from nothing, leave train.init_from out of it"
+            )
+        recipes[name] = source, recipe
+    return recipes
+
+
+def _check_text(corpus: Corpus, comparison: Comparison) -> None:
+    for name in SPLITS:
+        if comparison.scale * corpus.split(name).num_tokens < 2:
+            raise DataError(
+                f"{comparison.text} is too short: at --scale {comparison.scale:g} its {name} split has "
+                "nothing to score"
+            )
+
+
+def _entry(recipe: Recipe, corpus: Corpus, comparison: Comparison) -> Entry:
+    if recipe.data.tokenizer not in (None, corpus.tokenizer.name):
+        corpus = prepare([comparison.text], tokenizer=recipe.data.tokenizer)
+    train, valid = corpus.split("train").num_tokens, corpus.split("valid").num_tokens
+    return Entry(recipe, changes(recipe, comparison.scale, train, valid))
+
+
+# ---------------------------------------------------------------------------------- the results
+
+
+def _publish(
+    comparison: Comparison, entries: Mapping[str, Entry], plans: Sequence[Plan], store: Store
+) -> list[Table]:
+    """Write table, picture and page of those plans that have run; return the tables."""
+    shown = store.shown(plans)
+    runs = shown[comparison.budget]
+    scores = [_measured(comparison, runs), *_published(list(runs))]
+    sizes = _what_changed(comparison, entries)
+    by_name, axis = picture_of(shown)
+    first = next(iter(runs.values()))[0]
+    title = f"{comparison.budget.text} of training on {first['text']}, scale {comparison.scale:g}"
+    png = write_png(draw_comparison(by_name, title, axis), comparison.out / PICTURE)
+    facts = _facts(runs)
+    markdown = [
+        f"# {title}",
+        f"`{comparison.command}`",
+        *(table.to_markdown() for table in scores),
+        f"![Bits per byte of each contender]({PICTURE})",
+        *(table.to_markdown() for table in sizes),
+        facts,
+    ]
+    page = [
+        f"<h1>{escape(title)}</h1>",
+        f'<p class="sub"><code>{escape(comparison.command)}</code></p>',
+        *(table.to_html() for table in scores),
+        picture("Bits per byte of each contender", png),
+        *(table.to_html() for table in sizes),
+        f'<p class="sub">{escape(facts)}</p>',
+        *(folded(f"Settings of {name}", _settings(seeds[0])) for name, seeds in runs.items()),
+    ]
+    with atomic_file(comparison.out / MARKDOWN, DataError) as file:
+        file.write(("\n\n".join(markdown) + "\n").encode())
+    with atomic_file(comparison.out / PAGE, DataError) as file:
+        file.write(whole_page(title, "\n".join(page)).encode())
+    return [*scores, *sizes]
+
+
+def _measured(comparison: Comparison, runs: Mapping[str, Sequence[Run]]) -> Table:
+    first = next(iter(runs.values()))[0]
+    valid, test = (first[key]["num_bytes"] for key in ("score", "test_score"))
+    return Table(
+        f"Measured: {comparison.budget.text} of training on {first['text']}, bits per byte (strict) of "
+        f"{valid:,} bytes of valid and {test:,} of test",
+        ["recipe", "valid", "test", "n", "params", "folded", "tokens/s", "s/epoch"],
+        [
+            [
+                name,
+                score_cell(seeds),
+                score_cell(seeds, "test_bits_per_byte"),
+                str(len(seeds)),
+                count_cell(seeds, "parameters"),
+                count_cell(seeds, "folded_parameters"),
+                number_cell(seeds, "tokens_per_second", statistics.median),
+                _epoch_cell(seeds),
+            ]
+            for name, seeds in runs.items()
+        ],
+    )
+
+
+def _epoch_cell(runs: Sequence[Run]) -> str:
+    """Return the seconds in which a run reads all of its text once."""
+    speed = statistics.median(run["tokens_per_second"] for run in runs)
+    return f"{runs[0]['epoch_tokens'] / speed:,.0f}"
+
+
+def _published(names: Sequence[str]) -> list[Table]:
+    """Return the table of published figures, or none where there are none."""
+    known = [name for name in names if name in PUBLISHED]
+    if not known:
+        return []
+    rows = []
+    for name in known:
+        figures = PUBLISHED[name]
+        rows.append(
+            [
+                name,
+                figures.system,
+                figures.valid or "–",
+                figures.test,
+                f"{figures.parameters}M",
+                f"{figures.epoch_seconds:,}" if figures.epoch_seconds else "–",
+            ]
+        )
+    return [
+        Table(
+            "Published, not measured here: bits per character of all of enwik8 at full size, s/epoch on "
+            "a Titan V",
+            ["recipe", "system", "valid", "test", "params", "s/epoch"],
+            rows,
+            texts=["system"],
+        )
+    ]
+
+
+#: Columns of the table of what was changed, and the setting that each tells of.
+_CHANGED = {
+    "width": "model.embed_dim",
+    "Boom or FF": "model.boom_dim",
+    "heads": "model.num_heads",
+    "lanes": "data.num_lanes",
+    "tokens read": "data.max_train_tokens",
+    "warm-up": "optim.warmup",
+}
+
+
+def _what_changed(comparison: Comparison, entries: Mapping[str, Entry]) -> list[Table]:
+    """Return the table of what became of each recipe, a dash where it stayed; none if all did."""
+
+    def cell(entry: Entry, name: str) -> str:
+        found = next((change for change in entry.changes if change.name == name), None)
+        if found is None:
+            return "–"
+        before, after = (
+            f"{value:,}" if isinstance(value, int) else str(value)
+            for value in (found.before, found.after)
+        )
+        return f"{before} → {after}"
+
+    columns = {
+        column: name
+        for column, name in _CHANGED.items()
+        if any(cell(entry, name) != "–" for entry in entries.values())
+    }
+    if not columns:
+        return []
+    return [
+        Table(
+            f"What --scale {comparison.scale:g} and the budget made of each recipe (before → here)",
+            ["recipe", *columns],
+            [
+                [name, *(cell(entry, setting) for setting in columns.values())]
+                for name, entry in entries.items()
+            ],
+        )
+    ]
+
+
+def _facts(runs: Mapping[str, Sequence[Run]]) -> str:
+    """Return where the figures are from, and what the columns are."""
+    every = [run for seeds in runs.values() for run in seeds]
+    machines = ", ".join(sorted({run["machine"] for run in every}))
+    return (
+        f"{measured_when(every)} {machines}. Mean ± standard deviation over n seeds. Of "
+        "each run the model that did best on the beginning of the valid split is scored. "
+        "params: as trained; folded: with the value gate folded to a vector. tokens/s: the median over "
+        "steps and seeds; s/epoch: what the text that a run reads would take at that speed."
+    )
+
+
+def _settings(run: Run) -> str:
+    return yaml.safe_dump(run["settings"], sort_keys=False, allow_unicode=True)

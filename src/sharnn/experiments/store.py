@@ -1,0 +1,101 @@
+"""The file of finished runs: a comparison that was stopped goes on where it was."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sharnn.config import Recipe, to_dict
+from sharnn.errors import DataError
+from sharnn.experiments.contenders import Budget, Plan
+from sharnn.files import atomic_file, read_json
+
+#: A run's figures, as JSON values.
+Run = dict[str, Any]
+#: What is shown of a comparison: runs by contender, by budget.
+Shown = dict[Budget, dict[str, list[Run]]]
+
+#: What makes a run's figures; `scale` is there in the runs of `sharnn compare` alone.
+KEY_NAMES = ("text_digest", "budget", "seed", "threads", "device", "scale", "settings")
+
+
+@dataclass
+class Store:
+    """A JSON file of runs, each on a line of its own.
+
+    Attributes:
+        path: The file.
+        facts: What else it says, before the runs.
+        added: Runs written by this process.
+    """
+
+    path: Path
+    facts: Mapping[str, Any]
+    added: int = 0
+
+    def runs(self) -> list[Run]:
+        """Return all runs.
+
+        Raises:
+            DataError: The file is no such file.
+        """
+        if not self.path.exists():
+            return []
+        content = read_json(self.path, DataError)
+        try:
+            runs = list(content["runs"])
+            for run in runs:
+                _key_of(run)
+        except (KeyError, TypeError, AttributeError) as failure:
+            raise DataError(f"{self.path} holds no runs: move it out of the way") from failure
+        return runs
+
+    def add(self, figures: Run) -> None:
+        """Write a run, in place of one of the same key."""
+        key = _key_of(figures)
+        runs = [run for run in self.runs() if _key_of(run) != key]
+        lines = ",\n".join(json.dumps(run, ensure_ascii=False) for run in [*runs, figures])
+        begin = json.dumps(self.facts, ensure_ascii=False)[:-1]
+        with atomic_file(self.path, DataError) as file:
+            file.write(f'{begin}, "runs": [\n{lines}\n]}}\n'.encode())
+        self.added += 1
+
+    def find(self, plan: Plan) -> Run | None:
+        """Return the run that a plan asks for, under the plan's name."""
+        key = _key_of(plan.key)
+        found = next((run for run in self.runs() if _key_of(run) == key), None)
+        return found and {**found, "contender": plan.name}
+
+    def shown(self, plans: Sequence[Plan]) -> Shown:
+        """Return those runs of the plans that there are."""
+        shown: Shown = {}
+        for plan in plans:
+            if (run := self.find(plan)) is not None:
+                shown.setdefault(plan.budget, {}).setdefault(plan.name, []).append(run)
+        return shown
+
+
+def all_runs(shown: Shown) -> Iterator[Run]:
+    """Yield the runs of all budgets and contenders."""
+    for of_budget in shown.values():
+        for runs in of_budget.values():
+            yield from runs
+
+
+def _key_of(run: Mapping[str, Any]) -> dict[str, Any]:
+    plain = {name: run.get(name) for name in KEY_NAMES if name != "settings"}
+    return {**plain, "settings": _chosen_settings(run["settings"])}
+
+
+def _chosen_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out what has its default, so that a setting new to the package makes no old run another."""
+    defaults = to_dict(Recipe())
+    return {
+        section: values
+        if isinstance(values, str)
+        else {k: v for k, v in values.items() if (k, v) not in defaults.get(section, {}).items()}
+        for section, values in settings.items()
+    }

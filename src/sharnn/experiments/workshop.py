@@ -1,0 +1,303 @@
+"""A run of a comparison, from its plan to its figures.
+
+Each is a process of its own, as a user would start it; the model that did best while it trained is then
+scored in this process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import math
+import os
+import re
+import shutil
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from sharnn.checkpoint import LoadedModel, load_model
+from sharnn.config import DataConfig
+from sharnn.data.corpus import Corpus, Split
+from sharnn.data.counting import TextCounter
+from sharnn.errors import DataError, SharnnError, TrainingError
+from sharnn.evaluate import SEGMENT_LENGTH, evaluate_static
+from sharnn.experiments.contenders import Contender, Outside, Plan, train_command
+from sharnn.experiments.processes import Processes
+from sharnn.experiments.store import Run
+from sharnn.files import atomic_file, explain_os_error
+from sharnn.report import RunRecord, read_run
+from sharnn.text import Tokenizer
+from sharnn.train import resolve_device
+from sharnn.train.trainer import train_tokens
+
+#: Points of a training curve that are kept.
+_CURVE_POINTS = 200
+#: Tokens whose bytes are looked at together.
+_CHUNK_TOKENS = 1 << 18
+
+
+@dataclass
+class Workshop:
+    """Where runs take place, and what they have in common.
+
+    Attributes:
+        corpus: The text, prepared.
+        text: Its name.
+        device: As `sharnn train` takes it.
+        environment: Of the processes.
+        folder: Where run folders and logs are made.
+        keeps: Whether they stay there.
+        command: The command line of the comparison, noted with each run.
+        splits: Scored of each run: `valid`, or `test` too.
+        share: Of each split that is scored, from its beginning.
+        processes: Those at work.
+    """
+
+    corpus: Corpus
+    text: str
+    device: str
+    environment: dict[str, str]
+    folder: Path
+    keeps: bool
+    command: str
+    splits: Sequence[str] = ("valid",)
+    share: float = 1.0
+    processes: Processes = field(default_factory=Processes)
+
+    def measure(self, plan: Plan) -> Run:
+        """Run a plan; return all its figures as JSON values.
+
+        Raises:
+            SharnnError: It failed.
+        """
+        train, valid = self.corpus.split("train"), self.corpus.split("valid")
+        facts = {
+            "contender": plan.name,
+            **plan.key,
+            "text": self.corpus.name,
+            "train_bytes": train.num_bytes,
+            "valid_bytes": valid.num_bytes,
+            "command": self.command,
+            "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "torch": torch.__version__,
+        }
+        folder = self._new_folder(plan)
+        try:
+            if isinstance(plan.contender, Outside):
+                return {**facts, **self._measure_outside(plan, plan.contender, folder)}
+            return {**facts, **self._measure_own(plan, plan.contender, folder)}
+        except SharnnError as failure:
+            raise TrainingError(f"{plan}: {failure}") from failure
+        finally:
+            if not self.keeps:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def _new_folder(self, plan: Plan) -> Path:
+        """Make an empty folder; one that an earlier command kept stays as it is."""
+        stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", f"{plan.name}-{plan.budget.text}-seed{plan.seed}")
+        number = 1
+        while True:
+            folder = self.folder / (stem if number == 1 else f"{stem}-{number}")
+            try:
+                folder.mkdir(parents=True)
+                return folder
+            except FileExistsError:
+                number += 1
+            except OSError as failure:
+                raise DataError(explain_os_error(failure, folder, "write")) from failure
+
+    # ------------------------------------------------------------------- sharnn's own trainings
+
+    def _measure_own(self, plan: Plan, contender: Contender, folder: Path) -> Run:
+        decided = ["--budget", plan.budget.text, "--train.seed", str(plan.seed)]
+        arguments = [*contender.arguments(plan.budget), *decided, "--device", self.device]
+        command = train_command(self.text, [*arguments, "--out", str(folder)])
+        took = self.processes.run(command, _beside(folder, ".log"), self.environment, None)
+        run = read_run(folder)
+        return {
+            "arguments": arguments,
+            "wall_seconds": round(took, 1),
+            **figures_of(run),
+            **self._score(folder, run, plan.key["settings"]),
+        }
+
+    def _score(self, folder: Path, run: RunRecord, settings: Mapping[str, Any]) -> Run:
+        """Score a run's best model on the text that it was trained on, of which it may read a part.
+
+        A model whose reach depends on where segments begin is read in segments as long as those it
+        was trained with, for longer ones would leave it next to no memory.
+        """
+        corpus = Corpus.find(run.facts["corpus_digest"])
+        if corpus is None:
+            raise DataError(f"{run.facts['corpus']} is gone from the cache: run the command again")
+        loaded = load_model(folder, resolve_device(self.device))
+        segmented = settings["model"]["reach"] == "segment"
+        length = settings["data"]["segment_length"] if segmented else SEGMENT_LENGTH
+        figures: Run = {
+            "best_step": loaded.card["steps"],
+            "epoch_tokens": len(train_tokens(corpus, DataConfig(**settings["data"]))),
+            "folded_parameters": loaded.model.fold().num_parameters(),
+        }
+        for name in self.splits:
+            figures.update(self._score_split(loaded, corpus, name, length))
+        return figures
+
+    def _score_split(
+        self, loaded: LoadedModel, corpus: Corpus, name: str, segment_length: int
+    ) -> Run:
+        score = evaluate_static(
+            loaded.model,
+            loaded.tokenizer,
+            beginning_of(corpus.split(name), loaded.tokenizer, self.share),
+            segment_length=segment_length,
+            report=lambda *_: self.processes.check(),
+        )
+        prefix = "" if name == "valid" else f"{name}_"
+        return {f"{prefix}bits_per_byte": score.bits_per_byte, f"{prefix}score": score.to_dict()}
+
+    # ------------------------------------------------------------------ trainers from elsewhere
+
+    def _measure_outside(self, plan: Plan, contender: Outside, folder: Path) -> Run:
+        seconds = plan.budget.amount.value
+        values = {
+            "{train}": str(self._bytes_of("train")),
+            "{valid}": str(self._bytes_of("valid")),
+            "{seconds}": str(int(seconds) if seconds.is_integer() else seconds),
+            "{seed}": str(plan.seed),
+            "{out}": str(folder),
+        }
+        place = re.compile("|".join(map(re.escape, values)))
+        command = [place.sub(lambda name: values[name[0]], word) for word in contender.words]
+        out = _beside(folder, ".out")
+        took = self.processes.run(command, _beside(folder, ".log"), self.environment, out)
+        return {"wall_seconds": round(took, 1), **figures_told(out.read_text(errors="replace"))}
+
+    def _bytes_of(self, split_name: str) -> Path:
+        """Return a file with the bytes of a split."""
+        path = self.folder / f"{split_name}-{self.corpus.digest[:12]}.bytes"
+        if not path.exists():
+            tokens = self.corpus.split(split_name).tokens
+            with atomic_file(path, DataError) as file:
+                for start in range(0, len(tokens), _CHUNK_TOKENS):
+                    file.write(self.corpus.tokenizer.decode(tokens[start : start + _CHUNK_TOKENS]))
+        return path
+
+
+def _beside(folder: Path, ending: str) -> Path:
+    return folder.with_name(folder.name + ending)
+
+
+def environment_for(threads: int | None, jobs: int) -> tuple[dict[str, str], int]:
+    """Return the environment of runs and their threads; scoring in this process uses no more.
+
+    Where nothing is asked for it is this process's own, so that what is measured is what a user gets.
+
+    Args:
+        threads: Of each run; None shares all among the jobs.
+        jobs: Runs side by side.
+    """
+    used = threads or max(torch.get_num_threads() // jobs, 1)
+    if threads is None and jobs == 1:
+        return dict(os.environ), used
+    torch.set_num_threads(used)
+    return {**os.environ, "OMP_NUM_THREADS": str(used), "MKL_NUM_THREADS": str(used)}, used
+
+
+def beginning_of(split: Split, tokenizer: Tokenizer, share: float) -> Split:
+    """Return the first tokens of a split that hold that share of its bytes.
+
+    So whatever a contender's tokens are, the same text is scored, but for the last token's end.
+
+    Raises:
+        DataError: That would be nothing.
+    """
+    if share == 1:
+        return split
+    wanted, num_tokens = math.floor(share * split.num_bytes), 0
+    if wanted == 0:
+        raise DataError(
+            f"a share of {share:g} of {split.num_bytes:,} bytes leaves nothing to score: use a longer "
+            "text, or a larger --scale"
+        )
+    bytes_of_token = np.array([len(tokenizer.token_bytes(t)) for t in range(tokenizer.vocab_size)])
+    counter = TextCounter()
+    while counter.num_bytes < wanted:
+        chunk = split.tokens[num_tokens : num_tokens + _CHUNK_TOKENS]
+        ends = counter.num_bytes + np.cumsum(bytes_of_token[chunk])
+        chunk = chunk[: int(np.searchsorted(ends, wanted)) + 1]
+        counter.add(tokenizer.decode(chunk))
+        num_tokens += len(chunk)
+    return dataclasses.replace(
+        split,
+        tokens=split.tokens[:num_tokens],
+        num_tokens=num_tokens,
+        num_bytes=counter.num_bytes,
+        num_chars=counter.num_chars,
+        num_words=counter.num_words,
+        sha256="",
+    )
+
+
+def figures_of(run: RunRecord) -> Run:
+    """Return the figures of a training and its curves, each point `[tokens, seconds, bits]`."""
+    train = run.curves["smooth"].rows
+    step = max(math.ceil(len(train) / _CURVE_POINTS), 1)
+    return {
+        "machine": run.facts["machine"],
+        "dtype": run.facts["dtype"],
+        "parameters": run.facts["num_parameters"],
+        "steps": run.last["step"],
+        "tokens_seen": run.last["tokens_seen"],
+        "seconds": run.last["seconds"],
+        "tokens_per_second": statistics.median(run.curves["tokens_per_second"].column(2)),
+        "end": run.end,
+        "valid_curve": [_rounded(point) for point in run.valid],
+        "train_curve": [_rounded(point) for point in train[::-1][::step][::-1]],
+    }
+
+
+def _rounded(point: Sequence[float]) -> list[float]:
+    tokens, seconds, bits = point
+    return [round(tokens), round(seconds, 2), round(bits, 4)]
+
+
+def figures_told(output: str) -> Run:
+    """Return the figures in the JSON lines of a trainer from elsewhere.
+
+    Raises:
+        TrainingError: There is no score in it.
+    """
+    told: dict[str, Any] = {}
+    curve = []
+    for line in output.splitlines():
+        with contextlib.suppress(ValueError, TypeError, KeyError):
+            record = json.loads(line)
+            seconds, bits = float(record["seconds"]), float(record["bits_per_byte"])
+            told.update(record)
+            curve.append((seconds, bits))
+    if not curve or not math.isfinite(curve[-1][1]):
+        raise TrainingError(
+            'it must print JSON lines such as {"seconds": 84.2, "bits_per_byte": 2.013} on standard '
+            "output, the last one with its score: none was found, or it is not finite"
+        )
+    return {
+        "bits_per_byte": curve[-1][1],
+        "seconds": curve[-1][0],
+        "parameters": _number(told.get("parameters")),
+        "tokens_per_second": _number(told.get("tokens_per_second")),
+        "tokens_seen": None,
+        "valid_curve": [[None, round(s, 2), round(bits, 4)] for s, bits in curve],
+        "train_curve": [],
+    }
+
+
+def _number(value: Any) -> float | None:
+    return value if isinstance(value, int | float) and math.isfinite(value) else None

@@ -1,0 +1,69 @@
+"""Tables for a terminal, a Markdown file and a page, from the same cells."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Literal
+
+import rich.table
+from rich.box import SIMPLE_HEAD
+from rich.console import Group
+from rich.text import Text
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows under names of columns; all columns but the first are numbers.
+
+    Attributes:
+        title: What it tells, in one line.
+        columns: Their names.
+        rows: As many cells each.
+        texts: Columns that hold words and stand to the left.
+    """
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    texts: Sequence[str] = ()
+
+    def _is_number(self, index: int) -> bool:
+        return index > 0 and self.columns[index] not in self.texts
+
+    def to_rich(self) -> Group:
+        """Return the table for a terminal, its title above it however wide that is."""
+        table = rich.table.Table(box=SIMPLE_HEAD, pad_edge=False)
+        for index, column in enumerate(self.columns):
+            justify: Literal["left", "right"] = "right" if self._is_number(index) else "left"
+            table.add_column(Text(column), justify=justify)
+        for row in self.rows:
+            table.add_row(*map(Text, row))
+        return Group(Text(self.title, style="bold"), table)
+
+    def to_markdown(self) -> str:
+        """Return the table for a Markdown file, its title above it."""
+        rule = ["---:" if self._is_number(index) else "---" for index in range(len(self.columns))]
+        lines = [self.columns, rule, *self.rows]
+        return f"**{self.title}**\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+    def to_html(self) -> str:
+        """Return the table for a page."""
+
+        def line(tag: str, cells: Sequence[str]) -> str:
+            classes = [
+                ' class="number"' if self._is_number(index) else "" for index in range(len(cells))
+            ]
+            inner = [
+                f"<{tag}{kind}>{escape(cell)}</{tag}>"
+                for kind, cell in zip(classes, cells, strict=True)
+            ]
+            return f"<tr>{''.join(inner)}</tr>"
+
+        rows = "\n".join(line("td", row) for row in self.rows)
+        head = line("th", self.columns)
+        return (
+            f'<div class="scroll"><table>\n<caption>{escape(self.title)}</caption>\n{head}\n{rows}\n'
+            "</table></div>"
+        )
