@@ -66,3 +66,19 @@ def test_a_section_takes_the_place_of_its_older_self(tmp_path: Path) -> None:
     assert second.count("## Cost of fewer bits") == 1
     assert "| old |" not in second
     assert second.rstrip().endswith("## Another\n\nstays")
+
+
+def test_adapting_is_measured(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = LanguageModel(ModelConfig(embed_dim=16, num_layers=2, window=12)).eval()
+    save_model(tmp_path / "model", model, ByteTokenizer(), {})
+    named = [str(tmp_path / "model"), str(write_text(tmp_path, 2_000))]
+    parts = ["--tune-bytes", "40", "--num-bytes", "95"]
+    small = ["--cache", "20", "--statistics-tokens", "64"]
+    run(tmp_path / "results", "adaptive_evaluation.py", *named, *parts, *small)
+    ideal = ["--ideal", "--strides", "1", "8"]
+    text = run(tmp_path / "results", "adaptive_evaluation.py", *named, *parts, *ideal)
+    assert "bits per byte of the first 40 bytes**" in text
+    assert "the bytes after those: 55 bytes**" in text
+    assert all(f"| {row} | " in text for row in ("both, rms", "ideal, context 12, stride 8"))
+    assert "nan" not in text

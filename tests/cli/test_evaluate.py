@@ -111,3 +111,111 @@ def test_without_a_shipped_model_one_must_be_named(
     assert main(["evaluate", "a.txt"]) == 1
     assert "comes without the model 'base'" in capsys.readouterr().err
     assert evaluate(["model", "a.txt"], capsys) == ("model", 300)
+
+
+def score(argv: list[str], capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
+    """Return all that is printed with --json."""
+    capsys.readouterr()
+    assert main(["evaluate", "--json", *argv]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+IDEAL = ["--protocol", "ideal", "--context", "40"]
+RMS = ["--dynamic", "rms", "--statistics", "b.txt"]
+
+
+@pytest.mark.parametrize(
+    ("argv", "settings"),
+    [
+        ([], {}),
+        (["--cache", "50"], {"cache": {"size": 50}}),
+        (["--cache", "50", "--cache-weight", "0.3", "--cache-flatness", "0.7"],
+         {"cache": {"size": 50, "weight": 0.3, "flatness": 0.7}}),
+        (["--dynamic", "sgd"], {"dynamic": {"rule": "sgd", "segment_length": 32}}),
+        (["--dynamic", "sgd", "--segment-length", "20", "--dynamic-lr", "0.2", "--dynamic-decay", "0.1"],
+         {"dynamic": {"rule": "sgd", "segment_length": 20, "lr": 0.2, "decay": 0.1}}),
+        ([*RMS, "--dynamic-lr", "0.01", "--cache", "9"],
+         {"dynamic": {"rule": "rms", "lr": 0.01, "statistics_tokens": 450}, "cache": {"size": 9}}),
+        (IDEAL, {"ideal": {"context": 40, "stride": 1}}),
+        ([*IDEAL, "--stride", "8", "--window", "4"], {"ideal": {"context": 40, "stride": 8}}),
+    ],
+)  # fmt: skip
+def test_it_says_how_a_text_was_scored(
+    argv: list[str], settings: dict[str, dict[str, object]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every byte once, by what was asked for, and JSON and table say what that was."""
+    found = score(["model", "a.txt", *argv], capsys)
+    assert found["num_bytes"] == 300
+    assert found["protocol"] == ("ideal" if "ideal" in argv else "strict")
+    assert found["tokens_per_second"] > 0
+    assert ("statistics" in found) == ("--statistics" in argv)
+    assert set(found["settings"]) == set(settings)
+    for name, wanted in settings.items():
+        assert wanted.items() <= found["settings"][name].items()
+    static = score(["model", "a.txt"], capsys)
+    assert (found["nats"] == static["nats"]) == (not argv)
+    assert main(["evaluate", "model", "a.txt", *argv]) == 0
+    table = capsys.readouterr().out
+    for name, wanted in settings.items():
+        (line,) = (line for line in table.splitlines() if line.startswith(f"{name}  "))
+        assert all(f"{key.replace('_', ' ')} {value}" in line for key, value in wanted.items())
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--context", "9"], "--context does nothing with --protocol strict"),
+        (["--stride", "2"], "--stride does nothing with --protocol strict"),
+        (["--lanes", "2"], "--lanes does nothing with --protocol strict"),
+        (["--protocol", "paper", "--context", "9"], "--context does nothing with --protocol paper"),
+        (
+            ["--protocol", "paper", "--dynamic", "sgd"],
+            "--dynamic does nothing with --protocol paper",
+        ),
+        (["--protocol", "paper", "--cache", "9"], "--cache does nothing with --protocol paper"),
+        (["--protocol", "paper", "--lanes", "0"], "--lanes is 0"),
+        (["--protocol", "ideal"], "--protocol ideal needs --context N"),
+        ([*IDEAL, "--dynamic", "sgd"], "--dynamic does nothing with --protocol ideal"),
+        ([*IDEAL, "--cache", "9"], "--cache does nothing with --protocol ideal"),
+        ([*IDEAL, "--segment-length", "9"], "--segment-length does nothing with --protocol ideal"),
+        ([*IDEAL, "--lanes", "9"], "--lanes does nothing with --protocol ideal"),
+        ([*IDEAL, "--window", "41"], "--window 41 reaches no further than --context 40"),
+        ([*IDEAL, "--stride", "41"], "--stride is 41: it must be from 1 to --context 40"),
+        (["--dynamic-lr", "0.1"], "--dynamic-lr does nothing without --dynamic"),
+        (["--dynamic-decay", "0.1"], "--dynamic-decay does nothing without --dynamic"),
+        (["--statistics", "b.txt"], "--statistics does nothing without --dynamic"),
+        (["--cache-weight", "0.1"], "--cache-weight does nothing without --cache"),
+        (["--cache-flatness", "0.1"], "--cache-flatness does nothing without --cache"),
+        (["--dynamic", "rms"], "give --statistics TEXT"),
+        (
+            ["--dynamic", "sgd", "--statistics", "b.txt"],
+            "--statistics does nothing with --dynamic sgd",
+        ),
+        ([*RMS[:2], "--statistics", "a.txt"], "--statistics a.txt is the text that is scored"),
+        (["--dynamic", "sgd", "--dynamic-lr", "0"], "--dynamic-lr 0 makes --dynamic do nothing"),
+        (["--dynamic", "sgd", "--dynamic-lr", "-1"], "--dynamic-lr is -1"),
+        (["--dynamic", "sgd", "--dynamic-decay", "2"], "--dynamic-decay is 2"),
+        (["--cache", "9", "--cache-weight", "0"], "--cache-weight 0 makes --cache do nothing"),
+        (["--cache", "9", "--cache-weight", "1"], "--cache-weight is 1"),
+        (["--cache", "0"], "--cache is 0"),
+        (["--segment-length", "0"], "--segment-length is 0"),
+    ],
+)
+def test_options_that_do_nothing_or_harm_are_refused(
+    argv: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evaluate", "model", "a.txt", *argv]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_rounded_weights_do_not_learn(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", "base", "a.txt", "--dynamic", "sgd"]) == 2
+    assert "stored in int8, rounded to 8 bits" in capsys.readouterr().err
+    assert score(["base", "a.txt", "--cache", "9"], capsys)["num_bytes"] == 300
+    write_model(Path("half"), dtype="bf16")
+    assert score(["half", "a.txt", "--dynamic", "sgd"], capsys)["num_bytes"] == 300
+
+
+def test_statistics_may_be_of_another_part_of_the_text(capsys: pytest.CaptureFixture[str]) -> None:
+    own_part = ["--dynamic", "rms", "--statistics", "a.txt", "--split", "test"]
+    assert score(["model", "a.txt", *own_part], capsys)["statistics"] == "a.txt"

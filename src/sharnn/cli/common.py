@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import glob
+import os
 from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sharnn.config import SECTIONS, did_you_mean
-from sharnn.errors import ConfigError
+from sharnn.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -108,6 +110,62 @@ def chosen_model(given: str | None, console: Console) -> str | Path:
     if console.is_terminal:
         console.print(f"[dim]model: {BASE}, shipped with sharnn[/dim]", highlight=False)
     return folder
+
+
+def model_and_texts(names: list[str], verb: str, aim: str) -> tuple[str | None, list[str]]:
+    """Tell MODEL and TEXT apart by what they name, not by their number.
+
+    Args:
+        names: The positional arguments.
+        verb: The verb that was called.
+        aim: What a text is for, such as `to score`.
+
+    Returns:
+        MODEL, None where it was left out, and the TEXTs.
+
+    Raises:
+        ConfigError: There is no TEXT, or MODEL does not stand first.
+        DataError: The first is neither a model nor a text.
+    """
+    from sharnn.checkpoint import is_model
+
+    if not names:
+        raise ConfigError(f"there is no TEXT {aim}: sharnn {verb} [MODEL] TEXT…")
+    first = names[0]
+    if is_model(first):
+        if len(names) == 1:
+            raise ConfigError(
+                f"{first} is a model, and there is no TEXT {aim} with it: sharnn {verb} {first} TEXT… "
+                f"({aim} it as a text, name the model first: sharnn {verb} base {first})"
+            )
+        return first, names[1:]
+    if not _may_be_text(first):
+        raise DataError(
+            f"there is neither a model nor a text at {first}: MODEL is a model folder, a run folder or "
+            f"'base', TEXT a file, folder, glob, known corpus or -{_like_a_corpus(first)}"
+        )
+    late = next((name for name in names if is_model(name)), None)
+    if late is not None:
+        raise ConfigError(
+            f"{late} is a model and stands behind a text: MODEL goes first ({aim} it as a text, name the "
+            f"model: sharnn {verb} base TEXT…)"
+        )
+    return None, names
+
+
+def _may_be_text(name: str) -> bool:
+    """Return whether something is there to read, or there was a pattern to find it by."""
+    from sharnn.data.corpora import KNOWN_CORPORA
+    from sharnn.data.sources import STDIN
+
+    known = name == STDIN or name in KNOWN_CORPORA or glob.has_magic(name)
+    return known or os.path.exists(os.path.expanduser(name))
+
+
+def _like_a_corpus(name: str) -> str:
+    from sharnn.data.corpora import KNOWN_CORPORA
+
+    return did_you_mean(name, KNOWN_CORPORA)
 
 
 def error_console() -> Console:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import glob
 import json
-import os
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from sharnn.cli.common import (
     MODEL_HELP,
@@ -13,21 +11,33 @@ from sharnn.cli.common import (
     chosen_model,
     error_console,
     make_parser,
+    model_and_texts,
     options_first,
     prepare_bar,
 )
-from sharnn.config import did_you_mean
-from sharnn.errors import ConfigError, DataError
+from sharnn.errors import ConfigError
 
 if TYPE_CHECKING:
-    from sharnn.evaluate import Score
+    from collections.abc import Callable
+
+    from jsonargparse import ArgumentParser, Namespace
+
+    from sharnn.checkpoint import LoadedModel
+    from sharnn.data.corpus import Corpus
+    from sharnn.data.download import Progress
+    from sharnn.evaluate import ContinuousCache, DynamicRule, Score
 
 HELP = "score a text in bits per byte"
 
 _DESCRIPTION = """\
 Score TEXT with MODEL. A known corpus is scored on its test split, any other text whole, unless
 --split says otherwise. 'strict' reads the text in one lane and scores every byte exactly once;
-'paper' does as the code of 2019 did (lanes that start cold, a tail that is never scored).
+'paper' does as the code of 2019 did (lanes that start cold, a tail that is never scored); 'ideal'
+predicts every token from an empty state and exactly the --context tokens before it.
+
+With 'strict' the model may adapt to what it has read, never to what comes: --dynamic lets its weights
+learn (a copy's: MODEL stays as it is), --cache mixes in what followed states like this one. Such
+scores compare with one another, not with those of fixed weights.
 
 The first argument is MODEL if it is 'base', a model folder or a run folder. If it is none of these,
 all arguments are TEXT, and the model is 'base', which comes with sharnn."""
@@ -39,17 +49,87 @@ examples:
   cat other.txt | sharnn evaluate runs/mine -
   sharnn evaluate runs/mine enwik8 --split valid
   sharnn evaluate runs/mine other.txt --window 20000      (a longer memory than trained with)
+  sharnn evaluate runs/mine other.txt --dynamic sgd --cache 2000
+  sharnn evaluate runs/mine other.txt --dynamic rms --statistics my.txt
+  sharnn evaluate runs/mine other.txt --protocol ideal --context 512 --stride 16
   sharnn evaluate runs/paper enwik8 --protocol paper --segment-length 1024"""
 
 _FLAGS = ("--json", "--help", "-h")
 _OPTIONS = (
-    "--split", "--protocol", "--window", "--segment-length", "--lanes", "--device", "--json",
+    "--split", "--protocol", "--window", "--segment-length", "--lanes", "--context", "--stride",
+    "--dynamic", "--dynamic-lr", "--dynamic-decay", "--statistics", "--cache", "--cache-weight",
+    "--cache-flatness", "--device", "--json",
 )  # fmt: skip
+
+#: What each protocol has no use for, and why.
+_USELESS = {
+    "strict": {
+        "lanes": "which reads in one lane",
+        "context": "which carries all it has read",
+        "stride": "which has no windows",
+    },
+    "paper": {
+        "context": "which carries all that a lane has read",
+        "stride": "which has no windows",
+        "dynamic": "which scores fixed weights as in 2019",
+        "cache": "which scores without one as in 2019",
+    },
+    "ideal": {
+        "lanes": "whose windows are its lanes",
+        "segment_length": "which reads each window at once",
+        "dynamic": "which carries nothing from window to window",
+        "cache": "which carries nothing from window to window",
+    },
+}
+#: Options that do nothing without another.
+_PARTS = {
+    "dynamic_lr": "dynamic",
+    "dynamic_decay": "dynamic",
+    "statistics": "dynamic",
+    "cache_weight": "cache",
+    "cache_flatness": "cache",
+}
 
 
 def run(argv: list[str]) -> int:
     """Parse, score, and print a table or JSON."""
     check_options(argv, _OPTIONS)
+    options = _parser().parse_args(options_first(argv, _FLAGS))
+    _check_combination(options)
+
+    from sharnn.checkpoint import load_model
+    from sharnn.data.prepare import prepare
+    from sharnn.train import resolve_device
+
+    rule, cache = _dynamic_rule(options), _cache(options)
+    model, texts = model_and_texts(options.names, "evaluate", "to score")
+    console = error_console()
+    loaded = load_model(chosen_model(model, console), resolve_device(options.device))
+    if rule is not None:
+        _check_adaptable(loaded)
+    trained_on = None
+    with prepare_bar(console) as progress:
+        corpus = prepare(texts, tokenizer=loaded.tokenizer, progress=progress)
+        if options.statistics is not None:
+            trained_on = prepare(
+                [options.statistics], tokenizer=loaded.tokenizer, progress=progress
+            )
+    split_name = options.split or ("test" if corpus.own_splits else "all")
+    if trained_on is not None:
+        _check_statistics(trained_on, corpus, split_name)
+    with prepare_bar(console) as progress:
+        score = _score(options, loaded, corpus, split_name, rule, cache, trained_on, progress)
+    if options.json:
+        facts = {"model": str(loaded.folder), "text": corpus.name, "split": split_name}
+        if trained_on is not None:
+            facts["statistics"] = trained_on.name
+        print(json.dumps({**facts, "corpus_digest": corpus.digest, **score.to_dict()}))
+    else:
+        _print_table(score, f"{corpus.name}, {split_name}", str(loaded.folder))
+    return 0
+
+
+def _parser() -> ArgumentParser:
     parser = make_parser("evaluate", "[MODEL] TEXT… [options]", _DESCRIPTION, _EXAMPLES)
     # MODEL and TEXT are told apart by what they name, not by their number.
     parser.add_argument(
@@ -58,99 +138,187 @@ def run(argv: list[str]) -> int:
     parser.add_argument(
         "--split", type=str | None, help="train, valid, test or all (default: see above)"
     )
-    parser.add_argument("--protocol", type=Literal["strict", "paper"], default="strict")
+    parser.add_argument("--protocol", type=Literal["strict", "paper", "ideal"], default="strict")
     parser.add_argument(
         "--window", type=int | None, help="memory rows in reach (default: the model's)"
     )
     parser.add_argument(
-        "--segment-length", type=int | None, help="tokens read at once (512, paper 1024)"
+        "--segment-length", type=int | None,
+        help="tokens read at once (512, paper 1024); with --dynamic, after so many the weights move (32)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--lanes", type=int | None, help="paper: its lanes (valid 16, test 8)"
+    )  # fmt: skip
+    parser.add_argument(
+        "--context", type=int | None, help="ideal: tokens that each one is predicted from"
     )
     parser.add_argument(
-        "--lanes", type=int | None, help="lanes of the paper protocol (valid 16, test 8)"
+        "--stride", type=int | None,
+        help="ideal: tokens scored in a window, in the time of one (1, which alone is exact)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--dynamic", type=Literal["sgd", "rms"] | None, metavar="{sgd,rms}",
+        help="let the weights learn, by their gradients or in units of how large those usually are",
+    )  # fmt: skip
+    parser.add_argument("--dynamic-lr", type=float | None, help="how far they go each time")
+    parser.add_argument(
+        "--dynamic-decay", type=float | None, help="share of the way back they go each time"
+    )
+    parser.add_argument(
+        "--statistics", type=str | None, metavar="TEXT",
+        help="rms: text MODEL was trained on; in its train split gradients are as large as usual",
+    )  # fmt: skip
+    parser.add_argument(
+        "--cache", type=int | None, help="mix in what followed the last so many positions"
+    )
+    parser.add_argument("--cache-weight", type=float | None, help="the cache's share, below 1")
+    parser.add_argument(
+        "--cache-flatness", type=float | None, help="how much it prefers states that are alike"
     )
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    options = parser.parse_args(options_first(argv, _FLAGS))
-
-    from sharnn.checkpoint import load_model
-    from sharnn.data.prepare import prepare
-    from sharnn.evaluate import PAPER_LANES, SEGMENT_LENGTH, evaluate_static
-    from sharnn.train import resolve_device
-
-    if options.lanes is not None and options.protocol == "strict":
-        raise ConfigError("--lanes does nothing with --protocol strict, which reads in one lane")
-    model, texts = _model_and_texts(options.names)
-    console = error_console()
-    loaded = load_model(chosen_model(model, console), resolve_device(options.device))
-    with prepare_bar(console) as progress:
-        corpus = prepare(texts, tokenizer=loaded.tokenizer, progress=progress)
-    split_name = options.split or ("test" if corpus.own_splits else "all")
-    paper = options.protocol == "paper"
-    with prepare_bar(console) as progress:
-        score = evaluate_static(
-            loaded.model,
-            loaded.tokenizer,
-            corpus.split(split_name),
-            protocol=options.protocol,
-            num_lanes=options.lanes or PAPER_LANES.get(split_name, PAPER_LANES["test"]),
-            segment_length=options.segment_length or (1024 if paper else SEGMENT_LENGTH),
-            window=options.window,
-            report=progress and (lambda done, total: progress("scoring", done, total)),
-        )
-    if options.json:
-        facts = {"model": str(loaded.folder), "text": corpus.name, "split": split_name}
-        print(json.dumps({**facts, "corpus_digest": corpus.digest, **score.to_dict()}))
-    else:
-        _print_table(score, f"{corpus.name}, {split_name}", str(loaded.folder))
-    return 0
+    return parser
 
 
-def _model_and_texts(names: list[str]) -> tuple[str | None, list[str]]:
-    """Return MODEL, None where it was left out, and the TEXTs.
+def _check_combination(options: Namespace) -> None:
+    """Refuse options that do nothing together, and ask for those that are missing.
 
     Raises:
-        ConfigError: There is no TEXT, or MODEL does not stand first.
-        DataError: The first is neither a model nor a text.
+        ConfigError: Names the option and what to do.
     """
-    from sharnn.checkpoint import is_model
-
-    if not names:
-        raise ConfigError("there is no TEXT to score: sharnn evaluate [MODEL] TEXT…")
-    first = names[0]
-    if is_model(first):
-        if len(names) == 1:
+    protocol = options.protocol
+    for name, why in _USELESS[protocol].items():
+        if options[name] is not None:
             raise ConfigError(
-                f"{first} is a model, and there is no TEXT to score with it: sharnn evaluate {first} "
-                f"TEXT… (to score it as a text, name the model first: sharnn evaluate base {first})"
+                f"{_typed(name)} does nothing with --protocol {protocol}, {why}: leave one of them away"
             )
-        return first, names[1:]
-    if not _may_be_text(first):
-        raise DataError(
-            f"there is neither a model nor a text at {first}: MODEL is a model folder, a run folder or "
-            f"'base', TEXT a file, folder, glob, known corpus or -{_like_a_corpus(first)}"
-        )
-    late = next((name for name in names if is_model(name)), None)
-    if late is not None:
+    for name, whole in _PARTS.items():
+        if options[name] is not None and options[whole] is None:
+            raise ConfigError(
+                f"{_typed(name)} does nothing without {_typed(whole)}: add it, or leave both away"
+            )
+        if options[name] == 0 and name in ("dynamic_lr", "cache_weight"):
+            raise ConfigError(f"{_typed(name)} 0 makes {_typed(whole)} do nothing: leave both away")
+    if options.dynamic == "rms" and options.statistics is None:
         raise ConfigError(
-            f"{late} is a model and stands behind a text: MODEL goes first (to score it as a text, name "
-            "the model: sharnn evaluate base TEXT…)"
+            "--dynamic rms has to know how large gradients usually are: give --statistics TEXT, a text "
+            "that the model was trained on, or take --dynamic sgd"
         )
-    return None, names
+    if options.dynamic == "sgd" and options.statistics is not None:
+        raise ConfigError(
+            "--statistics does nothing with --dynamic sgd: leave it away, or take rms"
+        )
+    if protocol == "ideal" and options.context is None:
+        raise ConfigError(
+            "--protocol ideal needs --context N: the number of tokens that each one is predicted from"
+        )
+    if protocol == "ideal" and options.window is not None and options.window > options.context:
+        raise ConfigError(
+            f"--window {options.window} reaches no further than --context {options.context}: give a "
+            "longer context, or leave --window away"
+        )
 
 
-def _may_be_text(name: str) -> bool:
-    """Return whether something is there to read, or there was a pattern to find it by."""
-    from sharnn.data.corpora import KNOWN_CORPORA
-    from sharnn.data.sources import STDIN
-
-    known = name == STDIN or name in KNOWN_CORPORA or glob.has_magic(name)
-    return known or os.path.exists(os.path.expanduser(name))
+def _typed(name: str) -> str:
+    """Return a setting's name as it is typed."""
+    return "--" + name.replace("_", "-")
 
 
-def _like_a_corpus(name: str) -> str:
-    from sharnn.data.corpora import KNOWN_CORPORA
+def _dynamic_rule(options: Namespace) -> DynamicRule | None:
+    """Return how the weights move, None where they stay."""
+    from sharnn.evaluate import RmsRule, SgdRule
 
-    return did_you_mean(name, KNOWN_CORPORA)
+    if options.dynamic is None:
+        return None
+    given = _given(lr=options.dynamic_lr, decay=options.dynamic_decay)
+    return SgdRule(**given) if options.dynamic == "sgd" else RmsRule(**given)
+
+
+def _cache(options: Namespace) -> ContinuousCache | None:
+    from sharnn.evaluate import ContinuousCache
+
+    if options.cache is None:
+        return None
+    given = _given(weight=options.cache_weight, flatness=options.cache_flatness)
+    return ContinuousCache(options.cache, **given)
+
+
+def _given(**settings: Any) -> dict[str, Any]:
+    """Return the settings that were given; the others have defaults where they are used."""
+    return {name: value for name, value in settings.items() if value is not None}
+
+
+def _check_adaptable(loaded: LoadedModel) -> None:
+    """Refuse to adapt weights that are not what was trained.
+
+    Raises:
+        ConfigError: They are stored in int8.
+    """
+    if loaded.dtype == "int8":
+        raise ConfigError(
+            f"--dynamic does not go with {loaded.folder}: its weights are stored in int8, rounded to 8 "
+            "bits, so what the updates start from and decay to is not what was trained; give the run "
+            "folder, or the model saved as fp32 or bf16"
+        )
+
+
+def _check_statistics(trained_on: Corpus, corpus: Corpus, split_name: str) -> None:
+    """Refuse statistics of the very text that is scored: it would be known before it is read.
+
+    Raises:
+        ConfigError: They are.
+    """
+    if trained_on.digest == corpus.digest and split_name in ("train", "all"):
+        raise ConfigError(
+            f"--statistics {trained_on.name} is the text that is scored, and would be known before it is "
+            "read: score its --split valid or test, or give the text that the model was trained on"
+        )
+
+
+def _score(
+    options: Namespace,
+    loaded: LoadedModel,
+    corpus: Corpus,
+    split_name: str,
+    rule: DynamicRule | None,
+    cache: ContinuousCache | None,
+    trained_on: Corpus | None,
+    progress: Progress | None,
+) -> Score:
+    from sharnn.evaluate import (
+        PAPER_LANES,
+        evaluate_dynamic,
+        evaluate_ideal,
+        evaluate_static,
+        gather_statistics,
+    )
+
+    text = loaded.model, loaded.tokenizer, corpus.split(split_name)
+    reading = _given(segment_length=options.segment_length, window=options.window)
+    report = _shown(progress, "scoring")
+    if options.protocol == "ideal":
+        reading |= _given(context=options.context, stride=options.stride)
+        return evaluate_ideal(*text, **reading, report=report)
+    if rule is not None:
+        statistics = None
+        if trained_on is not None:
+            statistics = gather_statistics(
+                loaded.model, loaded.tokenizer, trained_on.split("train"), **reading,
+                report=_shown(progress, "gathering statistics"),
+            )  # fmt: skip
+        return evaluate_dynamic(
+            *text, rule, statistics=statistics, cache=cache, **reading, report=report
+        )
+    if options.protocol == "paper":
+        lanes = PAPER_LANES.get(split_name, PAPER_LANES["test"])
+        defaults = {"num_lanes": lanes, "segment_length": 1024}
+        reading = {**defaults, **_given(num_lanes=options.lanes), **reading}
+    return evaluate_static(*text, protocol=options.protocol, cache=cache, **reading, report=report)
+
+
+def _shown(progress: Progress | None, what: str) -> Callable[[int, int], None] | None:
+    """Return a report that a bar of that name shows; None where there is no bar."""
+    return progress and (lambda done, total: progress(what, done, total))
 
 
 def _print_table(score: Score, text: str, model: str) -> None:
@@ -158,6 +326,7 @@ def _print_table(score: Score, text: str, model: str) -> None:
         ("model", model),
         ("text", text),
         ("protocol", score.protocol),
+        *((name, _listed(settings)) for name, settings in score.settings.items()),
         ("bits per byte", f"{score.bits_per_byte:.4f}"),
         ("bits per char", f"{score.bits_per_char:.4f}"),
         ("bits per token", f"{score.bits_per_token:.4f}"),
@@ -169,3 +338,12 @@ def _print_table(score: Score, text: str, model: str) -> None:
     ]  # fmt: skip
     for name, value in rows:
         print(f"{name}  {value}")
+
+
+def _listed(settings: dict[str, Any]) -> str:
+    """Return settings as a line: `rule sgd, lr 0.1, segment length 32`."""
+    return ", ".join(
+        f"{name.replace('_', ' ')} {value:,}" if isinstance(value, int) else
+        f"{name.replace('_', ' ')} {value}"
+        for name, value in settings.items()
+    )  # fmt: skip

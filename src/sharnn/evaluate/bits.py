@@ -7,7 +7,7 @@ word; a loss per token compares nothing but itself.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 LN2 = math.log(2)
@@ -18,7 +18,7 @@ class Score:
     """What a model makes of a text.
 
     Attributes:
-        protocol: How it was read: `strict` or `paper`.
+        protocol: How it was read: `strict`, `paper` or `ideal`.
         nats: Sum of `-log p` over the scored tokens, natural logarithm.
         num_tokens: Tokens scored.
         num_bytes: Bytes of the scored tokens.
@@ -27,6 +27,8 @@ class Score:
         unscored_tokens: Tokens of the text that the protocol leaves out.
         unscored_bytes: Their bytes.
         seconds: Time it took.
+        settings: What else the score depends on, by what has it: `dynamic` and `cache` for a model that
+            was adapted while it read, `ideal` for the windows. Empty: fixed weights, read as they are.
     """
 
     protocol: str
@@ -38,6 +40,7 @@ class Score:
     unscored_tokens: int = 0
     unscored_bytes: int = 0
     seconds: float = 0.0
+    settings: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def bits_per_byte(self) -> float:

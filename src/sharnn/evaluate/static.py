@@ -1,30 +1,33 @@
 """Scoring a text with fixed weights.
 
-Legend: B lanes · T tokens of a segment · N tokens of the text.
+Legend: B lanes · T tokens of a segment.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from sharnn.data.corpus import Split
 from sharnn.data.counting import TextCounter
 from sharnn.errors import ConfigError, DataError
 from sharnn.evaluate.bits import Score
+from sharnn.evaluate.pointer import ContinuousCache
+from sharnn.evaluate.reading import (
+    Reader,
+    Report,
+    Tokens,
+    check_readable,
+    reading,
+    score_all,
+)
 from sharnn.model import LanguageModel
 from sharnn.text import Tokenizer
 
 Protocol = Literal["strict", "paper"]
-Tokens = npt.NDArray[np.unsignedinteger[Any]]
-#: Called with the tokens done and all tokens to do.
-Report = Callable[[int, int], None]
 
 #: Tokens that are read at once where nothing else is asked for; it alters no `sliding` score.
 SEGMENT_LENGTH = 512
@@ -41,6 +44,7 @@ def evaluate_static(
     num_lanes: int = PAPER_LANES["test"],
     segment_length: int = SEGMENT_LENGTH,
     window: int | None = None,
+    cache: ContinuousCache | None = None,
     report: Report | None = None,
 ) -> Score:
     """Score a split of a corpus.
@@ -58,23 +62,33 @@ def evaluate_static(
         num_lanes: Lanes of `paper`; `strict` has one.
         segment_length: Tokens read at once.
         window: Memory rows in reach; None keeps the model's.
+        cache: Mixed into what the model says, with `strict`; None for none.
         report: Progress.
 
     Raises:
         DataError: There is nothing to score.
-        ConfigError: A window or segment length out of range.
+        ConfigError: A window, segment length or number of lanes out of range, or a cache with `paper`.
     """
-    if segment_length < 1:
-        raise ConfigError(f"--segment-length is {segment_length}: it must be at least 1")
-    if split.num_tokens == 0:
-        raise DataError("there is no token to score: the split is empty")
+    check_readable(split, segment_length)
+    if num_lanes < 1:
+        raise ConfigError(f"--lanes is {num_lanes}: it must be at least 1")
+    if cache is not None and protocol != "strict":
+        raise ConfigError(
+            f"--cache does not go with --protocol {protocol}, which scores without as in 2019: leave "
+            "one of them away"
+        )
     started = time.perf_counter()
-    with _reading(model, window):
+    with reading(model, window):
         if protocol == "strict":
-            scored = _score_strict(model, tokenizer, split, segment_length, report)
+            reader = Reader(model, cache)
+            scored = score_all(
+                lambda inputs_1T, targets_1T: reader.read(inputs_1T, targets_1T)[1],
+                tokenizer, split, segment_length, model.device, report,
+            )  # fmt: skip
         else:
             scored = _score_paper(model, tokenizer, split, num_lanes, segment_length, report)
-    return Score(protocol=protocol, seconds=time.perf_counter() - started, **scored)
+    settings = {} if cache is None else {"cache": cache.to_dict()}
+    return Score(protocol, **scored, seconds=time.perf_counter() - started, settings=settings)
 
 
 def score_lanes(
@@ -109,49 +123,6 @@ def score_lanes(
         if report is not None:
             report(stop * num_lanes, (rows - 1) * num_lanes)
     return nats, (rows - 1) * num_lanes
-
-
-@contextmanager
-def _reading(model: LanguageModel, window: int | None) -> Iterator[None]:
-    """Evaluation mode, no gradients, and another window if asked for; all put back at the end."""
-    training, windows = model.training, [block.window for block in model.typed_blocks]
-    if window is not None:
-        model.set_window(window)
-    model.eval()
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        model.train(training)
-        for block, previous in zip(model.typed_blocks, windows, strict=True):
-            block.window = previous
-
-
-def _score_strict(
-    model: LanguageModel,
-    tokenizer: Tokenizer,
-    split: Split,
-    segment_length: int,
-    report: Report | None,
-) -> dict[str, Any]:
-    tokens, num_tokens = split.tokens, split.num_tokens
-    state, previous, nats = model.initial_state(1), tokenizer.start_token, 0.0
-    for start in range(0, num_tokens, segment_length):
-        targets = np.asarray(tokens[start : start + segment_length]).astype(np.int64)
-        inputs = np.concatenate([[previous], targets[:-1]])
-        pair = torch.from_numpy(np.stack([inputs, targets])).to(model.device)
-        nats_1T, state = model.nats(pair[:1], pair[1:], state)
-        nats += float(nats_1T.double().sum())
-        previous = int(targets[-1])
-        if report is not None:
-            report(start + len(targets), num_tokens)
-    return {
-        "nats": nats,
-        "num_tokens": num_tokens,
-        "num_bytes": split.num_bytes,
-        "num_chars": split.num_chars,
-        "num_words": split.num_words,
-    }
 
 
 def _score_paper(

@@ -1,0 +1,201 @@
+"""What adapting to a text while it is scored is worth, and what it costs.
+
+    python benchmarks/adaptive_evaluation.py                   trains the recipe demo for --budget first
+    python benchmarks/adaptive_evaluation.py runs/mine my.txt
+    python benchmarks/adaptive_evaluation.py runs/mine my.txt --ideal
+
+TEXT is what the model was trained on: its train split gives the gradient statistics, of its valid split
+the first --tune-bytes choose the settings, and what follows them up to --num-bytes is scored. With
+--ideal what follows is scored in ideal sliding windows as long as the model's own instead.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import itertools
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.console import Console
+
+from bench import Report, make_parser
+from sharnn.checkpoint import LoadedModel, load_model
+from sharnn.config import load_recipe_settings, recipe_from_settings
+from sharnn.data.corpus import Corpus, Split
+from sharnn.data.counting import TextCounter
+from sharnn.data.prepare import prepare
+from sharnn.evaluate import (
+    ContinuousCache,
+    DynamicRule,
+    RmsRule,
+    Score,
+    SgdRule,
+    evaluate_dynamic,
+    evaluate_ideal,
+    evaluate_static,
+    gather_statistics,
+)
+from sharnn.text import Tokenizer
+from sharnn.train import resolve_device, start_run
+
+SGD = {"lr": [0.03, 0.06, 0.12], "decay": [0.003, 0.01]}
+RMS = {"lr": [0.0005, 0.001, 0.002], "decay": [0.003, 0.01]}
+CACHE = {"weight": [0.1, 0.2, 0.3, 0.4], "flatness": [0.1, 0.2, 0.3, 0.4]}
+COLUMNS = ["", "bits per byte", "against static", "tokens/s"]
+
+#: Scores a part of the text.
+Scorer = Callable[[Split], Score]
+
+
+def trained(budget: str, device: str, folder: Path) -> Path:
+    """Train the demo's recipe on Python's own library; return the run folder."""
+    settings = load_recipe_settings("demo")
+    settings["data"]["texts"] = ["python-stdlib"]
+    settings["train"].update(budget=budget, device=device)
+    start_run(recipe_from_settings(settings), folder / "run", Console(stderr=True))
+    return folder / "run"
+
+
+def part_of(split: Split, tokenizer: Tokenizer, start: int, stop: int) -> Split:
+    """Return tokens `[start, stop)` of a split as a split of their own."""
+    tokens, counter = split.tokens[start:stop], TextCounter()
+    counter.add(tokenizer.decode(tokens))
+    return Split(
+        tokens, len(tokens), counter.num_bytes, counter.num_chars, counter.num_words, sha256=""
+    )
+
+
+def settings_of(grid: dict[str, list[float]]) -> list[dict[str, float]]:
+    """Return every combination of a grid of two settings, the first one slowest."""
+    return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+
+
+def tuned(
+    report: Report, title: str, grid: dict[str, list[float]], part: Split,
+    scorer: Callable[..., Scorer],
+) -> dict[str, float]:  # fmt: skip
+    """Score every combination of a grid, keep the table, and return the best combination."""
+    bits: list[tuple[float, dict[str, float]]] = []
+    for settings in settings_of(grid):
+        bits.append((scorer(**settings)(part).bits_per_byte, settings))
+    (first, firsts), (second, seconds) = grid.items()
+    scores = iter(f"{value:.4f}" for value, _ in bits)
+    report.table(
+        f"{title}: bits per byte of the first {part.num_bytes:,} bytes",
+        [f"{first} ↓ {second} →", *map(str, seconds)],
+        [[str(value), *itertools.islice(scores, len(seconds))] for value in firsts],
+    )
+    return min(bits, key=lambda scored: scored[0])[1]
+
+
+def adaptations(
+    options: argparse.Namespace, report: Report, loaded: LoadedModel, corpus: Corpus, part: Split
+) -> dict[str, Scorer]:
+    """Choose settings on a part of the text; return by name what scores another one."""
+    model, tokenizer, length = loaded.model, loaded.tokenizer, options.segment_length
+    statistics = gather_statistics(
+        model, tokenizer, corpus.split("train"),
+        num_tokens=options.statistics_tokens, segment_length=length,
+    )  # fmt: skip
+
+    def dynamic(rule: DynamicRule, cache: ContinuousCache | None = None) -> Scorer:
+        gathered = statistics if isinstance(rule, RmsRule) else None
+        return lambda split: evaluate_dynamic(
+            model, tokenizer, split, rule,
+            statistics=gathered, segment_length=length, cache=cache,
+        )  # fmt: skip
+
+    def static(cache: ContinuousCache | None = None) -> Scorer:
+        return lambda split: evaluate_static(model, tokenizer, split, cache=cache)
+
+    sgd = SgdRule(**tuned(report, "dynamic, sgd", SGD, part, lambda **s: dynamic(SgdRule(**s))))
+    rms = RmsRule(**tuned(report, "dynamic, rms", RMS, part, lambda **s: dynamic(RmsRule(**s))))
+    cached = functools.partial(ContinuousCache, options.cache)
+    title = f"cache of {options.cache:,}"
+    cache = cached(**tuned(report, title, CACHE, part, lambda **s: static(cached(**s))))
+    return {
+        "static": static(),
+        f"dynamic, sgd: lr {sgd.lr}, decay {sgd.decay}": dynamic(sgd),
+        f"dynamic, rms: lr {rms.lr}, decay {rms.decay}": dynamic(rms),
+        f"{title}: weight {cache.weight}, flatness {cache.flatness}": static(cache),
+        "both, sgd": dynamic(sgd, cache),
+        "both, rms": dynamic(rms, cache),
+    }
+
+
+def windows(options: argparse.Namespace, loaded: LoadedModel) -> dict[str, Scorer]:
+    """Return by name what scores a text strictly, and in ideal windows as long as the model's."""
+    model, tokenizer, context = loaded.model, loaded.tokenizer, loaded.config.window
+    if not context:
+        raise SystemExit("--ideal takes the model's window as context, and this model has none")
+
+    def ideal(stride: int) -> Scorer:
+        return lambda split: evaluate_ideal(model, tokenizer, split, context=context, stride=stride)
+
+    strides = [stride for stride in options.strides if stride <= context]
+    return {
+        "static": lambda split: evaluate_static(model, tokenizer, split),
+        **{f"ideal, context {context}, stride {s}": ideal(s) for s in strides},
+    }
+
+
+def compare(report: Report, title: str, scorers: dict[str, Scorer], part: Split) -> None:
+    """Score a part of the text in every way, and keep the table."""
+    scores = {name: score(part) for name, score in scorers.items()}
+    static = scores["static"].bits_per_byte
+    report.table(
+        f"{title}: {part.num_bytes:,} bytes",
+        COLUMNS,
+        [
+            [name, f"{s.bits_per_byte:.4f}", f"{s.bits_per_byte - static:+.4f}",
+             f"{s.tokens_per_second:,.0f}"]
+            for name, s in scores.items()
+        ],
+    )  # fmt: skip
+
+
+def measure(options: argparse.Namespace) -> None:
+    """Choose settings on one part of the held-out text, score the other, print and keep it all."""
+    device = resolve_device(options.device)
+    with tempfile.TemporaryDirectory() as folder:
+        run = options.model or trained(options.budget, options.device, Path(folder))
+        loaded = load_model(run, device)
+    corpus = prepare([str(options.text or "python-stdlib")], tokenizer=loaded.tokenizer)
+    valid = corpus.split("valid")
+    chosen_on = part_of(valid, loaded.tokenizer, 0, options.tune_bytes)
+    rest = part_of(valid, loaded.tokenizer, options.tune_bytes, options.num_bytes)
+    size = f"{loaded.config.architecture}, D {loaded.config.embed_dim} × {loaded.config.num_layers}"
+    if options.ideal:
+        report = Report("Ideal sliding window", device, options.results)
+        compare(report, size, windows(options, loaded), rest)
+    else:
+        report = Report("Adaptive evaluation", device, options.results)
+        report.say(
+            f"Dynamic evaluation in segments of {options.segment_length} tokens, gradient statistics of "
+            f"{options.statistics_tokens:,}."
+        )
+        scorers = adaptations(options, report, loaded, corpus, chosen_on)
+        compare(report, f"{size}, the bytes after those", scorers, rest)
+    report.save()
+
+
+def main() -> None:
+    """Parse and measure."""
+    parser = make_parser(__doc__, repeats=False)
+    parser.add_argument("model", type=Path, nargs="?", help="model or run folder, fp32 or bf16")
+    parser.add_argument("text", type=Path, nargs="?", help="what it was trained on")
+    parser.add_argument("--budget", default="90s", help="of training, without MODEL")
+    parser.add_argument("--ideal", action="store_true", help="score in ideal sliding windows")
+    parser.add_argument("--strides", type=int, nargs="+", default=[1, 16, 64, 256, 512])
+    parser.add_argument("--num-bytes", type=int, default=60_000)
+    parser.add_argument("--tune-bytes", type=int, default=20_000)
+    parser.add_argument("--segment-length", type=int, default=32)
+    parser.add_argument("--statistics-tokens", type=int, default=1 << 16)
+    parser.add_argument("--cache", type=int, default=2_000)
+    measure(parser.parse_args())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+"""The continuous cache: words that followed states like this one are likely to follow again.
+
+Grave, Joulin and Usunier 2017, "Improving neural language models with a continuous cache"
+(arXiv 1612.04426), section 3.
+
+Legend: B lanes · T tokens of a segment · M cached rows · K = M + T · D embed_dim.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sharnn.errors import ConfigError
+from sharnn.model import LanguageModel
+
+#: What the cache says counts this much, and prefers states that are alike this much, where nothing
+#: else is asked for: the best of a small grid (docs/evaluation_protocol.md).
+CACHE_WEIGHT, CACHE_FLATNESS = 0.05, 0.1
+
+
+@dataclass(frozen=True)
+class CacheState:
+    """What is cached, oldest first; a value, never altered in place.
+
+    Attributes:
+        hidden_BMD: What the softmax read at the last M positions.
+        targets_BM: The token that followed each.
+    """
+
+    hidden_BMD: Tensor
+    targets_BM: Tensor
+
+
+@dataclass(frozen=True)
+class ContinuousCache:
+    """A distribution over the tokens that followed the last positions, mixed into the model's.
+
+        p_cache(w) ∝ Σ_i 1[x_{i+1} = w] exp(θ h_t · h_i)
+        p(w) = (1 - λ) p_model(w) + λ p_cache(w)
+
+    The sum goes over exactly the `size` positions before t, as many as there are, however the text is
+    cut in segments; the position t itself is not among them, for what follows it is what is asked.
+    Where nothing is cached yet, p is the model's.
+
+    Attributes:
+        size: Positions that are remembered.
+        weight: λ.
+        flatness: θ; 0 counts how often a token stands in the cache, and nothing else.
+    """
+
+    size: int
+    weight: float = CACHE_WEIGHT
+    flatness: float = CACHE_FLATNESS
+
+    def __post_init__(self) -> None:
+        """Refuse a cache that cannot be meant.
+
+        Raises:
+            ConfigError: Names the option.
+        """
+        if self.size < 1:
+            raise ConfigError(f"--cache is {self.size}: it must remember at least 1 position")
+        if not 0 <= self.weight < 1:
+            raise ConfigError(
+                f"--cache-weight is {self.weight}: it must be at least 0 and below 1, for a token that "
+                "is not in the cache has no other probability than the model's"
+            )
+        if not 0 <= self.flatness < math.inf:
+            raise ConfigError(f"--cache-flatness is {self.flatness}: it must be 0 or more")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings, as `Score.settings` keeps them."""
+        return asdict(self)
+
+    def initial_state(self, model: LanguageModel, num_lanes: int) -> CacheState:
+        """Return the state of lanes that have seen nothing, for the hidden states of a model."""
+        weight = model.embedding.weight
+        nothing = weight.new_zeros(num_lanes, 0, model.config.embed_dim)
+        return CacheState(nothing, torch.zeros(num_lanes, 0, dtype=torch.long, device=model.device))
+
+    def mix(
+        self, nats_BT: Tensor, hidden_BTD: Tensor, targets_BT: Tensor, state: CacheState
+    ) -> tuple[Tensor, CacheState]:
+        """Return the nats of a segment's targets with the cache's say, and the next state.
+
+        Args:
+            nats_BT: -log p_model(target), whatever kind of softmax it comes from.
+            hidden_BTD: What that softmax read.
+            targets_BT: The token that follows each position, int64.
+            state: What was cached before the segment.
+
+        Returns:
+            -log p(target), `[B, T]`, and what is cached after the segment.
+        """
+        hidden_BKD = torch.cat([state.hidden_BMD, hidden_BTD], dim=1)
+        targets_BK = torch.cat([state.targets_BM, targets_BT], dim=1)
+        num_tokens, num_rows = hidden_BTD.shape[1], hidden_BKD.shape[1]
+        row_K = torch.arange(num_rows, device=hidden_BTD.device)
+        back_TK = row_K[num_rows - num_tokens :, None] - row_K
+        out_of_reach_TK = (back_TK < 1) | (back_TK > self.size)
+        scores_BTK = self.flatness * (hidden_BTD @ hidden_BKD.transpose(1, 2))
+        scores_BTK.masked_fill_(out_of_reach_TK, -math.inf)
+        others_BTK = targets_BK[:, None] != targets_BT[..., None]
+        log_all_BT = scores_BTK.logsumexp(-1)
+        log_cache_BT = scores_BTK.masked_fill_(others_BTK, -math.inf).logsumexp(-1) - log_all_BT
+        log_weight = math.log(self.weight) if self.weight else -math.inf
+        mixed_BT = -torch.logaddexp(math.log1p(-self.weight) - nats_BT, log_weight + log_cache_BT)
+        mixed_BT = torch.where(log_all_BT.isneginf(), nats_BT, mixed_BT)
+        first_kept = max(num_rows - self.size, 0)
+        return mixed_BT, CacheState(hidden_BKD[:, first_kept:], targets_BK[:, first_kept:])

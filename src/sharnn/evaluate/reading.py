@@ -1,0 +1,161 @@
+"""Reading a text in one lane, from its first token to its last: what scores in one lane share.
+
+Legend: T tokens of a segment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from sharnn.data.corpus import Split
+from sharnn.errors import ConfigError, DataError
+from sharnn.evaluate.pointer import ContinuousCache
+from sharnn.model import LanguageModel
+from sharnn.text import Tokenizer
+
+Tokens = npt.NDArray[np.unsignedinteger[Any]]
+#: Called with the tokens done and all tokens to do.
+Report = Callable[[int, int], None]
+
+
+@contextmanager
+def evaluating(model: LanguageModel, window: int | None) -> Iterator[None]:
+    """Evaluation mode, and another window if asked for; both put back at the end.
+
+    Raises:
+        ConfigError: A window out of range.
+    """
+    training, windows = model.training, [block.window for block in model.typed_blocks]
+    if window is not None:
+        model.set_window(window)
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
+        for block, previous in zip(model.typed_blocks, windows, strict=True):
+            block.window = previous
+
+
+@contextmanager
+def reading(model: LanguageModel, window: int | None) -> Iterator[None]:
+    """Fixed weights: `evaluating`, and no gradients.
+
+    Raises:
+        ConfigError: A window out of range.
+    """
+    with evaluating(model, window), torch.inference_mode():
+        yield
+
+
+def check_readable(split: Split, segment_length: int) -> None:
+    """Refuse what cannot be read.
+
+    Raises:
+        ConfigError: Segments of no token.
+        DataError: A text of no token.
+    """
+    if segment_length < 1:
+        raise ConfigError(f"--segment-length is {segment_length}: it must be at least 1")
+    if split.num_tokens == 0:
+        raise DataError("there is no token to score: the split is empty")
+
+
+def segments(
+    tokens: Tokens, start_token: int, segment_length: int, device: torch.device
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield inputs and targets, `[1, T]` each, of one segment after the other.
+
+    Args:
+        tokens: The text; every token of it is a target once.
+        start_token: What the first one is predicted from.
+        segment_length: T; the last segment may be shorter.
+        device: Where the tensors go.
+    """
+    previous = start_token
+    for start in range(0, len(tokens), segment_length):
+        targets = np.asarray(tokens[start : start + segment_length]).astype(np.int64)
+        inputs = np.concatenate([[previous], targets[:-1]])
+        pair = torch.from_numpy(np.stack([inputs, targets])).to(device)
+        yield pair[:1], pair[1:]
+        previous = int(targets[-1])
+
+
+class Reader:
+    """Reads a text in one lane, segment by segment, and carries what it has to.
+
+    Attributes:
+        model: In evaluation mode.
+        cache: Mixed into what the model says; None for none.
+    """
+
+    def __init__(self, model: LanguageModel, cache: ContinuousCache | None = None) -> None:
+        self.model, self.cache = model, cache
+        self._state = model.initial_state(1)
+        self._cached = None if cache is None else cache.initial_state(model, 1)
+
+    def read(self, inputs_1T: Tensor, targets_1T: Tensor) -> tuple[Tensor, Tensor]:
+        """Read the next segment.
+
+        Returns:
+            Nats of each target, `[1, T]`: the model's own, with their gradient where it is enabled,
+            and those that count, which are the same where there is no cache.
+        """
+        hidden_1TD, state = self.model.hidden(inputs_1T, self._state)
+        own_nats_1T = self.model.softmax.nats(hidden_1TD, self.model.embedding.weight, targets_1T)
+        self._state = state.detach()
+        nats_1T = own_nats_1T.detach()
+        if self.cache is not None and self._cached is not None:
+            nats_1T, self._cached = self.cache.mix(
+                nats_1T, hidden_1TD.detach(), targets_1T, self._cached
+            )
+        return own_nats_1T, nats_1T
+
+
+def score_all(
+    score: Callable[[Tensor, Tensor], Tensor],
+    tokenizer: Tokenizer,
+    split: Split,
+    segment_length: int,
+    device: torch.device,
+    report: Report | None,
+) -> dict[str, Any]:
+    """Score every token of a split exactly once, in order.
+
+    Args:
+        score: Given inputs and targets of the next segment, returns the nats of the targets, `[1, T]`.
+        tokenizer: Its start token is what the first token is predicted from.
+        split: The text.
+        segment_length: Tokens given at once.
+        device: Where the tokens go.
+        report: Progress.
+
+    Returns:
+        Nats and counts, as `Score` has them.
+    """
+    nats, done = 0.0, 0
+    for inputs_1T, targets_1T in segments(
+        split.tokens, tokenizer.start_token, segment_length, device
+    ):
+        nats += float(score(inputs_1T, targets_1T).double().sum())
+        done += targets_1T.shape[1]
+        if report is not None:
+            report(done, split.num_tokens)
+    return {"nats": nats, **whole(split)}
+
+
+def whole(split: Split) -> dict[str, int]:
+    """Return the counts of a score that leaves nothing out, as `Score` has them."""
+    return {
+        "num_tokens": split.num_tokens,
+        "num_bytes": split.num_bytes,
+        "num_chars": split.num_chars,
+        "num_words": split.num_words,
+    }
