@@ -105,16 +105,32 @@ def attention(
     Returns:
         `softmax(q kᵀ / √D) v`, `[B, T, D]`.
     """
-    num_tokens, dim = query_BTD.shape[1:]
-    num_memory = rows_BKD.shape[1] - num_tokens
+    num_memory = rows_BKD.shape[1] - query_BTD.shape[1]
     rows_BKD = torch.cat([rows_BKD[:, :num_memory], current_BTD], dim=1)
     query_BTD = F.dropout(query_BTD, dropout)
-    key_BKD = key_gate_D * rows_BKD
     value_BKD = F.dropout(value_gate_D * rows_BKD, dropout)
-    mask = reach_mask(num_tokens, num_memory, window, lengths, rows_BKD.device)
-    scores_BTK = query_BTD @ key_BKD.transpose(1, 2) / math.sqrt(dim)
-    weights_BTK = scores_BTK.masked_fill(~mask, -math.inf).softmax(dim=-1)
+    weights_BTK = attention_weights(query_BTD, key_gate_D * rows_BKD, window, lengths)
     return F.dropout(weights_BTK, dropout) @ value_BKD
+
+
+def attention_weights(
+    query_BTD: Tensor, key_BKD: Tensor, window: int, lengths: Sequence[int] | None = None
+) -> Tensor:
+    """Return how much each position attends to each row.
+
+    Args:
+        query_BTD: Queries, already normalised and gated.
+        key_BKD: Gated keys of earlier segments and, behind them, the segment's own.
+        window: Rows that a position reaches, its own included.
+        lengths: See `reach_mask`.
+
+    Returns:
+        `softmax(q kᵀ / √D)`, `[B, T, K]`; 0 out of reach.
+    """
+    num_tokens, dim = query_BTD.shape[1:]
+    mask = reach_mask(num_tokens, key_BKD.shape[1] - num_tokens, window, lengths, key_BKD.device)
+    scores_BTK = query_BTD @ key_BKD.transpose(1, 2) / math.sqrt(dim)
+    return scores_BTK.masked_fill(~mask, -math.inf).softmax(dim=-1)
 
 
 def boom(x_BTD: Tensor, weight_FD: Tensor, bias_F: Tensor, dropout: float = 0.0) -> Tensor:

@@ -1,16 +1,25 @@
-"""Learning curves as pictures and a page."""
+"""Learning curves, and what heads look at, as pictures and pages."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from sharnn.errors import DataError
-from sharnn.files import atomic_file
+from sharnn.files import atomic_file, write_json
+from sharnn.report.attention import attention_rows, draw_attention, visible_pieces
+from sharnn.report.attention_page import render_attention_page
+from sharnn.report.comparison import draw_comparison
 from sharnn.report.curves import draw_curves, write_png
 from sharnn.report.page import render_page, summary_rows
 from sharnn.report.runs import RunRecord, read_run, tell_apart
+from sharnn.report.tables import Table
+
+if TYPE_CHECKING:
+    from sharnn.evaluate import AttentionReading
+    from sharnn.text import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -48,12 +57,66 @@ def write_report(runs: list[RunRecord], out: Path | None = None) -> ReportPaths:
     return paths
 
 
+@dataclass(frozen=True)
+class AttentionPaths:
+    """Where a report on attention lies.
+
+    Attributes:
+        html: The page.
+        json: The numbers.
+        pngs: A picture of each head, which the page also holds.
+    """
+
+    html: Path
+    json: Path
+    pngs: list[Path]
+
+
+def write_attention(
+    reading: AttentionReading, tokenizer: Tokenizer, title: str, facts: dict[str, Any], out: Path
+) -> AttentionPaths:
+    """Write pictures, page and numbers of where heads look.
+
+    Args:
+        reading: What was seen.
+        tokenizer: The model's.
+        title: What was read with what.
+        facts: What goes before the numbers in the JSON file.
+        out: The folder.
+
+    Raises:
+        DataError: A file cannot be written.
+    """
+    tokens = [*reading.before.tolist(), *reading.tokens.tolist()]
+    pieces = visible_pieces(tokenizer.token_bytes(token) for token in tokens)
+    before, shown = pieces[: len(reading.before)], pieces[len(reading.before) :]
+    single = len(reading.heads) == 1
+    paths = AttentionPaths(
+        out / "attention.html",
+        out / "attention.json",
+        [out / f"attention{'' if single else f'-{h.layer}'}.png" for h in reading.heads],
+    )
+    pngs = [
+        write_png(draw_attention(reading, head, shown, f"{title} · block {head.layer}"), path)
+        for head, path in zip(reading.heads, paths.pngs, strict=True)
+    ]
+    write_json(paths.json, {**facts, **reading.to_dict()}, DataError)
+    with atomic_file(paths.html, DataError) as file:
+        file.write(render_attention_page(reading, shown, before, title, pngs).encode())
+    return paths
+
+
 __all__: Sequence[str] = [
     "ReportPaths",
     "RunRecord",
+    "Table",
+    "attention_rows",
+    "draw_comparison",
     "draw_curves",
     "read_run",
     "summary_rows",
+    "visible_pieces",
+    "write_attention",
     "write_png",
     "write_report",
 ]
