@@ -77,7 +77,9 @@ def test_of_a_long_text_stretches_from_all_over_it_are_counted(
 ) -> None:
     monkeypatch.setattr(ngrams, "COUNTED_TOKENS", 64)
     text = np.arange(6_400)
-    assert len(frequent_ngrams(text, longest=2, min_count=1)[0]) == 63  # the first has none before it
+    assert (
+        len(frequent_ngrams(text, longest=2, min_count=1)[0]) == 63
+    )  # the first has none before it
     ends = NgramEmbedding(dim=1, longest=2, num_rows=64)
     monkeypatch.setattr(ngrams, "_STRETCHES", 2)
     ends.learn_vocabulary(text, min_count=1)

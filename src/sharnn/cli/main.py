@@ -16,7 +16,8 @@ from sharnn.errors import SharnnError
 from sharnn.process import keep_freed_memory, wait_briefly
 
 VERBS = (
-    "train", "evaluate", "generate", "report", "info", "data", "demo",
+    "train", "evaluate", "generate", "report", "attention", "compare", "tokenization-attack",
+    "info", "data", "tokenizer", "demo",
 )  # fmt: skip
 
 _INTRODUCTION = """\

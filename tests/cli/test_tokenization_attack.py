@@ -1,0 +1,52 @@
+"""The command does what is missing, prints tables and names the report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sharnn.cli.main import main
+from sharnn.files import read_json
+from texts import write_text
+
+SMALL = [
+    "--architectures", "lstm", "--tokenizations", "byte", "--match", "bytes", "--seeds", "1",
+    "--num-parameters", "20000", "--num-layers", "1", "--train-bytes", "2000", "--num-lanes", "4",
+    "--segment-bytes", "32", "--score-bytes", "200", "--words", "3", "--device", "cpu",
+]  # fmt: skip
+
+
+def test_scores_are_printed_and_a_report_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text, out = write_text(tmp_path, 8_000), tmp_path / "attack"
+    call = ["tokenization-attack", str(text), *SMALL, "--out", str(out)]
+    assert main(call) == 0
+    printed = capsys.readouterr().out
+    assert "Scores, equal bytes" in printed
+    assert f"report  {out / 'report.html'}" in printed
+    result = read_json(out / "results.json")
+    assert "tokenization-attack" in result["about"]
+    assert [r["architecture"] for r in result["results"]] == ["lstm"]
+    assert main(call) == 0  # nothing is left to do
+    assert capsys.readouterr().out == printed
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        (["-"], 2, "it cannot be -"),
+        (["no-such-file.txt"], 1, "no-such-file.txt"),
+        (["x.txt", "--architectures", "rnn"], 2, "--architectures names 'rnn'"),
+        (["x.txt", "--word", "3"], 2, "did you mean '--words'"),
+    ],
+)
+def test_wrong_calls_say_what_to_do(
+    options: list[str], code: int, message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    assert main(["tokenization-attack", *options]) == code
+    assert message in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
