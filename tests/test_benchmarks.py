@@ -38,6 +38,7 @@ def run(folder: Path, script: str, *arguments: str) -> str:
         (["decode_latency.py", *SIZES, *DECODING], ["| int8, 2 lanes |", "a prompt of 30 bytes"]),
         (["products.py", *SIZES], ["| inputs × gates |"]),
         (["where_time_goes.py", *SIZES, "--window", "20", "--batch", "2x8"], ["| softmax |"]),
+        (["split_softmax.py", *SIZES, "--vocab-size", "90000", "--positions", "64"], ["| split, D 16 |"]),
     ],
 )  # fmt: skip
 def test_it_measures(tmp_path: Path, command: list[str], contents: list[str]) -> None:

@@ -22,6 +22,11 @@ SHORT = [
     "--data.num_lanes", "4", "--data.segment_length", "16", "--budget", "3steps", "--device", "cpu",
     "--train.validation_tokens", "300", "--train.validate_every", "2steps",
 ]  # fmt: skip
+SMALL_ATTACK = [
+    "--architectures", "sha-rnn", "--tokenizations", "byte", "bpe-320", "--match", "bytes",
+    "--num-parameters", "40000", "--train-bytes", "4000", "--num-lanes", "4", "--segment-bytes", "32",
+    "--score-bytes", "200", "--words", "3", "--seeds", "1",
+]  # fmt: skip
 TINY = ["--model.embed_dim", "16", "--model.num_layers", "2", *SHORT]
 
 
@@ -60,7 +65,7 @@ def test_readme_names_the_two_commands() -> None:
     assert "make demo" in lines
     assert "make test" in lines
     assert (
-        {"train", "evaluate", "generate", "report", "info"}
+        {"train", "evaluate", "generate", "report", "info", "attention", "compare", "tokenizer"}
         <= {shlex.split(line.split("sharnn ", 1)[1])[0] for line in README_COMMANDS}
         <= set(VERBS)
     )
@@ -78,6 +83,11 @@ def test_readme_commands_run_in_order(tmp_path: Path, monkeypatch: pytest.Monkey
             arguments += SHORT if "--from" in arguments else TINY
         if arguments[0] == "train" and "--resume" in arguments:
             arguments[arguments.index("--budget") + 1] = "5steps"
+        if arguments[0] == "compare":
+            arguments[arguments.index("--budget") + 1] = "2steps"
+            arguments += ["--seeds", "1", "--scale", "0.02"]
+        if arguments[0] == "tokenization-attack":
+            arguments += SMALL_ATTACK
         assert main(arguments) == 0, line
 
 
