@@ -10,6 +10,7 @@ import pytest
 
 from models import ship, write_model
 from sharnn.cli.main import main
+from sharnn.evaluate import DYNAMIC_SEGMENT_LENGTH, ContinuousCache, RmsRule, SgdRule
 from texts import write_text
 
 
@@ -219,3 +220,15 @@ def test_rounded_weights_do_not_learn(capsys: pytest.CaptureFixture[str]) -> Non
 def test_statistics_may_be_of_another_part_of_the_text(capsys: pytest.CaptureFixture[str]) -> None:
     own_part = ["--dynamic", "rms", "--statistics", "a.txt", "--split", "test"]
     assert score(["model", "a.txt", *own_part], capsys)["statistics"] == "a.txt"
+
+
+def test_help_knows_the_defaults(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["evaluate", "--help"])
+    words = " ".join(capsys.readouterr().out.split())
+    sgd, rms, cache = SgdRule(), RmsRule(), ContinuousCache(1)
+    assert f"(sgd {sgd.lr}, rms {rms.lr})" in words
+    assert f"(sgd {sgd.decay}, rms {rms.decay})" in words
+    assert f"below 1 ({cache.weight})" in words
+    assert f"alike ({cache.flatness})" in words
+    assert f"the weights move ({DYNAMIC_SEGMENT_LENGTH})" in words

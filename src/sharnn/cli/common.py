@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
     from rich.console import Console
 
+    from sharnn.report import Table
+
+#: Columns of what is printed to a file or pipe; no table here is wider.
+_FILE_WIDTH = 200
 MODEL_HELP = (
     "model folder, run folder for its best, or 'base' for the model that comes with sharnn (unless such "
     "a folder is called base); without MODEL it is the one that comes with sharnn"
@@ -193,3 +197,14 @@ def prepare_bar(console: Console) -> Iterator[Callable[[str, int, int | None], N
             bar.update(tasks[what], completed=done, total=total)
 
         yield show
+
+
+def print_tables(tables: Iterable[Table]) -> None:
+    """Print tables, to a file or pipe as wide as they are."""
+    from rich.console import Console
+
+    console = Console()
+    if not console.is_terminal:
+        console.width = _FILE_WIDTH
+    for table in tables:
+        console.print(table.to_rich())

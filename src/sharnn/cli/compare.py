@@ -6,7 +6,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from sharnn.cli.common import check_options, error_console, make_parser, options_first
+from sharnn.cli.common import check_options, error_console, make_parser, options_first, print_tables
 from sharnn.config import shipped_recipes
 from sharnn.errors import ConfigError
 
@@ -24,8 +24,6 @@ _OPTIONS = (
     "--budget", "--seeds", "--scale", "--out", "--jobs", "--threads", "--device", "--again", "--keep",
 )  # fmt: skip
 _FLAGS = ("--again", "--keep", "--help", "-h")
-#: Columns of a table that goes to a file or pipe, wide enough for all names.
-_FILE_WIDTH = 140
 _PAPER = "paper-enwik8-one paper-enwik8-all paper-no-attention plain-lstm transformer"
 
 
@@ -70,8 +68,6 @@ def run(argv: list[str]) -> int:
     options = parser.parse_args(options_first(argv, _FLAGS))
     recipes, text = _recipes_and_text(options.names)
 
-    from rich.console import Console
-
     from sharnn.experiments.compare import PAGE, Comparison, compare
     from sharnn.experiments.contenders import Budget
     from sharnn.experiments.processes import interrupted_by_kill
@@ -96,11 +92,7 @@ def run(argv: list[str]) -> int:
     except KeyboardInterrupt:
         print("sharnn: stopped; the same command goes on", file=sys.stderr)
         return 130
-    console = Console()
-    if not console.is_terminal:
-        console.width = _FILE_WIDTH
-    for table in tables:
-        console.print(table.to_rich())
+    print_tables(tables)
     print(f"report  {comparison.out / PAGE}")
     return 0
 

@@ -154,16 +154,20 @@ def _parser() -> ArgumentParser:
     )
     parser.add_argument(
         "--stride", type=int | None,
-        help="ideal: tokens scored in a window, in the time of one (1, which alone is exact)",
+        help="ideal: tokens scored in a window, in the time of one (1, which alone is exact; as many as "
+             "--context are blocks that start cold)",
     )  # fmt: skip
     parser.add_argument(
         "--dynamic", type=Literal["sgd", "rms"] | None, metavar="{sgd,rms}",
         help="let the weights learn, by their gradients or in units of how large those usually are",
     )  # fmt: skip
-    parser.add_argument("--dynamic-lr", type=float | None, help="how far they go each time")
     parser.add_argument(
-        "--dynamic-decay", type=float | None, help="share of the way back they go each time"
+        "--dynamic-lr", type=float | None, help="how far they go each time (sgd 0.06, rms 0.001)"
     )
+    parser.add_argument(
+        "--dynamic-decay", type=float | None,
+        help="share of the way back that they go each time (sgd 0.003, rms 0.01)",
+    )  # fmt: skip
     parser.add_argument(
         "--statistics", type=str | None, metavar="TEXT",
         help="rms: text MODEL was trained on; in its train split gradients are as large as usual",
@@ -171,9 +175,13 @@ def _parser() -> ArgumentParser:
     parser.add_argument(
         "--cache", type=int | None, help="mix in what followed the last so many positions"
     )
-    parser.add_argument("--cache-weight", type=float | None, help="the cache's share, below 1")
     parser.add_argument(
-        "--cache-flatness", type=float | None, help="how much it prefers states that are alike"
+        "--cache-weight", type=float | None, help="the cache's share, below 1 (0.2)"
+    )
+    parser.add_argument(
+        "--cache-flatness",
+        type=float | None,
+        help="how much it prefers states that are alike (0.3)",
     )
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--json", action="store_true", help="print one JSON object")

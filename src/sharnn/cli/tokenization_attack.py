@@ -7,7 +7,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sharnn.cli.common import check_options, error_console, make_parser
+from sharnn.cli.common import check_options, error_console, make_parser, print_tables
 from sharnn.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -68,8 +68,6 @@ def run(argv: list[str]) -> int:
     if options.text == "-":
         raise ConfigError("TEXT is read again by every training, so it cannot be -: give a file")
 
-    from rich.console import Console
-
     from sharnn.experiments.attack import AttackSettings
     from sharnn.experiments.attack_report import PAGE, tell
     from sharnn.experiments.attack_run import run_attack
@@ -83,9 +81,7 @@ def run(argv: list[str]) -> int:
     settings, out = AttackSettings(**fields), Path(options.out)
     results = run_attack(settings, options.text, out, options.device, error_console())
     tables = tell(results, out, _about(settings, options.text, results, argv))
-    console = Console()
-    for table in tables:
-        console.print(table.to_rich())
+    print_tables(tables)
     print(f"report  {out / PAGE}")
     return 0
 

@@ -18,9 +18,9 @@ from torch import Tensor
 from sharnn.errors import ConfigError
 from sharnn.model import LanguageModel
 
-#: What the cache says counts this much, and prefers states that are alike this much, where nothing
-#: else is asked for: the best of a small grid (docs/evaluation_protocol.md).
-CACHE_WEIGHT, CACHE_FLATNESS = 0.05, 0.1
+#: λ and θ where nothing else is asked for: a step more careful than the best of a small grid
+#: (docs/evaluation_protocol.md).
+CACHE_WEIGHT, CACHE_FLATNESS = 0.2, 0.3
 
 
 @dataclass(frozen=True)

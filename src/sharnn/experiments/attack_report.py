@@ -151,7 +151,8 @@ def _groups(results: Sequence[Result], matching: str) -> list[tuple[str, str, li
 def _told(runs: Sequence[Result], value: Callable[[Result], float], digits: int) -> str:
     values = [value(run) for run in runs]
     spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.{digits}f}{spread}"
+    mean = round(statistics.mean(values), digits) + 0.0  # and no minus before nothing
+    return f"{mean:.{digits}f}{spread}"
 
 
 def _write(path: Path, text: str) -> None:
