@@ -16,6 +16,8 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from sharnn.text.vocabulary import Vocabulary
+
 _WHITE = b" \t\n\r\x0b\x0c"
 #: What the cache of units may take, and about what an entry takes besides the unit itself.
 _CACHE_BYTES = 1 << 26
@@ -23,7 +25,7 @@ _ENTRY_BYTES = 200
 _COINS = 1 << 12
 
 
-class UnitTokenizer(ABC):
+class UnitTokenizer(Vocabulary, ABC):
     """A tokenizer of any bytes at all, unit by unit.
 
     Args:
@@ -39,12 +41,9 @@ class UnitTokenizer(ABC):
     pieces: dict[bytes, int]
 
     def __init__(self, token_bytes: Sequence[bytes], pieces: dict[bytes, int]) -> None:
-        self._bytes = list(token_bytes)
+        super().__init__(token_bytes)
         self.pieces = pieces
-        self.vocab_size = len(self._bytes)
         self.start_token = pieces[b"\n"]
-        sizes = (np.uint8, np.uint16, np.uint32)
-        self.dtype = next(d for d in sizes if self.vocab_size <= np.iinfo(d).max + 1)
         self._cache: dict[bytes, bytes] = {}
         self._cached_bytes = 0
 
@@ -114,24 +113,6 @@ class UnitTokenizer(ABC):
         dropped = chain.from_iterable(blocks).__next__
         tokens = [token for unit in self.units(data) for token in self.perturb_unit(unit, dropped)]
         return np.array(tokens, dtype=self.dtype)
-
-    def decode(self, tokens: Sequence[int] | npt.NDArray[Any]) -> bytes:
-        """Return the bytes of the tokens, joined.
-
-        Raises:
-            IndexError: There is no such token.
-        """
-        return b"".join([self.token_bytes(token) for token in np.asarray(tokens).tolist()])
-
-    def token_bytes(self, token: int) -> bytes:
-        """Return the bytes of one token.
-
-        Raises:
-            IndexError: There is no such token.
-        """
-        if token < 0:
-            raise IndexError(f"token {token} is negative")
-        return self._bytes[token]
 
     @abstractmethod
     def to_json(self) -> dict[str, Any]:

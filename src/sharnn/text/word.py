@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sharnn.errors import DataError
+from sharnn.text.vocabulary import Vocabulary
 
 EOS = "<eos>"
 _LINE_END = b" \n"
@@ -42,7 +43,7 @@ class UnencodableText(DataError):
         super().__init__(f"line {self.line:,}, byte {self.column:,}: {reason}")
 
 
-class WordTokenizer:
+class WordTokenizer(Vocabulary):
     """A closed vocabulary, by falling frequency, so that cutoffs of a split softmax are ranks.
 
     Args:
@@ -62,11 +63,8 @@ class WordTokenizer:
             raise DataError(f"a vocabulary must hold '{EOS}' and no word twice")
         if any(word.split() != [word] for word in encoded):
             raise DataError("a vocabulary's words must not be empty or hold white space")
-        self.vocab_size = len(encoded)
+        super().__init__([_LINE_END if word == _EOS_WORD else b" " + word for word in encoded])
         self.start_token = self._tokens[_EOS_WORD]
-        self._bytes = [_LINE_END if word == _EOS_WORD else b" " + word for word in encoded]
-        sizes = (np.uint8, np.uint16, np.uint32)
-        self.dtype = next(d for d in sizes if self.vocab_size <= np.iinfo(d).max + 1)
 
     @classmethod
     def build(cls, text: Iterable[bytes], also: Iterable[bytes] = ()) -> WordTokenizer:
@@ -112,24 +110,6 @@ class WordTokenizer:
     def last_cut(data: bytes) -> int:
         """Return the end of the last whole line."""
         return data.rfind(b"\n") + 1
-
-    def decode(self, tokens: Sequence[int] | npt.NDArray[Any]) -> bytes:
-        """Return the bytes of the tokens, joined.
-
-        Raises:
-            IndexError: There is no such token.
-        """
-        return b"".join([self.token_bytes(token) for token in np.asarray(tokens).tolist()])
-
-    def token_bytes(self, token: int) -> bytes:
-        """Return b" word", or b" \\n" for `<eos>`.
-
-        Raises:
-            IndexError: There is no such token.
-        """
-        if token < 0:
-            raise IndexError(f"token {token} is negative")
-        return self._bytes[token]
 
     def to_json(self) -> dict[str, Any]:
         """Return the name and the vocabulary."""
