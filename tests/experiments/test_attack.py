@@ -77,7 +77,7 @@ def test_either_bytes_or_arithmetic_are_equal() -> None:
 
 def test_names_mean_kinds_and_sizes() -> None:
     assert tokenizer_of("byte") == ("byte", None)
-    assert tokenizer_of("spelled-4096") == ("spelled", 4_096)
+    assert tokenizer_of("spelled-4096") == ("spelled-word", 4_096)
 
 
 @pytest.mark.parametrize(

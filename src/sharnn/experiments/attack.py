@@ -48,7 +48,7 @@ TOKENIZATIONS = (
     "byte", "bpe-512", "bpe-1024", "bpe-2048", "bpe-4096", "bpe-8192", "spelled-8192", "word",
 )  # fmt: skip
 _SIZED = re.compile(r"(bpe|wordpiece|unigram|spelled)-(\d+)")
-#: The Transformer's best rate of those tried (benchmarks/time_to_quality.py), and that of the others.
+#: The rate that benchmarks/time_to_quality.py gives the Transformer, and that of recipe `demo`.
 _LR = {"transformer": 0.003}
 _DEFAULT_LR = 0.005
 
@@ -138,7 +138,7 @@ class Tokenization:
         name: As in `TOKENIZATIONS`.
         path: Its tokenizer.json, or `byte`.
         vocab_size: V.
-        bytes_per_token: On the text to train on.
+        bytes_per_token: On the bytes to score: it stands for the training text's, of the same kind.
     """
 
     name: str
@@ -175,9 +175,11 @@ class AttackPlan:
 
 
 def tokenizer_of(name: str) -> tuple[str, int | None]:
-    """Return the kind and the vocabulary size that a tokenization's name means."""
+    """Return the kind, as `data.prepare.train_tokenizer` has it, and the size that a name means."""
     match = _SIZED.fullmatch(name)
-    return (match[1], int(match[2])) if match else (name, None)
+    if match is None:
+        return name, None
+    return "spelled-word" if match[1] == "spelled" else match[1], int(match[2])
 
 
 def make_plans(

@@ -21,7 +21,7 @@ from rich.console import Console
 from sharnn.checkpoint import load_model
 from sharnn.config import to_dict
 from sharnn.data.corpus import Corpus
-from sharnn.data.prepare import prepare
+from sharnn.data.prepare import prepare, train_tokenizer
 from sharnn.errors import ConfigError, DataError, TrainingError
 from sharnn.evaluate.bits import LN2
 from sharnn.evaluate.tokenization import (
@@ -45,8 +45,6 @@ from sharnn.experiments.attack import (
 from sharnn.files import read_json, write_json
 from sharnn.model import LanguageModel
 from sharnn.text import ByteTokenizer, Tokenizer, WordTokenizer, load_tokenizer, save_tokenizer
-from sharnn.text.spelled import SpelledWordTokenizer
-from sharnn.text.subword import SubwordTokenizer
 from sharnn.text.unit_tokenizer import UnitTokenizer
 from sharnn.train import resume_run, start_run
 
@@ -62,7 +60,6 @@ class AttackText:
     Attributes:
         name: For people.
         source: What `sharnn train` is told to read.
-        whole: All of it.
         training: Train split, its beginning.
         scored: Whole lines of the test split.
         digest: Of the corpus.
@@ -70,7 +67,6 @@ class AttackText:
 
     name: str
     source: str
-    whole: bytes
     training: bytes
     scored: bytes
     digest: str
@@ -129,7 +125,7 @@ def read_text(text: str, score_bytes: int) -> AttackText:
         DataError: It is missing, or has nothing to score.
     """
     corpus = prepare([text], tokenizer=ByteTokenizer.name)
-    whole, training, test = (_bytes_of(corpus, split) for split in ("all", "train", "test"))
+    training, test = (_bytes_of(corpus, split) for split in ("train", "test"))
     if not corpus.own_splits:
         # Splits are cut in the middle of a line; a closed vocabulary of words reads whole ones.
         test = test[test.find(b"\n") + 1 :]
@@ -139,7 +135,7 @@ def read_text(text: str, score_bytes: int) -> AttackText:
         raise DataError(
             f"{text} has no word in its test split, only {len(scored)} bytes of white space"
         )
-    return AttackText(corpus.name, text, whole, training, scored, corpus.digest)
+    return AttackText(corpus.name, text, training, scored, corpus.digest)
 
 
 def _bytes_of(corpus: Corpus, split: str) -> bytes:
@@ -206,13 +202,7 @@ def _make_tokenizer(name: str, text: AttackText) -> Tokenizer:
     kind, size = tokenizer_of(name)
     if kind == ByteTokenizer.name:
         return ByteTokenizer()
-    if kind == WordTokenizer.name:
-        cut = text.training.rfind(b"\n") + 1
-        return WordTokenizer.build([text.whole[:cut]], also=[text.whole[cut:]])
-    assert size is not None
-    if kind == "spelled":
-        return SpelledWordTokenizer.build([text.training], size)
-    return SubwordTokenizer.train([text.training], kind, size)
+    return train_tokenizer([text.source], kind, size)
 
 
 # ------------------------------------------------------------------------------------ trainings
