@@ -18,11 +18,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from rich.console import Console
-
-from bench import Report, make_parser
+from bench import Report, make_parser, trained
 from sharnn.checkpoint import LoadedModel, load_model
-from sharnn.config import load_recipe_settings, recipe_from_settings
 from sharnn.data.corpus import Corpus, Split
 from sharnn.data.counting import TextCounter
 from sharnn.data.prepare import prepare
@@ -38,7 +35,7 @@ from sharnn.evaluate import (
     gather_statistics,
 )
 from sharnn.text import Tokenizer
-from sharnn.train import resolve_device, start_run
+from sharnn.train import resolve_device
 
 SGD = {"lr": [0.03, 0.06, 0.12], "decay": [0.003, 0.01]}
 RMS = {"lr": [0.0005, 0.001, 0.002], "decay": [0.003, 0.01]}
@@ -47,15 +44,6 @@ COLUMNS = ["", "bits per byte", "against static", "tokens/s"]
 
 #: Scores a part of the text.
 Scorer = Callable[[Split], Score]
-
-
-def trained(budget: str, device: str, folder: Path) -> Path:
-    """Train the demo's recipe on Python's own library; return the run folder."""
-    settings = load_recipe_settings("demo")
-    settings["data"]["texts"] = ["python-stdlib"]
-    settings["train"].update(budget=budget, device=device)
-    start_run(recipe_from_settings(settings), folder / "run", Console(stderr=True))
-    return folder / "run"
 
 
 def part_of(split: Split, tokenizer: Tokenizer, start: int, stop: int) -> Split:

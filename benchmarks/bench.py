@@ -31,11 +31,13 @@ import torch  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
+from sharnn.config import load_recipe_settings, recipe_from_settings  # noqa: E402
 from sharnn.files import atomic_file  # noqa: E402
 from sharnn.model import AttentionMemory, LanguageModel, RecurrentState  # noqa: E402
 from sharnn.ops import REFERENCE  # noqa: E402
 from sharnn.ops.lstm import lstm_of_pytorch  # noqa: E402
 from sharnn.ops.matmul import product  # noqa: E402
+from sharnn.train import start_run  # noqa: E402
 
 #: The structure of the code of 2019 run eagerly: explicit mask, memory concatenated, gated copies of it,
 #: an unfused Boom, and PyTorch's own LSTM.
@@ -63,6 +65,15 @@ def processor(device: torch.device) -> str:
         known = {"amx_bf16": "AMX", "avx512_bf16": "AVX512-BF16", "avx512f": "AVX-512"}
         flags = next((f", {label}" for flag, label in known.items() if flag in text), "")
     return f"{name}, {torch.get_num_threads()} cores{flags}"
+
+
+def trained(budget: str, device: str, folder: Path) -> Path:
+    """Train the demo's recipe on Python's own library; return the run folder."""
+    settings = load_recipe_settings("demo")
+    settings["data"]["texts"] = ["python-stdlib"]
+    settings["train"].update(budget=budget, device=device)
+    start_run(recipe_from_settings(settings), folder / "run", Console(stderr=True))
+    return folder / "run"
 
 
 # ---------------------------------------------------------------------------------- contenders

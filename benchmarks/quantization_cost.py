@@ -14,27 +14,16 @@ import tempfile
 from pathlib import Path
 
 import torch
-from rich.console import Console
 
-from bench import Report, make_parser
+from bench import Report, make_parser, trained
 from sharnn.checkpoint import load_model
-from sharnn.config import load_recipe_settings, recipe_from_settings
 from sharnn.data.prepare import prepare
 from sharnn.evaluate.bits import LN2
 from sharnn.generate import RingDecoder
 from sharnn.model import LanguageModel
-from sharnn.train import resolve_device, start_run
+from sharnn.train import resolve_device
 
 PAIRS = [("fp32", "fp32"), ("bf16", "bf16"), ("int8", "bf16"), ("int8", "int8")]
-
-
-def trained(budget: str, device: str, folder: Path) -> Path:
-    """Train the demo's recipe on Python's own library; return the run folder."""
-    settings = load_recipe_settings("demo")
-    settings["data"]["texts"] = ["python-stdlib"]
-    settings["train"].update(budget=budget, device=device)
-    start_run(recipe_from_settings(settings), folder / "run", Console(stderr=True))
-    return folder / "run"
 
 
 @torch.no_grad()
