@@ -13,7 +13,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sharnn.report.curves import COLOURS
+from sharnn.report.curves import COLOURS, dress
 
 Result = Mapping[str, Any]
 _MATCHED = {"bytes": "the same bytes read", "compute": "the same arithmetic spent"}
@@ -182,11 +182,5 @@ def _name_ticks(axes: Axes, names: Sequence[str]) -> None:
     axes.set_xticks(range(len(names)), names, rotation=30, ha="right", fontsize=8)
 
 
-def _dress(axes: Any, title: str, x_label: str, y_label: str) -> None:
-    axes.set_title(title, loc="left", fontsize=10, fontweight="bold")
-    axes.set_xlabel(x_label, fontsize=9)
-    axes.set_ylabel(y_label, fontsize=9)
-    axes.grid(alpha=0.25, linewidth=0.6)
-    axes.tick_params(labelsize=8)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
+def _dress(axes: Axes, title: str, x_label: str, y_label: str) -> None:
+    dress(axes, title, x_label, y_label, tick_size=8)

@@ -107,13 +107,18 @@ def _time_unit(runs: Sequence[RunRecord]) -> tuple[float, str]:
     return (60.0, "minutes") if longest < 3 * 3600 else (3600.0, "hours")
 
 
-def _dress(axes: Any, title: str, x_label: str, y_label: str) -> None:
-    axes.set_title(title, loc="left", fontsize=11, fontweight="bold")
+def dress(axes: Any, title: str, x_label: str, y_label: str, tick_size: int = 9) -> None:
+    """Give axes their title, labels and grid."""
+    axes.set_title(title, loc="left", fontsize=tick_size + 2, fontweight="bold")
     axes.set_xlabel(x_label, fontsize=9)
     axes.set_ylabel(y_label, fontsize=9)
     axes.grid(alpha=0.25, linewidth=0.6)
-    axes.tick_params(labelsize=9)
+    axes.tick_params(labelsize=tick_size)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
+
+
+def _dress(axes: Any, title: str, x_label: str, y_label: str) -> None:
+    dress(axes, title, x_label, y_label)
     if not axes.lines:
         axes.text(0.5, 0.5, "no finite value", ha="center", va="center", transform=axes.transAxes)
