@@ -181,6 +181,13 @@ class ModelConfig:
     ngram_min_count: int | None = None
     """How often an n-gram must stand in the text to train on (in 4 million tokens of a longer one) to
     have a row; 50 when not given."""
+    recall_orders: list[int] = field(default_factory=list)
+    """Also look up, for each length of this list, what followed the last so many tokens when they last
+    stood in the text: what attention learns late is there from the first step. [] recalls nothing, as
+    in the paper."""
+    recall_slots: int | None = None
+    """Slots of each table of recall, a power of two: so many n-grams of each length are remembered;
+    16384 when not given."""
     num_layers: int = 4
     """Number of stacked blocks L."""
     attention_layers: AttentionPlacement | list[int] | None = None
@@ -231,6 +238,7 @@ class ModelConfig:
             "transformer": self._resolve_transformer,
         }[self.architecture]()
         self._resolve_ngrams()
+        self._resolve_recall()
         self._check_split_softmax()
 
     def _set(self, **values: Any) -> None:
@@ -284,6 +292,33 @@ class ModelConfig:
         )
         self._default(ngram_rows=16_384, ngram_min_count=50)
         _require_positive(self, "model", "ngram_rows", "ngram_min_count")
+
+    def _resolve_recall(self) -> None:
+        orders = self.recall_orders
+        _require(
+            all(order >= 1 for order in orders) and len(set(orders)) == len(orders),
+            f"model.recall_orders is {orders}: give lengths of 1 or more, each once",
+        )
+        if not orders:
+            _require(
+                self.recall_slots in (None, 0),
+                f"model.recall_slots is {self.recall_slots}, but nothing is recalled: leave it out, or "
+                "set model.recall_orders",
+            )
+            self._set(recall_slots=0)
+            return
+        self._default(recall_slots=16_384)
+        slots = self.recall_slots
+        assert slots is not None
+        _require(
+            256 <= slots <= 1 << 31 and slots & (slots - 1) == 0,
+            f"model.recall_slots is {slots}: it must be a power of two, 256 at least",
+        )
+        _require(
+            self.vocab_size <= 1_000_000,
+            f"model.recall_orders is {orders}, but recall knows a million tokens at most, and there are "
+            f"{self.vocab_size}: leave it out",
+        )
 
     def _placed_attention(self) -> list[int]:
         placement, num_layers = self.attention_layers, self.num_layers

@@ -18,7 +18,7 @@ from texts import write_text
 
 BYTES, NUM_BYTES = ByteTokenizer(), 60
 ARCHITECTURES = {
-    "sha-rnn": {"residual": True, "longest_ngram": 3, "ngram_rows": 64},
+    "sha-rnn": {"residual": True, "longest_ngram": 3, "ngram_rows": 64, "recall_orders": [2]},
     "lstm": {"architecture": "lstm", "window": None},
     "transformer": {"architecture": "transformer", "num_heads": 2, "window": 12},
 }

@@ -33,6 +33,7 @@ KINDS = {
     "split-softmax": {"split_softmax": [3, 7]},
     "transformer": {"architecture": "transformer", "num_heads": 2},
     "n-grams": {"longest_ngram": 4, "ngram_rows": 60, "residual": True},
+    "recall": {"recall_orders": [1, 3], "recall_slots": 256, "residual": True},
 }
 
 

@@ -11,11 +11,11 @@ from sharnn.config import ModelConfig
 from sharnn.errors import ConfigError
 from sharnn.model import LanguageModel, ngrams
 from sharnn.model.ngrams import NgramEmbedding, frequent_ngrams
+from sharnn.model.state import NO_TOKEN
 
 
 def look_up(embedding: NgramEmbedding, text: list[int]) -> Tensor:
-    tokens = torch.tensor([text])
-    return embedding(tokens, embedding.no_tokens(1))[0][0]
+    return embedding(torch.tensor([[NO_TOKEN] * (embedding.longest - 1) + text]))[0]
 
 
 TEXT = np.random.default_rng(0).integers(10, size=2_000)

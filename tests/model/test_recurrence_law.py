@@ -28,6 +28,8 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "lstm": {"architecture": "lstm", "window": None, "boom_dim": None},
     "transformer": {"architecture": "transformer", "num_heads": 2},
     "n-grams": {"longest_ngram": 4, "ngram_rows": 60, "residual": True},
+    "recall": {"recall_orders": [1, 2, 4], "recall_slots": 256, "residual": True},
+    "recall-n-grams": {"recall_orders": [1], "recall_slots": 256, "longest_ngram": 4},
     "transformer-n-grams": {"architecture": "transformer", "num_heads": 2, "longest_ngram": 3},
 }
 

@@ -40,6 +40,7 @@ def test_parameters_are_the_originals_less_the_dead_ones(placement: str, publish
     [
         {"residual": True}, {"architecture": "lstm"}, {"architecture": "lstm", "residual": True},
         {"architecture": "transformer"}, {"split_softmax": [50, 100]}, {"longest_ngram": 4},
+        {"recall_orders": [2, 3]},
     ],
 )  # fmt: skip
 def test_counting_builds_the_same_model(settings: dict[str, object]) -> None:

@@ -166,6 +166,7 @@ class RingDecoder:
         self._cell: list[Tensor] = []
         self._rings: list[Ring | None] = []
         self._recent: Tensor | None = None
+        self._slots: Tensor | None = None
         self.load(model.initial_state(num_lanes))
 
     @torch.no_grad()
@@ -188,7 +189,9 @@ class RingDecoder:
     @torch.no_grad()
     def step(self, tokens_B: Tensor) -> Tensor:
         """Read one token a lane; return `[B, V]`."""
-        h_B1D, self._recent = self.model.embed(tokens_B.long()[:, None], self._recent)
+        h_B1D, self._recent, self._slots = self.model.embed(
+            tokens_B.long()[:, None], self._recent, self._slots, in_place=True
+        )
         h_BD = h_B1D[:, 0].to(self._computed)
         if self._step is not None:
             self._step(h_BD)
@@ -242,8 +245,7 @@ class RingDecoder:
         ):
             memory = layer.memory if ring is None else ring.memory(keep, self._computed)
             layers.append(LayerState(hidden.clone(), cell.clone(), memory))
-        recent = None if self._recent is None else self._recent.clone()
-        return RecurrentState(tuple(layers), recent)
+        return RecurrentState(tuple(layers), _copied(self._recent), _copied(self._slots))
 
     @torch.no_grad()
     def load(self, state: RecurrentState) -> None:
@@ -258,7 +260,7 @@ class RingDecoder:
             self._cell.append(layer.cell.to(self._computed, copy=True).contiguous())
             rings.append(self._loaded(ring, layer, state.num_lanes))
         self._rings = rings
-        self._recent = None if state.recent is None else state.recent.clone()
+        self._recent, self._slots = _copied(state.recent), _copied(state.slots)
         self._bind()
 
     def _loaded(self, ring: Ring | None, layer: LayerState, num_lanes: int) -> Ring | None:
@@ -277,6 +279,7 @@ class RingDecoder:
             other._hidden = [hidden.clone() for hidden in self._hidden]
             other._cell = [cell.clone() for cell in self._cell]
             other._rings = [None if ring is None else ring.copy() for ring in self._rings]
+            other._recent, other._slots = _copied(self._recent), _copied(self._slots)
         other._bind()
         return other
 
@@ -285,6 +288,11 @@ class RingDecoder:
         self._step: NativeStep | None = None
         if self._native is not None:
             self._step = NativeStep(self._native, self._hidden, self._cell, self._rings)
+
+
+def _copied(tensor: Tensor | None) -> Tensor | None:
+    """Return a dense tensor of its own, where there is one."""
+    return None if tensor is None else tensor.clone(memory_format=torch.contiguous_format)
 
 
 def _reading(ops: Ops, native: NativeWeights, layer: int, stored: torch.dtype) -> Ops:

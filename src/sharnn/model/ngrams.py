@@ -5,6 +5,7 @@ Legend: B lanes · T tokens · D embed_dim · N longest n-gram · R rows of a ta
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,13 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sharnn.model.state import NO_TOKEN
+from sharnn.ops.ngram_keys import PRIME, ngram_keys
 
-#: Keys are polynomials modulo a prime below 2³¹, so that no product leaves 64 bits anywhere.
-_PRIME = 2_147_483_647
-_MULTIPLIER = 1_000_003_019
 #: Where a table has no n-gram: no key reaches it, and it sorts behind all of them.
-_NO_KEY = _PRIME
+_NO_KEY = PRIME
 #: Tokens of a text that are counted at most, in this many stretches.
 COUNTED_TOKENS, _STRETCHES = 1 << 22, 64
 
@@ -64,21 +62,15 @@ class NgramEmbedding(nn.Module):
             kept = keys[: self.num_rows].sort().values
             self.keys_NR[order, : len(kept)] = kept
 
-    def no_tokens(self, num_lanes: int) -> Tensor:
-        """Return what stands before a text, `[B, N - 1]`."""
-        return torch.full((num_lanes, self.longest - 1), NO_TOKEN, device=self.keys_NR.device)
-
-    def forward(self, tokens_BT: Tensor, recent_BN: Tensor) -> tuple[Tensor, Tensor]:
-        """Look up every position.
+    def forward(self, text: Tensor) -> Tensor:
+        """Look up every position of a segment.
 
         Args:
-            tokens_BT: Tokens, int64.
-            recent_BN: The N - 1 tokens before them, `NO_TOKEN` where there was none.
+            text: The N - 1 tokens before the segment, -1 where there was none, and its T, int64.
 
         Returns:
-            `[B, T, D]`, and the N - 1 tokens before the next segment.
+            `[B, T, D]`.
         """
-        text = torch.cat([recent_BN, tokens_BT], dim=1)
         rows = []
         for table, known_R, key_BT in zip(
             self.tables, self.keys_NR, _keys(text, self.longest), strict=True
@@ -87,8 +79,7 @@ class NgramEmbedding(nn.Module):
             unknown_BT = known_R[row_BT] != key_BT
             rows.append(table(row_BT).masked_fill(unknown_BT[..., None], 0.0))
         h_BTD = torch.cat(rows, dim=-1)
-        h_BTD = F.pad(h_BTD, (0, self.dim - h_BTD.shape[-1]))
-        return h_BTD, text[:, tokens_BT.shape[1] :]
+        return F.pad(h_BTD, (0, self.dim - h_BTD.shape[-1]))
 
 
 def frequent_ngrams(text: npt.NDArray[Any], longest: int, min_count: int) -> list[Tensor]:
@@ -114,11 +105,7 @@ def frequent_ngrams(text: npt.NDArray[Any], longest: int, min_count: int) -> lis
 
 def _keys(text: Tensor, longest: int) -> Iterator[Tensor]:
     """Yield for n = 2 … N the int32 keys of the n-grams that end at each token but the first N - 1."""
-    before = longest - 1
-    key = text[:, before:] + 2
-    for back in range(1, longest):
-        earlier = text[:, before - back : text.shape[1] - back]
-        key = (key * _MULTIPLIER + earlier + 2) % _PRIME
+    for key in itertools.islice(ngram_keys(text, longest), 1, None):
         yield key.int()
 
 

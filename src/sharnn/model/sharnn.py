@@ -5,7 +5,8 @@ Legend: B lanes · T tokens · D embed_dim · V vocab_size · L blocks.
 | tensor | at initialisation |
 |---|---|
 | embedding, Linear weights | N(0, 0.1 / √D) |
-| embedding of n-grams | 0 |
+| embedding of n-grams and of what is recalled | 0 |
+| gain of what is recalled | 1 |
 | … of `residual` blocks and the residual lstm | embedding N(0, 0.1), Linear N(0, 1 / √D) |
 | … of the transformer | N(0, 0.02), Linear into the residual divided by √(2L) |
 | Linear and softmax biases, tombstones | 0 |
@@ -31,8 +32,9 @@ from sharnn.errors import ConfigError
 from sharnn.model.attention import LayerNorm
 from sharnn.model.block import Block, LstmBlock, ShaRnnBlock, TransformerBlock
 from sharnn.model.ngrams import NgramEmbedding
+from sharnn.model.recall import Recall
 from sharnn.model.softmax import SplitSoftmax, TiedSoftmax
-from sharnn.model.state import RecurrentState
+from sharnn.model.state import NO_TOKEN, RecurrentState
 from sharnn.ops import FAST, Ops
 
 
@@ -44,6 +46,8 @@ class LanguageModel(nn.Module):
 
     Attributes:
         recompute: Keep of each block only what enters it, and compute the rest again for the gradient.
+        consumes_state: Write what is recalled into the tables of the state that comes in, where nobody
+            will go back to it: copies would cost more than all that is done with them.
     """
 
     def __init__(self, config: ModelConfig, ops: Ops = FAST) -> None:
@@ -51,11 +55,18 @@ class LanguageModel(nn.Module):
         self.config = config
         self.ops = ops
         self.recompute = False
+        self.consumes_state = False
         self.embedding = nn.Embedding(config.vocab_size, config.embed_dim)
         self.ngrams: NgramEmbedding | None = None
         if config.longest_ngram:
             assert config.ngram_rows is not None
             self.ngrams = NgramEmbedding(config.embed_dim, config.longest_ngram, config.ngram_rows)
+        self.recall: Recall | None = None
+        if config.recall_orders:
+            assert config.recall_slots is not None
+            self.recall = Recall(
+                config.vocab_size, config.embed_dim, config.recall_orders, config.recall_slots
+            )
         self.blocks = nn.ModuleList(
             _make_block(config, index) for index in range(config.num_layers)
         )
@@ -105,8 +116,21 @@ class LanguageModel(nn.Module):
                 block.initial_state(num_lanes, weight.device, weight.dtype)
                 for block in self.typed_blocks
             ),
-            None if self.ngrams is None else self.ngrams.no_tokens(num_lanes),
+            self._no_tokens(num_lanes),
+            None if self.recall is None else self.recall.no_text(num_lanes),
         )
+
+    def _no_tokens(self, num_lanes: int) -> Tensor | None:
+        """Return what stands before a text, `[B, N]`, where the model looks back at tokens."""
+        if self._looks_back == 0:
+            return None
+        return torch.full((num_lanes, self._looks_back), NO_TOKEN, device=self.device)
+
+    @property
+    def _looks_back(self) -> int:
+        """N, the tokens before a segment that n-grams and recall must know."""
+        ngrams = 0 if self.ngrams is None else self.ngrams.longest - 1
+        return max(ngrams, 0 if self.recall is None else self.recall.reach)
 
     @property
     def typed_blocks(self) -> list[Block]:
@@ -142,10 +166,12 @@ class LanguageModel(nn.Module):
 
         Args:
             tokens_BT: Tokens, any integer dtype.
-            state: The state before the segment; it is not altered.
+            state: The state before the segment; it is not altered, unless the model `consumes_state`.
             ops: The operations of each block, where they are not the model's.
         """
-        h_BTD, recent = self.embed(tokens_BT.long(), state.recent)
+        h_BTD, recent, slots = self.embed(
+            tokens_BT.long(), state.recent, state.slots, self.consumes_state
+        )
         h_BTD = self._drop(h_BTD, self.config.input_dropout)
         layers = []
         ops = ops or [self.ops] * len(self.blocks)
@@ -158,20 +184,36 @@ class LanguageModel(nn.Module):
                 h_BTD, layer_state = block(h_BTD, layer_state, block_ops)
             layers.append(layer_state)
         out_BTD = self._drop(self.final_norm(h_BTD), self.config.output_dropout)
-        return out_BTD, RecurrentState(tuple(layers), recent)
+        return out_BTD, RecurrentState(tuple(layers), recent, slots)
 
-    def embed(self, tokens_BT: Tensor, recent_BN: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Return what the first block reads, `[B, T, D]`, and the recent tokens of the next segment.
+    def embed(
+        self,
+        tokens_BT: Tensor,
+        recent_BN: Tensor | None,
+        slots_BOS: Tensor | None,
+        in_place: bool = False,
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Return what the first block reads, `[B, T, D]`, and what the next segment looks back at.
 
         Args:
             tokens_BT: Tokens, int64.
-            recent_BN: The tokens before them, where the model embeds n-grams (`RecurrentState.recent`).
+            recent_BN: The tokens before them (`RecurrentState.recent`).
+            slots_BOS: What followed which n-gram (`RecurrentState.slots`).
+            in_place: Write into these slots.
         """
         h_BTD = self.embedding(tokens_BT)
-        if self.ngrams is None or recent_BN is None:
-            return h_BTD, recent_BN
-        ngrams_BTD, recent_BN = self.ngrams(tokens_BT, recent_BN)
-        return h_BTD + ngrams_BTD, recent_BN
+        if recent_BN is None:
+            return h_BTD, None, slots_BOS
+        text, before = torch.cat([recent_BN, tokens_BT], dim=1), recent_BN.shape[1]
+        if self.ngrams is not None:
+            h_BTD = h_BTD + self.ngrams(text[:, before - self.ngrams.longest + 1 :])
+        if self.recall is not None:
+            assert slots_BOS is not None
+            recalled_BTD, slots_BOS = self.recall(
+                text[:, before - self.recall.reach :], slots_BOS, self.ops, in_place
+            )
+            h_BTD = h_BTD + recalled_BTD
+        return h_BTD, text[:, tokens_BT.shape[1] :], slots_BOS
 
     def forward(self, tokens_BT: Tensor, state: RecurrentState) -> tuple[Tensor, RecurrentState]:
         """Read a segment.
@@ -214,7 +256,9 @@ class LanguageModel(nn.Module):
     def state_bytes(self) -> int:
         """Return what one lane's state takes once its memory is full, in bytes."""
         config, element = self.config, self.embedding.weight.element_size()
-        recent = 8 * max(config.longest_ngram - 1, 0)
+        assert config.recall_slots is not None
+        slots = len(config.recall_orders) * config.recall_slots
+        recent = 8 * (self._looks_back + slots)
         assert isinstance(config.attention_layers, list)
         assert config.window is not None
         if config.architecture == "transformer":
@@ -245,7 +289,8 @@ def count_parameters(config: ModelConfig) -> int:
     for its norm, 4D for the norms of input and memory, 2D for the gates of query and key, and for the
     value gate 2D² + 3D (D once folded); 2D for the final LayerNorm of `residual`. The original counts
     2D more for every block, 4D for every block without attention and 4D for every head: weights that
-    never get a gradient. N-grams up to N add R rows of D // (N - 1) weights for each of N - 1 orders.
+    never get a gradient. N-grams up to N add R rows of D // (N - 1) weights for each of N - 1 orders,
+    recall of O orders V·D + 2·O·(D + 1).
     """
     with torch.device("meta"):
         return LanguageModel(config).num_parameters()

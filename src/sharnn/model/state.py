@@ -83,11 +83,13 @@ class RecurrentState:
 
     Attributes:
         layers: One `LayerState` a block.
-        recent: The last tokens read, `[B, N - 1]`, where the model embeds n-grams up to N.
+        recent: The last tokens read, `[B, N]`, where the model embeds or recalls n-grams.
+        slots: What followed which n-gram, `[B, O, S]`, where the model recalls them.
     """
 
     layers: tuple[LayerState, ...]
     recent: Tensor | None = None
+    slots: Tensor | None = None
 
     @property
     def num_lanes(self) -> int:
@@ -123,7 +125,7 @@ class RecurrentState:
         def zero(tensor: Tensor | None, nothing: int = 0) -> Tensor | None:
             if tensor is None:
                 return None
-            kept = torch.tensor(keep, device=tensor.device)[:, None]
+            kept = torch.tensor(keep, device=tensor.device).view(-1, *[1] * (tensor.ndim - 1))
             return torch.where(kept, tensor, torch.full_like(tensor, nothing))
 
         def forget(memory: AttentionMemory | None) -> AttentionMemory | None:
@@ -135,6 +137,7 @@ class RecurrentState:
         return RecurrentState(
             tuple(LayerState(zero(s.hidden), zero(s.cell), forget(s.memory)) for s in self.layers),
             zero(self.recent, NO_TOKEN),
+            zero(self.slots),
         )
 
     def select(self, lanes: Sequence[int]) -> RecurrentState:
@@ -150,7 +153,7 @@ class RecurrentState:
                 memory = AttentionMemory(layer.memory.rows, lengths)
                 layer = replace(layer, memory=memory.last(memory.rows.shape[1]))
             layers.append(layer)
-        return RecurrentState(tuple(layers), picked.recent)
+        return RecurrentState(tuple(layers), picked.recent, picked.slots)
 
     def expand(self, copies: int) -> RecurrentState:
         """Return a state in which each lane stands `copies` times in a row."""
@@ -170,7 +173,10 @@ class RecurrentState:
             raise ValueError("no state was given to join")
         layers = tuple(map(_join_layers, zip(*(s.layers for s in states), strict=True)))
         recent = _all_or_none([state.recent for state in states])
-        return cls(layers, torch.cat(recent) if recent else None)
+        slots = _all_or_none([state.slots for state in states])
+        return cls(
+            layers, torch.cat(recent) if recent else None, torch.cat(slots) if slots else None
+        )
 
     def is_finite(self) -> bool:
         """Whether no value is infinite or not a number (waits for the device)."""
@@ -192,6 +198,8 @@ class RecurrentState:
                 tensors[f"layer{index}.lengths"] = torch.tensor(layer.memory.lengths)
         if self.recent is not None:
             tensors["recent"] = self.recent
+        if self.slots is not None:
+            tensors["slots"] = self.slots
         return tensors
 
     @classmethod
@@ -205,7 +213,7 @@ class RecurrentState:
                 memory = AttentionMemory(tensors[f"layer{index}.memory"], lengths)
             hidden, cell = (tensors.get(f"layer{index}.{name}") for name in ("hidden", "cell"))
             layers.append(LayerState(hidden, cell, memory))
-        return cls(tuple(layers), tensors.get("recent"))
+        return cls(tuple(layers), tensors.get("recent"), tensors.get("slots"))
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> RecurrentState:
         def apply(layer: LayerState) -> LayerState:
@@ -217,7 +225,8 @@ class RecurrentState:
             )
 
         recent = None if self.recent is None else change(self.recent)
-        return RecurrentState(tuple(apply(layer) for layer in self.layers), recent)
+        slots = None if self.slots is None else change(self.slots)
+        return RecurrentState(tuple(apply(layer) for layer in self.layers), recent, slots)
 
 
 def _join_layers(layers: Sequence[LayerState]) -> LayerState:

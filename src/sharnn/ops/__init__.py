@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch.nn.functional as F
 
-from sharnn.ops import attention, boom, dropout, lstm, reference
+from sharnn.ops import attention, boom, dropout, lstm, recall, reference
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,10 @@ class Ops:
     attention: Callable[..., reference.Tensor]
     boom: Callable[..., reference.Tensor]
     dropout: Callable[[reference.Tensor, float], reference.Tensor]
+    recall: Callable[..., tuple[reference.Tensor, reference.Tensor]]
 
 
-REFERENCE = Ops(reference.lstm, reference.attention, reference.boom, F.dropout)
-FAST = Ops(lstm.lstm, attention.attention, boom.boom, dropout.dropout)
+REFERENCE = Ops(reference.lstm, reference.attention, reference.boom, F.dropout, reference.recall)
+FAST = Ops(lstm.lstm, attention.attention, boom.boom, dropout.dropout, recall.recall)
 
 __all__ = ["FAST", "REFERENCE", "Ops"]

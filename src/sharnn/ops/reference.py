@@ -1,7 +1,8 @@
 """The definition of every operation, written to be read: each fast path must equal these.
 
 Legend: B lanes · T tokens of a segment · M memory rows · K = M + T rows attended to · D embed_dim ·
-F boom_dim. The equations are those of the SHA-RNN paper (arXiv 1911.11423, sections 3.1 to 3.3).
+F boom_dim · O orders · S slots. The equations are those of the SHA-RNN paper (arXiv 1911.11423,
+sections 3.1 to 3.3), but for recall, which it has not.
 """
 
 from __future__ import annotations
@@ -13,10 +14,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sharnn.ops.ngram_keys import ngram_keys
+
 LstmResult = tuple[Tensor, Tensor, Tensor]
 
 #: Slope of the sigmoid in Boom's activation x·σ(1.702 x), an approximation of GELU.
 GELU_SLOPE = 1.702
+
+#: A slot of recall holds, from its lowest bits up, two tokens plus 1 and what tells n-grams apart that
+#: share the slot: their key without the bits that say which slot it is.
+TOKEN_BITS = 20
+_TOKEN = (1 << TOKEN_BITS) - 1
+#: Slots of a table are a power of two from this on, so that place and rest say the whole key.
+PLACE_BITS = 8
 
 
 def lstm(
@@ -150,3 +160,46 @@ def boom(x_BTD: Tensor, weight_FD: Tensor, bias_F: Tensor, dropout: float = 0.0)
     z_BTF = F.dropout(z_BTF * torch.sigmoid(GELU_SLOPE * z_BTF), dropout)
     num_chunks = z_BTF.shape[-1] // dim
     return z_BTF[..., : num_chunks * dim].unflatten(-1, (num_chunks, dim)).sum(-2)
+
+
+def recall(
+    text: Tensor, slots_BOS: Tensor, orders: Sequence[int], in_place: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Look up what followed each position's last n tokens when they last stood in the text.
+
+    A table for each order n, as large as it is: an n-gram takes the slot that its key names from
+    whichever had it before.
+
+    Args:
+        text: The N tokens before the segment, N the highest order, and the segment's T, int64; -1
+            where there was none.
+        slots_BOS: The tables, int64, zeros at the start; S is a power of two, 256 at least.
+        orders: The n of each table.
+        in_place: Write into the tables that are given, which must be dense.
+
+    Returns:
+        The token that followed last time and the one that followed the time before, -1 for none,
+        `[B, T, O, 2]`; and the tables after the segment.
+    """
+    longest, num_tokens = max(orders), text.shape[1] - max(orders)
+    keys = list(ngram_keys(text, longest))
+    key_BOT = torch.stack([keys[order - 1] for order in orders], dim=1)
+    place_BOT = key_BOT & (slots_BOS.shape[2] - 1)
+    rest_BOT = key_BOT >> PLACE_BITS
+    slots_BOS = slots_BOS if in_place else slots_BOS.clone()
+    found = []
+    for t in range(num_tokens):
+        before, now = slice(t, t + 1), slice(t + 1, t + 2)
+        follower = (text[:, longest + t] + 1)[:, None, None] << TOKEN_BITS
+        known = _followers(slots_BOS, place_BOT[..., before], rest_BOT[..., before])
+        entry = rest_BOT[..., before] << 2 * TOKEN_BITS | follower | known >> TOKEN_BITS
+        slots_BOS.scatter_(2, place_BOT[..., before], entry)
+        found.append(_followers(slots_BOS, place_BOT[..., now], rest_BOT[..., now]))
+    both_BTO = torch.cat(found, dim=2).transpose(1, 2)
+    return torch.stack([both_BTO >> TOKEN_BITS, both_BTO & _TOKEN], dim=-1) - 1, slots_BOS
+
+
+def _followers(slots_BOS: Tensor, place_BO1: Tensor, rest_BO1: Tensor) -> Tensor:
+    """Return what slots know of n-grams, without what tells n-grams apart; 0 for nothing."""
+    entry = slots_BOS.gather(2, place_BO1)
+    return torch.where(entry >> 2 * TOKEN_BITS == rest_BO1, entry & ((1 << 2 * TOKEN_BITS) - 1), 0)

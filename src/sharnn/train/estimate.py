@@ -102,9 +102,16 @@ def flops_per_token(recipe: Recipe) -> float:
 
 
 def multiplied_weights(model: ModelConfig) -> int:
-    """Return the weights that every token meets: all but the tables of n-grams."""
+    """Return the weights that every token meets: all but tables that are looked up."""
     return count_parameters(
-        dataclasses.replace(model, longest_ngram=0, ngram_rows=None, ngram_min_count=None)
+        dataclasses.replace(
+            model,
+            longest_ngram=0,
+            ngram_rows=None,
+            ngram_min_count=None,
+            recall_orders=[],
+            recall_slots=None,
+        )
     )
 
 
@@ -126,8 +133,10 @@ def _memory_bytes(recipe: Recipe, precision: Precision) -> int:
     rows = _window(recipe) * data.num_lanes * width * small
     memory_rows = _num_heads(recipe) * (2 if model.architecture == "transformer" else 1) * rows
     attended = memory_rows // recipe.train.grad_accum_steps * 2
+    recalled = 8 * len(model.recall_orders) * (model.recall_slots or 0) * data.num_lanes
     runtime = 300 * 2**20
-    return int(parameters * (2 + moments) + tokens * per_token + memory_rows + attended + runtime)
+    kept = memory_rows + attended + recalled
+    return int(parameters * (2 + moments) + tokens * per_token + kept + runtime)
 
 
 def _num_heads(recipe: Recipe) -> int:

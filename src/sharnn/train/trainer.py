@@ -94,6 +94,7 @@ class Trainer:
                 train_tokens(corpus, recipe.data), recipe.model.ngram_min_count
             )
         self.model.recompute = recipe.train.activation_checkpointing
+        self.model.consumes_state = True
         self.optimizers = make_optimizers(self.model, recipe.optim)
         self.scaler = precision.grad_scaler()
         self.lanes = LaneStream(
@@ -151,7 +152,8 @@ class Trainer:
     def step(self) -> None:
         """Read one segment in all lanes and move the weights once.
 
-        A step without a finite loss and gradient moves nothing and keeps the states before it.
+        A step without a finite loss and gradient moves nothing and keeps the states before it, but for
+        the text that was read, which is recalled all the same.
         """
         started = time.monotonic()
         segment = self.lanes.next_segment()

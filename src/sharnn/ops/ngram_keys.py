@@ -1,0 +1,35 @@
+"""N-grams as numbers.
+
+Legend: B lanes · T tokens · N longest n-gram.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from torch import Tensor
+
+#: Keys are polynomials modulo a prime below 2³¹, so that no product leaves 64 bits anywhere.
+PRIME = 2_147_483_647
+MULTIPLIER = 1_000_003_019
+
+
+def ngram_keys(text: Tensor, longest: int) -> Iterator[Tensor]:
+    """Yield the keys of the n-grams that end at each token but the first N - 1.
+
+    Two n-grams share a key by a chance of one in two billion.
+
+    Args:
+        text: Tokens `[B, T]`, int64, -1 where there was none.
+        longest: N.
+
+    Yields:
+        For n = 1, 2, … N the keys, `[B, T - N + 1]`, int64 below 2³¹.
+    """
+    before = longest - 1
+    key = text[:, before:] + 2
+    yield key
+    for back in range(1, longest):
+        earlier = text[:, before - back : text.shape[1] - back]
+        key = (key * MULTIPLIER + earlier + 2) % PRIME
+        yield key

@@ -1,0 +1,44 @@
+"""Recall in one pass over the tokens, by the kernel of `recall.cpp`.
+
+Legend: B lanes · T tokens · N highest order · O orders · S slots.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from sharnn import native
+from sharnn.ops import reference
+
+_SOURCE = Path(__file__).with_name("recall.cpp")
+
+
+def recall(
+    text: Tensor, slots_BOS: Tensor, orders: Sequence[int], in_place: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Equal `reference.recall`."""
+    library = _library() if text.device.type == "cpu" else None
+    if library is None:
+        return reference.recall(text, slots_BOS, orders, in_place)
+    slots_BOS = slots_BOS.contiguous() if in_place else slots_BOS.clone()
+    text, longest = text.contiguous(), max(orders)
+    num_lanes, num_tokens = text.shape[0], text.shape[1] - longest
+    found = text.new_empty(num_lanes, num_tokens, len(orders), 2)
+    tensors = text, slots_BOS, found, torch.tensor(orders)
+    library.recall(
+        *(ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors),
+        *map(ctypes.c_int64, (num_lanes, num_tokens, longest, len(orders), slots_BOS.shape[2])),
+        torch.get_num_threads(),
+    )
+    return found, slots_BOS
+
+
+@functools.cache
+def _library() -> ctypes.CDLL | None:
+    return native.load(_SOURCE)
