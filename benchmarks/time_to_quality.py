@@ -100,11 +100,11 @@ CONTENDERS = {
         options=_TRANSFORMER,
         about="pre-norm Transformer with rotary positions and a sliding memory",
     ),
-    "transformer-ngrams": Contender(
+    "transformer-recall": Contender(
         recipe="demo",
         long_recipe="desktop",
-        options=f"{_TRANSFORMER} --model.longest_ngram 6",
-        about="the same with sha-rnn's n-grams",
+        options=f"{_TRANSFORMER} --model.longest_ngram 6 --model.recall_orders [1,2,3,4,5,6,8,12]",
+        about="the same with sha-rnn's n-grams and recall",
     ),
 }
 

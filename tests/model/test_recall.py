@@ -100,6 +100,18 @@ def test_a_model_repeats_what_it_read_once() -> None:
     assert (guesses[:49] == text[0, 1:50]).float().mean() < 0.2
 
 
+def test_more_slots_remember_more() -> None:
+    config = ModelConfig(embed_dim=8, num_layers=1, recall_orders=[2], recall_slots=256)
+    model = LanguageModel(config)
+    model.set_recall_slots(1 << 12)
+    assert model.initial_state(3).slots.shape == (3, 1, 1 << 12)
+    assert model.state_bytes() == LanguageModel(model.config).state_bytes()
+    with pytest.raises(ConfigError, match="power of two"):
+        model.set_recall_slots(1_000)
+    with pytest.raises(ConfigError, match="nothing is recalled"):
+        LanguageModel(ModelConfig(embed_dim=8)).set_recall_slots(256)
+
+
 def test_gains_and_rows_take_a_gradient() -> None:
     config = ModelConfig(embed_dim=8, num_layers=1, residual=True, recall_orders=[1, 2])
     model = LanguageModel(config)

@@ -36,11 +36,36 @@ torch.testing.assert_close(mixed, kept.view(500, 4, 24).sum(1) * each)
 """
 
 
+_RECALL = """
+import sys
+import torch
+from sharnn.ops import FAST, REFERENCE, triton_kernels
+
+orders, device = [1, 2, 5], sys.argv[1]
+text = torch.randint(9, (3, 5 + 40), generator=torch.Generator().manual_seed(0))
+slots = torch.zeros(3, len(orders), 256, dtype=torch.int64)
+assert triton_kernels.available(text.to(device))
+for part in (text, text.flip(1)):  # the second segment finds what the first has left
+    expected = REFERENCE.recall(part, slots, orders)
+    ours = FAST.recall(part.to(device), slots.to(device), orders)
+    assert all(torch.equal(mine.cpu(), exact) for mine, exact in zip(ours, expected))
+    slots = expected[1]
+"""
+
+
 @pytest.mark.parametrize(("dtype", "limit"), [("float32", "1e-6"), ("bfloat16", "1e-2")])
 def test_boom_follows_its_definition(dtype: str, limit: str) -> None:
+    run(_PROGRAM, dtype, limit)
+
+
+def test_recall_follows_its_definition() -> None:
+    run(_RECALL)
+
+
+def run(program: str, *arguments: str) -> None:
     pytest.importorskip("triton")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     environment = {**os.environ, **({"TRITON_INTERPRET": "1"} if device == "cpu" else {})}
-    command = [sys.executable, "-c", _PROGRAM, device, dtype, limit]
+    command = [sys.executable, "-c", program, device, *arguments]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr

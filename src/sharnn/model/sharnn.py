@@ -159,6 +159,16 @@ class LanguageModel(nn.Module):
         for block in self.typed_blocks:
             block.window = window
 
+    def set_recall_slots(self, num_slots: int) -> None:
+        """Let every table of recall remember `num_slots` n-grams in states that begin from now on.
+
+        Raises:
+            ConfigError: It is no power of two from 256 on, or the model recalls nothing.
+        """
+        self.config = dataclasses.replace(self.config, recall_slots=num_slots)
+        if self.recall is not None:
+            self.recall.num_slots = num_slots
+
     def hidden(
         self, tokens_BT: Tensor, state: RecurrentState, ops: Sequence[Ops] | None = None
     ) -> tuple[Tensor, RecurrentState]:

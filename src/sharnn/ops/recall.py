@@ -1,4 +1,4 @@
-"""Recall in one pass over the tokens, by the kernel of `recall.cpp`.
+"""Recall in one pass over the tokens: `recall.cpp` on a CPU with a compiler, Triton on CUDA.
 
 Legend: B lanes · T tokens · N highest order · O orders · S slots.
 """
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from sharnn import native
-from sharnn.ops import reference
+from sharnn.ops import reference, triton_kernels
 
 _SOURCE = Path(__file__).with_name("recall.cpp")
 
@@ -23,6 +23,10 @@ def recall(
     text: Tensor, slots_BOS: Tensor, orders: Sequence[int], in_place: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Equal `reference.recall`."""
+    if triton_kernels.available(text):
+        slots_BOS = slots_BOS.contiguous() if in_place else slots_BOS.clone()
+        keys = reference.recall_keys(text, orders)
+        return triton_kernels.recall(text[:, max(orders) :], keys, slots_BOS), slots_BOS
     library = _library() if text.device.type == "cpu" else None
     if library is None:
         return reference.recall(text, slots_BOS, orders, in_place)

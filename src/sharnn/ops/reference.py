@@ -182,8 +182,7 @@ def recall(
         `[B, T, O, 2]`; and the tables after the segment.
     """
     longest, num_tokens = max(orders), text.shape[1] - max(orders)
-    keys = list(ngram_keys(text, longest))
-    key_BOT = torch.stack([keys[order - 1] for order in orders], dim=1)
+    key_BOT = recall_keys(text, orders)
     place_BOT = key_BOT & (slots_BOS.shape[2] - 1)
     rest_BOT = key_BOT >> PLACE_BITS
     slots_BOS = slots_BOS if in_place else slots_BOS.clone()
@@ -197,6 +196,20 @@ def recall(
         found.append(_followers(slots_BOS, place_BOT[..., now], rest_BOT[..., now]))
     both_BTO = torch.cat(found, dim=2).transpose(1, 2)
     return torch.stack([both_BTO >> TOKEN_BITS, both_BTO & _TOKEN], dim=-1) - 1, slots_BOS
+
+
+def recall_keys(text: Tensor, orders: Sequence[int]) -> Tensor:
+    """Return the keys of the n-grams of each order before each token of a segment, and at its end.
+
+    Args:
+        text: As `recall` takes it.
+        orders: The n of each table.
+
+    Returns:
+        `[B, O, T + 1]`.
+    """
+    keys = list(ngram_keys(text, max(orders)))
+    return torch.stack([keys[order - 1] for order in orders], dim=1)
 
 
 def _followers(slots_BOS: Tensor, place_BO1: Tensor, rest_BO1: Tensor) -> Tensor:

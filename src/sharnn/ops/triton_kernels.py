@@ -1,8 +1,9 @@
-"""Boom's pointwise work on CUDA, in Triton: what stands between two matrix products in one pass.
+"""Boom's pointwise work and recall on CUDA, in Triton: what would be many small passes in one.
 
-PyTorch's own operations would write and read F-wide tensors four times forward and six backward.
+PyTorch's own operations would write and read F-wide tensors four times forward and six backward, and
+look up token by token.
 
-Legend: N positions · D embed_dim · F boom_dim = C chunks · D.
+Legend: N positions · D embed_dim · F boom_dim = C chunks · D · B lanes · T tokens · O orders · S slots.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sharnn.ops.reference import GELU_SLOPE
+from sharnn.ops.reference import GELU_SLOPE, PLACE_BITS, TOKEN_BITS
 
 try:
     import triton
@@ -46,6 +47,27 @@ def boom_sum_backward(z_NF: Tensor, out_grad_ND: Tensor, rate: float, seed: int)
         z_NF, out_grad_ND, z_grad_NF, *arguments, SLOPE=GELU_SLOPE, BLOCK=_BLOCK
     )
     return z_grad_NF
+
+
+def recall(text: Tensor, key_BOT: Tensor, slots_BOS: Tensor) -> Tensor:
+    """Look up and write into the tables that are given; see `reference.recall`.
+
+    Args:
+        text: The segment's tokens, `[B, T]`, int64.
+        key_BOT: The keys of the n-grams before each of them and, at last, of those that end the segment.
+        slots_BOS: The tables.
+
+    Returns:
+        `[B, T, O, 2]`.
+    """
+    num_lanes, num_tokens = text.shape
+    found = text.new_empty(num_lanes, num_tokens, *slots_BOS.shape[1:2], 2)
+    # One warp a table: the barrier between its writing and its reading costs next to nothing.
+    _recall[(num_lanes * slots_BOS.shape[1],)](
+        text.contiguous(), key_BOT.contiguous(), slots_BOS, found,
+        num_tokens, *slots_BOS.shape[1:], TOKEN=TOKEN_BITS, PLACE=PLACE_BITS, num_warps=1,
+    )  # fmt: skip
+    return found
 
 
 def _grid(out_ND: Tensor) -> tuple[int]:
@@ -90,3 +112,30 @@ if triton is not None:
             if rate > 0:
                 dx = tl.where(tl.rand(seed, at) < rate, 0.0, dx / (1 - rate))
             tl.store(z_grad + at, dx.to(z_grad.dtype.element_ty), mask=inside)
+
+    @triton.jit
+    def _recall(  # type: ignore[no-untyped-def]
+        text, keys, slots, found, num_tokens, num_orders, num_slots,
+        TOKEN: tl.constexpr, PLACE: tl.constexpr,
+    ) -> Any:  # fmt: skip
+        """Each program reads one lane's segment with one order's table."""
+        job = tl.program_id(0).to(tl.int64)
+        lane, order = job // num_orders, job % num_orders
+        table, key_at = slots + job * num_slots, keys + job * (num_tokens + 1)
+        key = tl.load(key_at)
+        for t in range(num_tokens):
+            place, rest = table + (key & (num_slots - 1)), key >> PLACE
+            entry = tl.load(place)
+            known = tl.where((entry >> (2 * TOKEN)) == rest, entry & ((1 << (2 * TOKEN)) - 1), 0)
+            follower = tl.load(text + lane * num_tokens + t) + 1
+            entry = (rest << (2 * TOKEN)) | (follower << TOKEN) | (known >> TOKEN)
+            tl.store(place, entry)
+            tl.debug_barrier()
+            key = tl.load(key_at + t + 1)
+            entry = tl.load(table + (key & (num_slots - 1)))
+            known = tl.where(
+                (entry >> (2 * TOKEN)) == (key >> PLACE), entry & ((1 << (2 * TOKEN)) - 1), 0
+            )
+            out = found + ((lane * num_tokens + t) * num_orders + order) * 2
+            tl.store(out, (known >> TOKEN) - 1)
+            tl.store(out + 1, (known & ((1 << TOKEN) - 1)) - 1)
