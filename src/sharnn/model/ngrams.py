@@ -1,6 +1,7 @@
 """What stands just before a position, looked up: embeddings of frequent n-grams.
 
-Legend: B lanes · T tokens · D embed_dim · N longest n-gram · R rows of a table.
+Legend: B lanes · T tokens · P = B T positions · D embed_dim · N longest n-gram (in names of tensors its N - 1 orders) ·
+R rows of a table · d width of a row.
 """
 
 from __future__ import annotations
@@ -71,14 +72,13 @@ class NgramEmbedding(nn.Module):
         Returns:
             `[B, T, D]`.
         """
-        rows = []
-        for table, known_R, key_BT in zip(
-            self.tables, self.keys_NR, _keys(text, self.longest), strict=True
-        ):
-            row_BT = torch.searchsorted(known_R, key_BT).clamp_max(self.num_rows - 1)
-            unknown_BT = known_R[row_BT] != key_BT
-            rows.append(table(row_BT).masked_fill(unknown_BT[..., None], 0.0))
-        h_BTD = torch.cat(rows, dim=-1)
+        key_NBT = torch.stack(list(_keys(text, self.longest)))
+        key_NP = key_NBT.flatten(1)
+        row_NP = torch.searchsorted(self.keys_NR, key_NP).clamp_max(self.num_rows - 1)
+        unknown_NP = self.keys_NR.gather(1, row_NP) != key_NP
+        rows = [table(row_P) for table, row_P in zip(self.tables, row_NP, strict=True)]
+        rows_PNd = torch.stack(rows, dim=1).masked_fill(unknown_NP.t()[..., None], 0.0)
+        h_BTD = rows_PNd.flatten(1).unflatten(0, key_NBT.shape[1:])
         return F.pad(h_BTD, (0, self.dim - h_BTD.shape[-1]))
 
 
