@@ -1,7 +1,7 @@
 """What stands just before a position, looked up: embeddings of frequent n-grams.
 
-Legend: B lanes · T tokens · P = B T positions · D embed_dim · N longest n-gram (in names of tensors its N - 1 orders) ·
-R rows of a table · d width of a row.
+Legend: B lanes · T tokens · P = B T positions · D embed_dim · N longest n-gram (in names of tensors its
+N - 1 orders) · R rows of a table · d width of a row.
 """
 
 from __future__ import annotations
