@@ -25,7 +25,7 @@ class Recall(nn.Module):
     where E is a table of its own: a token that several orders agree on counts as often. From an
     identity path the softmax can read it at once, and the layers learn when to trust it.
 
-    These are the n-gram heads of Akyürek et al. (arXiv 2401.12973, section 6), who wire by hand what
+    These are the n-gram heads of Akyürek et al. (arXiv 2401.12973), who wire by hand what
     attention learns late (induction heads, arXiv 2209.11895), with the two latest occurrences in place
     of a mean over all. No weight has to learn a text to repeat it, and no memory rows are read: the cost
     of a token is the same after ten and after a million.
