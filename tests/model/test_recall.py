@@ -61,6 +61,16 @@ def test_fast_is_the_definition_where_slots_are_few(tokens: list[int], seed: int
 
 
 @WAYS
+def test_tables_may_lie_in_any_order(ops: Ops) -> None:
+    text = as_text([1, 2, 1, 2, 3, 1, 2])
+    filled = ops.recall(text, tables(256), ORDERS)[1]
+    strided = filled.transpose(1, 2).contiguous().transpose(1, 2)
+    assert not strided.is_contiguous()
+    expected = ops.recall(text, filled, ORDERS)
+    assert all(map(torch.equal, ops.recall(text, strided, ORDERS), expected))
+
+
+@WAYS
 def test_in_place_writes_into_the_tables_given(ops: Ops) -> None:
     text, given_tables = as_text([1, 2, 1, 2, 3]), tables()
     found, after = ops.recall(text, given_tables, ORDERS, in_place=True)

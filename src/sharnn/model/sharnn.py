@@ -268,14 +268,14 @@ class LanguageModel(nn.Module):
         config, element = self.config, self.embedding.weight.element_size()
         assert config.recall_slots is not None
         slots = len(config.recall_orders) * config.recall_slots
-        recent = 8 * (self._looks_back + slots)
+        looked_up = 8 * (self._looks_back + slots)
         assert isinstance(config.attention_layers, list)
         assert config.window is not None
         if config.architecture == "transformer":
             rows = 2 * config.num_layers * config.window
-            return rows * config.embed_dim * element + recent
+            return rows * config.embed_dim * element + looked_up
         rows = 2 * config.num_layers + len(config.attention_layers) * config.window
-        return rows * config.embed_dim * element + recent
+        return rows * config.embed_dim * element + looked_up
 
     def _drop(self, x: Tensor, rate: float) -> Tensor:
         return self.ops.dropout(x, rate) if self.training else x

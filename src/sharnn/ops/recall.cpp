@@ -1,6 +1,8 @@
 // Looking up what followed the last n tokens when they last stood in the text; see `reference.recall`.
 //
 // Legend: B lanes · T tokens · N highest order · O orders · S slots.
+// Built with PRIME and MULTIPLIER of the keys (`ngram_keys.py`), TOKEN_BITS and PLACE_BITS of a slot
+// (`reference.py`).
 
 #include <algorithm>
 #include <cstdint>
@@ -9,14 +11,12 @@ namespace {
 
 using isize = int64_t;
 
-constexpr isize PRIME = 2147483647, MULTIPLIER = 1000003019;
-constexpr int TOKEN_BITS = 20, PLACE_BITS = 8;
 constexpr isize TOKEN = (isize(1) << TOKEN_BITS) - 1, TOKENS = (isize(1) << 2 * TOKEN_BITS) - 1;
 
 // The key of the n tokens that end at `last`.
 inline isize ngram_key(const isize *last, isize n) {
   isize key = *last + 2;
-  for (isize back = 1; back < n; ++back) key = (key * MULTIPLIER + last[-back] + 2) % PRIME;
+  for (isize back = 1; back < n; ++back) key = (key * isize(MULTIPLIER) + last[-back] + 2) % isize(PRIME);
   return key;
 }
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from sharnn import native
-from sharnn.ops import reference, triton_kernels
+from sharnn.ops import ngram_keys, reference, triton_kernels
 
 _SOURCE = Path(__file__).with_name("recall.cpp")
 
@@ -23,14 +23,14 @@ def recall(
     text: Tensor, slots_BOS: Tensor, orders: Sequence[int], in_place: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Equal `reference.recall`."""
+    if not in_place:  # dense, whatever came in: the kernels count on it
+        slots_BOS = slots_BOS.clone(memory_format=torch.contiguous_format)
     if triton_kernels.available(text):
-        slots_BOS = slots_BOS.contiguous() if in_place else slots_BOS.clone()
         keys = reference.recall_keys(text, orders)
         return triton_kernels.recall(text[:, max(orders) :], keys, slots_BOS), slots_BOS
     library = _library() if text.device.type == "cpu" else None
     if library is None:
-        return reference.recall(text, slots_BOS, orders, in_place)
-    slots_BOS = slots_BOS.contiguous() if in_place else slots_BOS.clone()
+        return reference.recall(text, slots_BOS, orders, in_place=True)
     text, longest = text.contiguous(), max(orders)
     num_lanes, num_tokens = text.shape[0], text.shape[1] - longest
     found = text.new_empty(num_lanes, num_tokens, len(orders), 2)
@@ -45,4 +45,6 @@ def recall(
 
 @functools.cache
 def _library() -> ctypes.CDLL | None:
-    return native.load(_SOURCE)
+    layout = {"TOKEN_BITS": reference.TOKEN_BITS, "PLACE_BITS": reference.PLACE_BITS}
+    numbers = {"PRIME": ngram_keys.PRIME, "MULTIPLIER": ngram_keys.MULTIPLIER}
+    return native.load(_SOURCE, *(f"{name}={value}" for name, value in (layout | numbers).items()))
