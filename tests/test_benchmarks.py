@@ -36,6 +36,10 @@ def run(folder: Path, script: str, *arguments: str) -> str:
         ([*TRAINING, "--fp32-batch", "2x8", "--bf16-batch", "2x8"], ["| eager fp32 | 2 × 8 |"]),
         ([*TRAINING, "--peak", "--peak-batch", "2x8"], ["activation checkpointing"]),
         (["decode_latency.py", *SIZES, *DECODING], ["| int8, 2 lanes |", "a prompt of 30 bytes"]),
+        (
+            ["decode_shipped.py", "--repeats", "1", "--lanes", "2", "--steps", "4"],
+            ["| int8, 2 lanes, blocks and look-ups by kernels |"],
+        ),
         (["products.py", *SIZES], ["| inputs × gates |"]),
         (["where_time_goes.py", *SIZES, "--window", "20", "--batch", "2x8"], ["| softmax |"]),
         (["split_softmax.py", *SIZES, "--vocab-size", "90000", "--positions", "64"], ["| split, D 16 |"]),

@@ -20,9 +20,9 @@ from pathlib import Path
 from sharnn.files import cache_folder
 
 #: What the kernels share.
-_HEADER = Path(__file__).with_name("numbers.h")
+_HEADERS = sorted(Path(__file__).parent.glob("*.h"))
 _FLAGS = (
-    f"-I{_HEADER.parent}",
+    f"-I{Path(__file__).parent}",
     "-O3",
     "-std=c++17",
     "-fPIC",
@@ -68,7 +68,7 @@ def _machine_flags() -> tuple[str, ...]:
 
 def _build(compiler: str, source: Path, flags: tuple[str, ...]) -> ctypes.CDLL | None:
     """Compile, unless the cache has it, and load; None where either fails."""
-    texts = (file.read_text(encoding="utf-8") for file in (source, _HEADER))
+    texts = (file.read_text(encoding="utf-8") for file in (source, *_HEADERS))
     parts = (*texts, _version(compiler), *flags, _processor())
     digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
     library = cache_folder() / "native" / f"{source.stem}-{digest}.so"

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from sharnn.errors import ConfigError
-from sharnn.generate import native_step
+from sharnn.generate import native_embed, native_step
+from sharnn.generate.native_embed import NativeEmbedding
 from sharnn.generate.native_step import NativeStep, NativeWeights
 from sharnn.generate.packed import STORED, PackedHead, PackedLayer, pack, pack_norm
 from sharnn.generate.ring import Ring
@@ -155,11 +156,14 @@ class RingDecoder:
         self._window = model.typed_blocks[0].window
         self._layers: list[PackedLayer] = []
         self._native: NativeWeights | None = None
+        self._native_embedding: NativeEmbedding | None = None
         self._final = pack_norm(model.final_norm, self._stored)
         with torch.no_grad():
             layers = [pack(block, self._stored) for block in model.typed_blocks]
             if native_step.available(self._stored, self._memory_stored, model.device):
                 self._native = NativeWeights(layers, self._final, model.config.residual)
+                if native_embed.available(model):
+                    self._native_embedding = NativeEmbedding(model)
             else:
                 self._layers = layers
         self._hidden: list[Tensor] = []
@@ -189,15 +193,21 @@ class RingDecoder:
     @torch.no_grad()
     def step(self, tokens_B: Tensor) -> Tensor:
         """Read one token a lane; return `[B, V]`."""
-        h_B1D, self._recent, self._slots = self.model.embed(
-            tokens_B.long()[:, None], self._recent, self._slots, in_place=True
-        )
-        h_BD = h_B1D[:, 0].to(self._computed)
+        h_BD = self._embed(tokens_B.long())
         if self._step is not None:
             self._step(h_BD)
         else:
             h_BD = self._step_in_pytorch(h_BD)
         return self._logits(h_BD)
+
+    def _embed(self, tokens_B: Tensor) -> Tensor:
+        if self._native_embedding is not None:
+            assert self._recent is not None
+            return self._native_embedding(tokens_B, self._recent, self._slots)
+        h_B1D, self._recent, self._slots = self.model.embed(
+            tokens_B[:, None], self._recent, self._slots, in_place=True
+        )
+        return h_B1D[:, 0].to(self._computed)
 
     def _logits(self, h_BD: Tensor) -> Tensor:
         weight_VD = self.model.embedding.weight

@@ -122,12 +122,12 @@ class LanguageModel(nn.Module):
 
     def _no_tokens(self, num_lanes: int) -> Tensor | None:
         """Return what stands before a text, `[B, N]`, where the model looks back at tokens."""
-        if self._looks_back == 0:
+        if self.looks_back == 0:
             return None
-        return torch.full((num_lanes, self._looks_back), NO_TOKEN, device=self.device)
+        return torch.full((num_lanes, self.looks_back), NO_TOKEN, device=self.device)
 
     @property
-    def _looks_back(self) -> int:
+    def looks_back(self) -> int:
         """N, the tokens before a segment that n-grams and recall must know."""
         ngrams = 0 if self.ngrams is None else self.ngrams.longest - 1
         return max(ngrams, 0 if self.recall is None else self.recall.reach)
@@ -268,7 +268,7 @@ class LanguageModel(nn.Module):
         config, element = self.config, self.embedding.weight.element_size()
         assert config.recall_slots is not None
         slots = len(config.recall_orders) * config.recall_slots
-        looked_up = 8 * (self._looks_back + slots)
+        looked_up = 8 * (self.looks_back + slots)
         assert isinstance(config.attention_layers, list)
         assert config.window is not None
         if config.architecture == "transformer":

@@ -1,28 +1,21 @@
 // Looking up what followed the last n tokens when they last stood in the text; see `reference.recall`.
 //
 // Legend: B lanes · T tokens · N highest order · O orders · S slots.
-// Built with PRIME and MULTIPLIER of the keys (`ngram_keys.py`), TOKEN_BITS and PLACE_BITS of a slot
-// (`reference.py`).
 
 #include <algorithm>
 #include <cstdint>
 
-namespace {
+#include "ngrams.h"
 
 using isize = int64_t;
 
-constexpr isize TOKEN = (isize(1) << TOKEN_BITS) - 1, TOKENS = (isize(1) << 2 * TOKEN_BITS) - 1;
+namespace {
 
 // The key of the n tokens that end at `last`.
 inline isize ngram_key(const isize *last, isize n) {
-  isize key = *last + 2;
-  for (isize back = 1; back < n; ++back) key = (key * isize(MULTIPLIER) + last[-back] + 2) % isize(PRIME);
+  isize key = key_of(*last);
+  for (isize back = 1; back < n; ++back) key = longer_key(key, last[-back]);
   return key;
-}
-
-// The two tokens that the slot knows to follow this n-gram; 0 for none.
-inline isize followers(isize entry, isize key) {
-  return entry >> 2 * TOKEN_BITS == key >> PLACE_BITS ? entry & TOKENS : 0;
 }
 
 }  // namespace
@@ -40,14 +33,13 @@ void recall(const isize *text, isize *slots, isize *found, const isize *orders, 
     isize *table = slots + job * num_slots;
     isize key = ngram_key(x - 1, n);
     for (isize t = 0; t < tokens; ++t) {
-      isize &before = table[key & mask];
-      before = key >> PLACE_BITS << 2 * TOKEN_BITS | (x[t] + 1) << TOKEN_BITS |
-               followers(before, key) >> TOKEN_BITS;
+      isize &slot = table[key & mask];
+      slot = followed_by(slot, key, x[t]);
       key = ngram_key(x + t, n);
       const isize known = followers(table[key & mask], key);
       isize *out = found + ((lane * tokens + t) * num_orders + order) * 2;
-      out[0] = (known >> TOKEN_BITS) - 1;
-      out[1] = (known & TOKEN) - 1;
+      out[0] = last_follower(known);
+      out[1] = earlier_follower(known);
     }
   }
 }

@@ -17,6 +17,13 @@ from sharnn import native
 from sharnn.ops import ngram_keys, reference, triton_kernels
 
 _SOURCE = Path(__file__).with_name("recall.cpp")
+#: What kernels that include `ngrams.h` are built with: the keys' numbers, and the parts of a slot.
+DEFINITIONS = (
+    f"PRIME={ngram_keys.PRIME}",
+    f"MULTIPLIER={ngram_keys.MULTIPLIER}",
+    f"TOKEN_BITS={reference.TOKEN_BITS}",
+    f"PLACE_BITS={reference.PLACE_BITS}",
+)
 
 
 def recall(
@@ -45,6 +52,4 @@ def recall(
 
 @functools.cache
 def _library() -> ctypes.CDLL | None:
-    layout = {"TOKEN_BITS": reference.TOKEN_BITS, "PLACE_BITS": reference.PLACE_BITS}
-    numbers = {"PRIME": ngram_keys.PRIME, "MULTIPLIER": ngram_keys.MULTIPLIER}
-    return native.load(_SOURCE, *(f"{name}={value}" for name, value in (layout | numbers).items()))
+    return native.load(_SOURCE, *DEFINITIONS)
