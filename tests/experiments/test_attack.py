@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from sharnn.config import to_dict
+from sharnn.data.prepare import prepare
 from sharnn.errors import ConfigError, DataError
 from sharnn.experiments import attack_run
 from sharnn.experiments.attack import (
@@ -23,6 +24,7 @@ from sharnn.experiments.attack_report import PAGE, RESULTS, TABLES, tell
 from sharnn.experiments.attack_run import read_text, run_attack
 from sharnn.files import read_json
 from sharnn.model import count_parameters
+from sharnn.text import load_tokenizer
 from sharnn.train.estimate import flops_per_token
 
 BYTE = Tokenization("byte", "byte", 256, 1.0)
@@ -127,7 +129,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, list[dic
 
 
 def test_all_are_scored_on_the_same_words(done: tuple[Path, Path, list[dict[str, Any]]]) -> None:
-    text, _, results = done
+    text, out, results = done
     assert len(results) == 6
     scored = read_text(str(text), SMALL.score_bytes).scored
     assert scored.endswith(b" \n")
@@ -140,7 +142,10 @@ def test_all_are_scored_on_the_same_words(done: tuple[Path, Path, list[dict[str,
         tokens = sum(group["count"] for group in result["by_place"])
         nats = sum(g["count"] * g["mean"] for g in result["by_place"] if g["count"])
         assert nats == pytest.approx(result["nats_per_word"] * result["scored_words"])
-        assert tokens == pytest.approx(len(scored) / result["bytes_per_token"])
+        assert tokens == result["scored_tokens"]
+        made = load_tokenizer(out / "tokenizers" / f"{result['tokenization']}.json")
+        trained = prepare([str(text)], tokenizer=made).split("train")
+        assert result["bytes_per_token"] == trained.num_bytes / trained.num_tokens
         assert bool(result["perturbed"]) == (result["tokenization"] == "bpe-280")
     words = [r for r in results if r["tokenization"] == "word"]
     assert all(r["within_words"]["told"]["mean"] == pytest.approx(0, abs=1e-4) for r in words)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import glob
 import os
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,6 +48,34 @@ def make_parser(verb: str, usage: str, description: str, examples: str) -> Argum
         exit_on_error=False,
         default_env=False,
     )
+
+
+def run_subverb(
+    verb: str,
+    argv: Sequence[str],
+    runs: Mapping[str, Callable[[list[str]], int]],
+    help_texts: Sequence[str],
+) -> int:
+    """Run what a verb's first argument names, such as `list` of `sharnn data list`.
+
+    Args:
+        verb: The verb.
+        argv: What was typed after it; `help_texts` are printed where that is nothing, or asks for help.
+        runs: By name, what takes the rest and returns the exit code.
+        help_texts: Usage, what it is about, and examples.
+
+    Raises:
+        ConfigError: There is none of that name.
+    """
+    if not argv or argv[0] in ("-h", "--help"):
+        print(*help_texts, sep="\n")
+        return 0
+    name, *rest = argv
+    if name not in runs:
+        raise ConfigError(
+            f"there is no 'sharnn {verb} {name}'{did_you_mean(name, runs)}: {', '.join(runs)}"
+        )
+    return runs[name](rest)
 
 
 def check_options(argv: Iterable[str], own: Iterable[str], settings: bool = False) -> None:

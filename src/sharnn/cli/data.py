@@ -7,8 +7,13 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sharnn.cli.common import check_options, error_console, make_parser, prepare_bar
-from sharnn.config import did_you_mean
+from sharnn.cli.common import (
+    check_options,
+    error_console,
+    make_parser,
+    prepare_bar,
+    run_subverb,
+)
 from sharnn.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -38,22 +43,14 @@ examples:
   zcat logs.gz | sharnn data prepare -                       standard input
   sharnn data info wikitext-2 --verify                       counts; read all, compare digests"""
 
-_VERBS = ("list", "prepare", "info")
 #: Columns of a table that goes to a file or pipe, where lines have no end.
 _WIDE = 200
 
 
 def run(argv: list[str]) -> int:
     """Run one of the verbs."""
-    if not argv or argv[0] in ("-h", "--help"):
-        print(_USAGE, _ABOUT, _EXAMPLES, sep="\n")
-        return 0
-    verb, rest = argv[0], argv[1:]
-    if verb not in _VERBS:
-        raise ConfigError(
-            f"there is no 'sharnn data {verb}'{did_you_mean(verb, _VERBS)}: {', '.join(_VERBS)}"
-        )
-    return {"list": _list, "prepare": _prepare, "info": _info}[verb](rest)
+    runs = {"list": _list, "prepare": _prepare, "info": _info}
+    return run_subverb("data", argv, runs, (_USAGE, _ABOUT, _EXAMPLES))
 
 
 def _list(argv: list[str]) -> int:

@@ -6,7 +6,13 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sharnn.cli.common import check_options, error_console, make_parser, prepare_bar
+from sharnn.cli.common import (
+    check_options,
+    error_console,
+    make_parser,
+    prepare_bar,
+    run_subverb,
+)
 from sharnn.config import did_you_mean, names_tokenizer_file
 from sharnn.errors import ConfigError
 
@@ -45,7 +51,6 @@ examples:
   sharnn train my.txt --data.tokenizer bpe-4096.json --out runs/bpe
   sharnn tokenizer import gpt2/tokenizer.json --out gpt2.json"""
 
-_VERBS = ("train", "import", "info")
 _KINDS = ("bpe", "wordpiece", "unigram", "spelled-word", "word")
 #: As many of the longest tokens are shown, and so many bytes are encoded to take the time.
 _SHOWN_TOKENS, _TIMED_BYTES = 12, 4_000_000
@@ -53,15 +58,8 @@ _SHOWN_TOKENS, _TIMED_BYTES = 12, 4_000_000
 
 def run(argv: list[str]) -> int:
     """Run one of the verbs."""
-    if not argv or argv[0] in ("-h", "--help"):
-        print(_USAGE, _ABOUT, _EXAMPLES, sep="\n")
-        return 0
-    verb, rest = argv[0], argv[1:]
-    if verb not in _VERBS:
-        raise ConfigError(
-            f"there is no 'sharnn tokenizer {verb}'{did_you_mean(verb, _VERBS)}: {', '.join(_VERBS)}"
-        )
-    return {"train": _train, "import": _import, "info": _info}[verb](rest)
+    runs = {"train": _train, "import": _import, "info": _info}
+    return run_subverb("tokenizer", argv, runs, (_USAGE, _ABOUT, _EXAMPLES))
 
 
 def _train(argv: list[str]) -> int:

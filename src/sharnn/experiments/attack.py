@@ -138,7 +138,7 @@ class Tokenization:
         name: As in `TOKENIZATIONS`.
         path: Its tokenizer.json, or `byte`.
         vocab_size: V.
-        bytes_per_token: On the bytes to score: it stands for the training text's, of the same kind.
+        bytes_per_token: Of the training text.
     """
 
     name: str

@@ -189,7 +189,8 @@ def make_tokenizers(
             continue
         tokenizer = load_tokenizer(path)
         source = ByteTokenizer.name if name == ByteTokenizer.name else str(path)
-        bytes_per_token = len(text.scored) / len(tokenizer.encode(text.scored))
+        train = prepare([text.source], tokenizer=source).split("train")
+        bytes_per_token = train.num_bytes / max(train.num_tokens, 1)
         made[name] = (
             Tokenization(name, source, tokenizer.vocab_size, bytes_per_token), tokenizer,
         )  # fmt: skip
@@ -260,6 +261,7 @@ class Parts:
             "machine": loaded.card["machine"],
             "scored_bytes": len(self.text.scored),
             "scored_words": len(self.words.words),
+            "scored_tokens": len(self.words.tokens),
             "bits_per_byte": float(nats.sum()) / LN2 / len(self.text.scored),
             "nats_per_word": float(nats.sum()) / len(self.words.words),
             "by_place": [dataclasses.asdict(mean) for mean in by_place(self.words, nats)],
