@@ -28,8 +28,6 @@ from sharnn.evaluate import evaluate_static
 
 #: Of a text without splits of its own that the package trains on.
 _TRAIN_SHARE = 0.9
-#: More than were trained with, where a lane was shorter than the texts that the model will read.
-RECALL_SLOTS = 1 << 16
 RECIPE = Path(__file__).with_name("base.yaml")
 
 
@@ -114,8 +112,6 @@ def ship(options: argparse.Namespace, texts: Sequence[bytes]) -> None:
         **{name: known[name] for name in ("tokens seen", "steps", "optimiser", "seed")},
     }
     model = trained.model.fold()
-    if model.recall is not None:
-        model.set_recall_slots(RECALL_SLOTS)
     with tempfile.TemporaryDirectory() as temporary:
         rounded = Path(temporary) / "model"
         save_model(rounded, model, trained.tokenizer, card, dtype="int8")

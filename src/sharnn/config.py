@@ -187,7 +187,7 @@ class ModelConfig:
     in the paper."""
     recall_slots: int | None = None
     """Slots of each table of recall, a power of two: so many n-grams of each length are remembered;
-    16384 when not given."""
+    65536 when not given. Lanes in training have 16384 at most, for each reads but a part of the text."""
     num_layers: int = 4
     """Number of stacked blocks L."""
     attention_layers: AttentionPlacement | list[int] | None = None
@@ -307,7 +307,7 @@ class ModelConfig:
             )
             self._set(recall_slots=0)
             return
-        self._default(recall_slots=16_384)
+        self._default(recall_slots=65_536)
         slots = self.recall_slots
         assert slots is not None
         _require(

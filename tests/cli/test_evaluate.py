@@ -217,6 +217,24 @@ def test_rounded_weights_do_not_learn(capsys: pytest.CaptureFixture[str]) -> Non
     assert score(["half", "a.txt", "--dynamic", "sgd"], capsys)["num_bytes"] == 300
 
 
+def test_more_slots_of_recall_are_taken_and_none_where_nothing_is_recalled(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    write_model(Path("recalls"), recall_orders=[1], recall_slots=256)
+    write_text(Path(), 6_000, "long.txt")
+    few, many = (
+        score(["recalls", "long.txt", "--recall-slots", slots], capsys) for slots in ("256", "4096")
+    )
+    assert few["bits_per_byte"] == score(["recalls", "long.txt"], capsys)["bits_per_byte"]
+    assert many["num_bytes"] == 6_000
+    for model, slots, message in (
+        ("recalls", "300", "power of two"),
+        ("model", "256", "nothing is"),
+    ):
+        assert main(["evaluate", model, "long.txt", "--recall-slots", slots]) == 2
+        assert message in capsys.readouterr().err
+
+
 def test_statistics_may_be_of_another_part_of_the_text(capsys: pytest.CaptureFixture[str]) -> None:
     own_part = ["--dynamic", "rms", "--statistics", "a.txt", "--split", "test"]
     assert score(["model", "a.txt", *own_part], capsys)["statistics"] == "a.txt"

@@ -115,6 +115,7 @@ def test_more_slots_remember_more() -> None:
     model = LanguageModel(config)
     model.set_recall_slots(1 << 12)
     assert model.initial_state(3).slots.shape == (3, 1, 1 << 12)
+    assert model.initial_state(3, 512).slots.shape == (3, 1, 512)
     assert model.state_bytes() == LanguageModel(model.config).state_bytes()
     with pytest.raises(ConfigError, match="power of two"):
         model.set_recall_slots(1_000)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from sharnn.checkpoint import load_model
 from sharnn.errors import CheckpointError, DataError, TrainingError
 from sharnn.train.trainer import Trainer
 from train.runs import losses, make_trainer, tiny_corpus, tiny_recipe
@@ -50,12 +51,19 @@ def test_activation_checkpointing_changes_no_bit(tmp_path: Path, architecture: s
 
 
 @pytest.mark.parametrize("optimizer", ["lamb", "adamw", "muon"])
-@pytest.mark.parametrize("architecture", ["sha-rnn", "transformer"])
-def test_resume_is_exact(tmp_path: Path, optimizer: str, architecture: str) -> None:
+@pytest.mark.parametrize(
+    "model",
+    [
+        {},
+        {"architecture": "transformer", "num_heads": 2},
+        {"recall_orders": [1, 3], "recall_slots": 256, "longest_ngram": 3, "ngram_min_count": 2},
+    ],
+    ids=["sha-rnn", "transformer", "recall"],
+)
+def test_resume_is_exact(tmp_path: Path, optimizer: str, model: dict[str, object]) -> None:
     """Stopped at any step and gone on, every loss is bit for bit that of a run never stopped."""
-    extra = {"num_heads": 2} if architecture == "transformer" else {}
     recipe = tiny_recipe(
-        model={"architecture": architecture, "embed_dim": 16, **extra},
+        model=model,
         optim={"name": optimizer, "weight_decay": 0.01, "warmup": "5steps"},
         train={"budget": "24steps", "grad_accum_steps": 2},
     )
@@ -78,6 +86,17 @@ def test_resume_is_exact(tmp_path: Path, optimizer: str, architecture: str) -> N
         for name in ("whole", "parts")
     )
     assert torch.equal(whole, parts)
+
+
+def test_lanes_in_training_remember_less_than_a_text_to_read(tmp_path: Path) -> None:
+    """A checkpoint holds their tables; the model that is saved has as many slots as was asked for."""
+    recipe = tiny_recipe(model={"recall_orders": [2]}, train={"budget": "2steps"})
+    trainer = make_trainer(tmp_path / "run", recipe, tiny_corpus(tmp_path))
+    trainer.run()
+    (state,) = trainer.states
+    assert state.slots.shape == (4, 1, 16_384)
+    loaded = load_model(tmp_path / "run" / "last").model
+    assert loaded.initial_state(1).slots.shape == (1, 1, 65_536)
 
 
 def test_groups_of_lanes_give_the_gradient_of_all(tmp_path: Path) -> None:

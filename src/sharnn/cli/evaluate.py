@@ -49,6 +49,7 @@ examples:
   cat other.txt | sharnn evaluate runs/mine -
   sharnn evaluate runs/mine enwik8 --split valid
   sharnn evaluate runs/mine other.txt --window 20000      (a longer memory than trained with)
+  sharnn evaluate runs/mine long.txt --recall-slots 1048576
   sharnn evaluate runs/mine other.txt --dynamic sgd --cache 2000
   sharnn evaluate runs/mine other.txt --dynamic rms --statistics my.txt
   sharnn evaluate runs/mine other.txt --protocol ideal --context 512 --stride 16
@@ -56,7 +57,8 @@ examples:
 
 _FLAGS = ("--json", "--help", "-h")
 _OPTIONS = (
-    "--split", "--protocol", "--window", "--segment-length", "--lanes", "--context", "--stride",
+    "--split", "--protocol", "--window", "--recall-slots", "--segment-length", "--lanes", "--context",
+    "--stride",
     "--dynamic", "--dynamic-lr", "--dynamic-decay", "--statistics", "--cache", "--cache-weight",
     "--cache-flatness", "--device", "--json",
 )  # fmt: skip
@@ -105,6 +107,8 @@ def run(argv: list[str]) -> int:
     model, texts = model_and_texts(options.names, "evaluate", "to score")
     console = error_console()
     loaded = load_model(chosen_model(model, console), resolve_device(options.device))
+    if options.recall_slots is not None:
+        loaded.model.set_recall_slots(options.recall_slots)
     if rule is not None:
         _check_adaptable(loaded)
     trained_on = None
@@ -142,6 +146,10 @@ def _parser() -> ArgumentParser:
     parser.add_argument(
         "--window", type=int | None, help="memory rows in reach (default: the model's)"
     )
+    parser.add_argument(
+        "--recall-slots", type=int | None,
+        help="n-grams of each length that recall remembers, a power of two (default: the model's)",
+    )  # fmt: skip
     parser.add_argument(
         "--segment-length", type=int | None,
         help="tokens read at once (512, paper 1024); with --dynamic, after so many the weights move (32)",

@@ -45,9 +45,9 @@ class Recall(nn.Module):
         """N, the tokens before a segment that it must know."""
         return max(self.orders)
 
-    def no_text(self, num_lanes: int) -> Tensor:
-        """Return the tables of lanes that have seen nothing, `[B, O, S]`."""
-        shape = num_lanes, len(self.orders), self.num_slots
+    def no_text(self, num_lanes: int, num_slots: int | None = None) -> Tensor:
+        """Return the tables of lanes that have seen nothing, `[B, O, S]`, S as usual if not given."""
+        shape = num_lanes, len(self.orders), num_slots or self.num_slots
         return torch.zeros(shape, dtype=torch.int64, device=self.gain.device)
 
     def forward(

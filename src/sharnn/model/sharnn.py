@@ -108,8 +108,13 @@ class LanguageModel(nn.Module):
         """Where the weights are."""
         return self.embedding.weight.device
 
-    def initial_state(self, num_lanes: int) -> RecurrentState:
-        """Return the state of `num_lanes` lanes that have seen nothing."""
+    def initial_state(self, num_lanes: int, recall_slots: int | None = None) -> RecurrentState:
+        """Return the state of lanes that have seen nothing.
+
+        Args:
+            num_lanes: B.
+            recall_slots: Slots of each table of recall; the config's when not given.
+        """
         weight = self.embedding.weight
         return RecurrentState(
             tuple(
@@ -117,7 +122,7 @@ class LanguageModel(nn.Module):
                 for block in self.typed_blocks
             ),
             self._no_tokens(num_lanes),
-            None if self.recall is None else self.recall.no_text(num_lanes),
+            None if self.recall is None else self.recall.no_text(num_lanes, recall_slots),
         )
 
     def _no_tokens(self, num_lanes: int) -> Tensor | None:

@@ -20,6 +20,8 @@ from sharnn.train.precision import Precision
 #: Share of the speed of one large matrix product that a whole training step reaches, as seen on a
 #: 2-core CPU; an estimate before the first step needs no more than the right order of magnitude.
 _EFFICIENCY = 0.4
+#: Slots of a table of recall in training at most.
+_TRAINING_SLOTS = 1 << 14
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,15 @@ def used_memory_bytes(device: torch.device) -> int:
     return psutil.Process().memory_info().rss
 
 
+def training_slots(model: ModelConfig) -> int:
+    """Return the slots of a table of recall in training.
+
+    A lane reads but a part of the text, and a checkpoint holds the tables of all lanes; how many slots
+    there are later is no matter of training (EXPERIMENTS.md).
+    """
+    return min(model.recall_slots or 0, _TRAINING_SLOTS)
+
+
 def flops_per_token(recipe: Recipe) -> float:
     """Return multiply-adds times two, forward and backward (three forwards), of one token."""
     model = recipe.model
@@ -133,7 +144,7 @@ def _memory_bytes(recipe: Recipe, precision: Precision) -> int:
     rows = _window(recipe) * data.num_lanes * width * small
     memory_rows = _num_heads(recipe) * (2 if model.architecture == "transformer" else 1) * rows
     attended = memory_rows // recipe.train.grad_accum_steps * 2
-    recalled = 8 * len(model.recall_orders) * (model.recall_slots or 0) * data.num_lanes
+    recalled = 8 * len(model.recall_orders) * training_slots(model) * data.num_lanes
     runtime = 300 * 2**20
     kept = memory_rows + attended + recalled
     return int(parameters * (2 + moments) + tokens * per_token + kept + runtime)

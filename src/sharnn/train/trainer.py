@@ -33,7 +33,7 @@ from sharnn.evaluate import score_lanes
 from sharnn.evaluate.bits import LN2
 from sharnn.model import LanguageModel, RecurrentState
 from sharnn.optim import lr_factor, make_optimizers
-from sharnn.train.estimate import used_memory_bytes
+from sharnn.train.estimate import training_slots, used_memory_bytes
 from sharnn.train.logger import RunLogger
 from sharnn.train.precision import Precision
 from sharnn.train.run_folder import RunFolder
@@ -271,8 +271,8 @@ class Trainer:
 
     def _fresh_states(self) -> list[RecurrentState]:
         groups = self.recipe.train.grad_accum_steps
-        lanes = self.recipe.data.num_lanes // groups
-        return [self.model.initial_state(lanes) for _ in range(groups)]
+        lanes, slots = self.recipe.data.num_lanes // groups, training_slots(self.recipe.model)
+        return [self.model.initial_state(lanes, slots) for _ in range(groups)]
 
     def _tick(self) -> None:
         self.counters.seconds = time.monotonic() - self._clock
