@@ -488,6 +488,9 @@ class OptimConfig:
     """For halving: shares of the budget (0 … 1) after each of which the learning rate is halved."""
     final_lr: float = 0.0
     """For cosine and linear: the share of lr that is left at the end."""
+    average: float = 0.0
+    """Score and save a running mean of the weights over about this share of the steps taken so far,
+    such as 0.2: it does at all times what a falling rate does at the end. 0 has no mean."""
 
     def __post_init__(self) -> None:
         """Check ranges and refuse what would do nothing.
@@ -533,6 +536,7 @@ class OptimConfig:
             all(0 < share < 1 for share in self.halve_at),
             f"optim.halve_at is {self.halve_at}: each must lie between 0 and 1",
         )
+        _require(0 <= self.average <= 1, f"optim.average is {self.average}: a share, 0 to 1")
         _require(0 <= self.final_lr <= 1, f"optim.final_lr is {self.final_lr}: a share, 0 to 1")
         _require(
             self.final_lr == 0 or self.decay in ("cosine", "linear"),

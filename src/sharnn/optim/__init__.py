@@ -1,8 +1,9 @@
 """How weights move: optimisers, schedules, and which weight goes with which."""
 
+from sharnn.optim.average import WeightAverage
 from sharnn.optim.lamb import Lamb
 from sharnn.optim.muon import Muon
 from sharnn.optim.param_groups import make_optimizers, split_matrices
 from sharnn.optim.schedule import lr_factor
 
-__all__ = ["Lamb", "Muon", "lr_factor", "make_optimizers", "split_matrices"]
+__all__ = ["Lamb", "Muon", "WeightAverage", "lr_factor", "make_optimizers", "split_matrices"]

@@ -132,6 +132,7 @@ def _memory_bytes(recipe: Recipe, precision: Precision) -> int:
     small = 4 if precision.dtype == torch.float32 else 2
     parameters = 4 * count_parameters(model)
     moments = 2 if recipe.optim.name != "muon" else 1.5
+    moments += recipe.optim.average > 0
     lanes = data.num_lanes // recipe.train.grad_accum_steps
     tokens = lanes * data.segment_length
     # Per token a block keeps its normed inputs, the LSTM's gates and cells, and two F-wide values.

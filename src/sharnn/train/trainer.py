@@ -32,7 +32,7 @@ from sharnn.errors import CheckpointError, DataError, TrainingError
 from sharnn.evaluate import score_lanes
 from sharnn.evaluate.bits import LN2
 from sharnn.model import LanguageModel, RecurrentState
-from sharnn.optim import lr_factor, make_optimizers
+from sharnn.optim import WeightAverage, lr_factor, make_optimizers
 from sharnn.train.estimate import training_slots, used_memory_bytes
 from sharnn.train.logger import RunLogger
 from sharnn.train.precision import Precision
@@ -96,6 +96,8 @@ class Trainer:
         self.model.recompute = recipe.train.activation_checkpointing
         self.model.consumes_state = True
         self.optimizers = make_optimizers(self.model, recipe.optim)
+        share = recipe.optim.average
+        self.average = WeightAverage(self.model, share) if share > 0 else None
         self.scaler = precision.grad_scaler()
         self.lanes = LaneStream(
             train_tokens(corpus, recipe.data),
@@ -167,6 +169,8 @@ class Trainer:
         if finite:
             for optimizer in self.optimizers:
                 self.scaler.step(optimizer)
+            if self.average is not None:
+                self.average.update()
         self.states = after if finite else before
         if self.scaler.is_enabled():
             self.scaler.update()
@@ -291,12 +295,16 @@ class Trainer:
         tokens = split.tokens[:limit]
         lanes = max(min(_VALIDATION_LANES, len(tokens) // 2), 1)
         self.model.eval()
-        with torch.inference_mode(), self.precision.autocast():
+        with self._shown_weights(), torch.inference_mode(), self.precision.autocast():
             nats, count = score_lanes(self.model, tokens, lanes, _VALIDATION_SEGMENT)
         self.model.train()
         self._validated_step = self.counters.step
         bytes_per_token = split.num_bytes / split.num_tokens
         return nats / LN2 / (count * bytes_per_token)
+
+    def _shown_weights(self) -> contextlib.AbstractContextManager[None]:
+        """Let the model have, inside of a `with`, the weights that are scored and saved."""
+        return contextlib.nullcontext() if self.average is None else self.average.applied()
 
     # ----------------------------------------------------------------------- save and go on
 
@@ -309,9 +317,9 @@ class Trainer:
         self._tick()
         folder = self.run_folder.checkpoint_path(self.counters.step)
         if folder.resolve() != self.run_folder.last_checkpoint():
-            save_checkpoint(
-                folder, self.model, self.corpus.tokenizer, self._card(), self._state_dict()
-            )
+            state = self._state_dict()
+            with self._shown_weights():
+                save_checkpoint(folder, self.model, self.corpus.tokenizer, self._card(), state)
         self.run_folder.mark(self.counters.step, best)
 
     def resume(self) -> None:
@@ -351,6 +359,7 @@ class Trainer:
             "lanes": self.lanes.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "scaler": self.scaler.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
             "generators": generators,
             "states": [state.to_tensors() for state in self.states],
         }
@@ -363,6 +372,8 @@ class Trainer:
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             saved["state"] = {int(index): values for index, values in saved["state"].items()}
             optimizer.load_state_dict(saved)
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
         if self.scaler.is_enabled():
             self.scaler.load_state_dict(state["scaler"])
         layers = self.recipe.model.num_layers
