@@ -71,10 +71,12 @@ from sharnn.experiments.workshop import Workshop, environment_for
 from sharnn.report import draw_comparison, write_png
 from sharnn.train import resolve_device
 
+# The best of what was tried (EXPERIMENTS.md): small, for it learns from many tokens.
 _TRANSFORMER = (
-    "--model.architecture transformer --model.num_layers 4 --model.window 256 --data.num_lanes 16 "
-    "--data.segment_length 256 --optim.lr 0.003"
+    "--model.architecture transformer --model.embed_dim 128 --model.num_layers 2 --model.window 128 "
+    "--data.num_lanes 16 --data.segment_length 128 --optim.lr 0.01"
 )
+_LONG_TRANSFORMER = "--model.embed_dim 192 --model.window 256"
 CONTENDERS = {
     "sha-rnn": Contender(
         recipe="demo",
@@ -98,11 +100,13 @@ CONTENDERS = {
         recipe="demo",
         long_recipe="desktop",
         options=_TRANSFORMER,
+        long_options=_LONG_TRANSFORMER,
         about="pre-norm Transformer with rotary positions and a sliding memory",
     ),
     "transformer-recall": Contender(
         recipe="demo",
         long_recipe="desktop",
+        long_options=_LONG_TRANSFORMER,
         options=f"{_TRANSFORMER} --model.longest_ngram 6 --model.recall_orders [1,2,3,4,5,6,8,12]",
         about="the same with sha-rnn's n-grams and recall",
     ),

@@ -63,12 +63,14 @@ class Contender:
         options: Of `sharnn train`, as typed.
         about: One line for the results.
         long_recipe: The recipe of budgets from `LONG_SECONDS` on, where that is another.
+        long_options: Options of these budgets, behind the others.
     """
 
     recipe: str
     options: str = ""
     about: str = ""
     long_recipe: str | None = None
+    long_options: str = ""
 
     @classmethod
     def parse(cls, name: str, words: Sequence[str]) -> Contender:
@@ -91,7 +93,8 @@ class Contender:
         """Return what `sharnn train` is told, but for what the comparison decides."""
         long = budget.timed and budget.amount.value >= LONG_SECONDS
         recipe = self.long_recipe if long and self.long_recipe else self.recipe
-        return ["--recipe", recipe, *shlex.split(self.options)]
+        options = f"{self.options} {self.long_options}" if long else self.options
+        return ["--recipe", recipe, *shlex.split(options)]
 
     def settings(self, name: str, budget: Budget, text: str) -> dict[str, Any]:
         """Return what it is, every setting resolved by `sharnn train` itself.
