@@ -16,6 +16,7 @@ RUNS = [
     ["train_throughput.py", "--embed-dim", "256"],
     ["decode_latency.py", "--embed-dim", "1024"],
     ["decode_latency.py", "--embed-dim", "256"],
+    ["decode_shipped.py"],
     ["long_memory.py"],
     ["quantization_cost.py", "--budget", "45s"],
 ]
