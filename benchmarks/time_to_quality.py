@@ -71,12 +71,15 @@ from sharnn.experiments.workshop import Workshop, environment_for
 from sharnn.report import draw_comparison, write_png
 from sharnn.train import resolve_device
 
-# The best of what was tried (EXPERIMENTS.md): small, for it learns from many tokens.
+# The best of what was tried (EXPERIMENTS.md): small in little time, for it learns from many tokens.
 _TRANSFORMER = (
     "--model.architecture transformer --model.embed_dim 128 --model.num_layers 2 --model.window 128 "
     "--data.num_lanes 16 --data.segment_length 128 --optim.lr 0.01"
 )
-_LONG_TRANSFORMER = "--model.embed_dim 192 --model.window 256"
+_LONG_TRANSFORMER = (
+    "--model.embed_dim 192 --model.num_layers 4 --model.window 256 --data.segment_length 256 "
+    "--optim.lr 0.003"
+)
 CONTENDERS = {
     "sha-rnn": Contender(
         recipe="demo",
