@@ -64,6 +64,17 @@ def test_it_goes_on_from_its_state() -> None:
     assert mean_of(again, again_average) == mean_of(model, average)
 
 
+def test_before_the_first_step_the_mean_is_what_was_loaded() -> None:
+    """A run that goes on from a model scores and saves that before it moves it."""
+    model = small_model()
+    average = WeightAverage(model, 0.2)
+    model.load_state_dict({"weight": torch.tensor([[7.0]])})
+    assert mean_of(model, average) == 7
+    assert model.weight.item() == 7
+    (place,) = walk(model, average, 1)
+    assert mean_of(model, average) == place
+
+
 def test_the_weights_come_back_after_a_failure() -> None:
     model = small_model()
     average = WeightAverage(model, 0.2)

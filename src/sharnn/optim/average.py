@@ -27,13 +27,17 @@ class WeightAverage:
     def __init__(self, model: nn.Module, share: float) -> None:
         self.eta = 1 / share - 1
         self._parameters = dict(model.named_parameters())
-        self._means = {name: p.detach().clone() for name, p in self._parameters.items()}
+        # None before the first step: what the model has until then, be it loaded later, is its mean.
+        self._means: dict[str, Tensor] = {}
         self._count = 0
 
     @torch.no_grad()
     def update(self) -> None:
         """Take in the weights after one more step."""
         self._count += 1
+        if self._count == 1:  # ρ_1 = 1
+            self._means = self._copies()
+            return
         rho = (self.eta + 1) / (self._count + self.eta)
         means = [self._means[name] for name in self._parameters]
         torch._foreach_lerp_(means, list(self._parameters.values()), rho)
@@ -48,8 +52,12 @@ class WeightAverage:
             self._swap()
 
     def _swap(self) -> None:
-        for name, parameter in self._parameters.items():
-            parameter.data, self._means[name] = self._means[name], parameter.data
+        for name, mean in self._means.items():
+            parameter = self._parameters[name]
+            parameter.data, self._means[name] = mean, parameter.data
+
+    def _copies(self) -> dict[str, Tensor]:
+        return {name: parameter.detach().clone() for name, parameter in self._parameters.items()}
 
     def state_dict(self) -> dict[str, object]:
         """Return the count of steps and the latest weights; the mean is what a checkpoint's model has."""
@@ -67,7 +75,6 @@ class WeightAverage:
         assert isinstance(count, int)
         assert isinstance(latest, Mapping)
         self._count = count
+        self._means = self._copies() if count else {}
         for name, parameter in self._parameters.items():
-            weights: Tensor = latest[name]
-            self._means[name].copy_(parameter)
-            parameter.copy_(weights)
+            parameter.copy_(latest[name])
