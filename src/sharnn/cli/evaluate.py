@@ -58,9 +58,8 @@ examples:
 _FLAGS = ("--json", "--help", "-h")
 _OPTIONS = (
     "--split", "--protocol", "--window", "--recall-slots", "--segment-length", "--lanes", "--context",
-    "--stride",
-    "--dynamic", "--dynamic-lr", "--dynamic-decay", "--statistics", "--cache", "--cache-weight",
-    "--cache-flatness", "--device", "--json",
+    "--stride", "--dynamic", "--dynamic-lr", "--dynamic-decay", "--statistics", "--cache",
+    "--cache-weight", "--cache-flatness", "--device", "--json",
 )  # fmt: skip
 
 #: What each protocol has no use for, and why.

@@ -2,7 +2,6 @@
 //
 // Legend: B lanes · T tokens · N highest order · O orders · S slots.
 
-#include <algorithm>
 #include <cstdint>
 
 #include "ngrams.h"

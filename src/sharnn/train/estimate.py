@@ -132,7 +132,7 @@ def _memory_bytes(recipe: Recipe, precision: Precision) -> int:
     small = 4 if precision.dtype == torch.float32 else 2
     parameters = 4 * count_parameters(model)
     moments = 2 if recipe.optim.name != "muon" else 1.5
-    moments += recipe.optim.average > 0
+    means = 1 if recipe.optim.average > 0 else 0
     lanes = data.num_lanes // recipe.train.grad_accum_steps
     tokens = lanes * data.segment_length
     # Per token a block keeps its normed inputs, the LSTM's gates and cells, and two F-wide values.
@@ -148,7 +148,7 @@ def _memory_bytes(recipe: Recipe, precision: Precision) -> int:
     recalled = 8 * len(model.recall_orders) * training_slots(model) * data.num_lanes
     runtime = 300 * 2**20
     kept = memory_rows + attended + recalled
-    return int(parameters * (2 + moments) + tokens * per_token + kept + runtime)
+    return int(parameters * (2 + moments + means) + tokens * per_token + kept + runtime)
 
 
 def _num_heads(recipe: Recipe) -> int:
