@@ -93,14 +93,16 @@ def test_a_run_from_scratch_came_from_nowhere(tmp_path: Path) -> None:
     assert records(tmp_path / "run", "valid")[0]["step"] > 0
 
 
-def test_what_a_run_began_with_may_stay_the_best(tmp_path: Path) -> None:
+@pytest.mark.parametrize("average", [0.0, 0.2])
+def test_what_a_run_began_with_may_stay_the_best(tmp_path: Path, average: float) -> None:
     text = write_text(tmp_path, 3_000)
     recipe = tiny_recipe(
         model={"residual": True}, data={"texts": [str(text)]}, train={"budget": "60steps"}
     )
     start_run(recipe, tmp_path / "first", CONSOLE)
     ruinous = tuning_recipe(tmp_path / "first", text, budget="4steps")
-    ruinous = dataclasses.replace(ruinous, optim=dataclasses.replace(ruinous.optim, lr=10.0))
+    optim = dataclasses.replace(ruinous.optim, lr=10.0, average=average)
+    ruinous = dataclasses.replace(ruinous, optim=optim)
     outcome = start_run(ruinous, tmp_path / "second", CONSOLE)
     assert outcome.counters.best_step == 0
     assert records(tmp_path / "second", "valid")[0]["step"] == 0
