@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +115,44 @@ def check_files(folder: Path, printed: str) -> None:
     assert page.count("<details>") == 2
     assert "](results.png)" in markdown
     assert (folder / "results.png").stat().st_size > 10_000
+
+
+def test_a_stopped_comparison_goes_on_with_the_run_it_was_in(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call_of = ["compare", "tiny.yaml", "text.txt", *EQUAL, "--budget", "400steps", "--out"]
+    stop_in_training([*call_of, "stopped"], here / "stopped" / "runs" / "tiny-400steps-seed0")
+    assert sorted(path.name for path in (here / "stopped" / "runs").iterdir()) == [
+        "tiny-400steps-seed0", "tiny-400steps-seed0.log", "tiny-400steps-seed0.stopped.json",
+    ]  # fmt: skip
+
+    assert main([*call_of, "stopped"]) == main([*call_of, "whole"]) == 0
+    (stopped,), (whole,) = runs_in(here / "stopped"), runs_in(here / "whole")
+    assert stopped["steps"] == whole["steps"] == 400
+    assert stopped["bits_per_byte"] == whole["bits_per_byte"]
+    assert len(stopped["valid_curve"]) == len(whole["valid_curve"])
+    assert not (here / "stopped" / "runs").exists()
+
+
+def stop_in_training(argv: list[str], run: Path) -> None:
+    """Press Ctrl-C once a comparison's run has taken a step, and before it is done."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "sharnn", *argv], stderr=subprocess.PIPE, text=True
+    )
+    with process:
+        while '"kind": "train"' not in read(run / "metrics.jsonl"):
+            assert process.poll() is None, process.stderr and process.stderr.read()
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        assert process.stderr is not None
+        assert "the same command goes on" in process.stderr.read()
+    assert process.returncode == 130
+    records = [json.loads(line) for line in read(run / "metrics.jsonl").splitlines()]
+    assert records[-1]["reason"] == "interrupted"
+
+
+def read(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
 
 
 def test_a_stopped_comparison_says_how_to_go_on(

@@ -174,12 +174,29 @@ def test_another_experiment_is_refused_in_the_same_folder(
         run_attack(other, str(text), out, "cpu", QUIET)
 
 
+def test_an_experiment_that_cannot_be_keeps_no_folder_from_another(tmp_path: Path) -> None:
+    text, other, out = tmp_path / "a.txt", tmp_path / "b.txt", tmp_path / "out"
+    text.write_text("The cat sat.\nThe dog ran.\n" * 300)
+    other.write_text("Een hond liep.\nEen kat zat.\n" * 300)
+    few = {"architectures": ["lstm"], "tokenizations": ["bpe-264"], "matchings": ["bytes"]}
+    wanted = AttackSettings(**{**to_dict(SMALL), **few, "seeds": 1})
+    tiny = AttackSettings(**{**to_dict(wanted), "num_parameters": 10})
+    with pytest.raises(ConfigError, match="leave the largest vocabularies out"):
+        run_attack(tiny, str(other), out, "cpu", QUIET)
+    assert len(run_attack(wanted, str(text), out, "cpu", QUIET)) == 1
+    # The vocabulary is this text's, not the one that was made in vain.
+    pieces = load_tokenizer(out / "tokenizers" / "bpe-264.json")
+    assert all(pieces.token_bytes(token) in text.read_bytes() for token in range(256, 264))
+
+
 def test_a_text_of_another_form_goes_without_closed_words(tmp_path: Path) -> None:
     text = tmp_path / "plain.txt"
     text.write_text("The cat sat.\nThe dog ran.\n" * 200)
     said: list[str] = []
     read = read_text(str(text), 300)
-    made = attack_run.make_tokenizers(["byte", "word"], read, tmp_path / "t", said.append)
+    made = attack_run.make_tokenizers(
+        ["byte", "word"], read, tmp_path / "t", said.append, reuse=False
+    )
     assert list(made) == ["byte"]
     assert "word is left out" in said[0]
 

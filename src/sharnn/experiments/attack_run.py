@@ -10,7 +10,7 @@ OUT/
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,7 @@ from sharnn.files import read_json, write_json
 from sharnn.model import LanguageModel
 from sharnn.text import ByteTokenizer, Tokenizer, WordTokenizer, load_tokenizer, save_tokenizer
 from sharnn.text.unit_tokenizer import UnitTokenizer
-from sharnn.train import resume_run, start_run
+from sharnn.train import is_run_folder, resume_run, start_run
 
 #: Shown while a tokenizer is made: what is done.
 Say = Callable[[str], None]
@@ -90,9 +90,14 @@ def run_attack(
         TrainingError: A training was stopped; the same call goes on with it.
     """
     read = read_text(text, settings.score_bytes)
-    _claim(out, settings, read)
-    tokenizers = make_tokenizers(settings.tokenizations, read, out / _TOKENIZERS, console.print)
+    equal = _equal_for_all(settings, read)
+    ours = _is_ours(out, equal)
+    tokenizers = make_tokenizers(
+        settings.tokenizations, read, out / _TOKENIZERS, console.print, reuse=ours
+    )
     plans = make_plans(settings, [t for t, _ in tokenizers.values()], read.source, device)
+    if not ours:  # only now: what cannot be must not keep the folder from what can
+        write_json(out / _SETTINGS, equal, DataError)
     scored = {
         name: lay_out(tokenizer, tokenizer.encode(read.scored))
         for name, (_, tokenizer) in tokenizers.items()
@@ -142,34 +147,39 @@ def _bytes_of(corpus: Corpus, split: str) -> bytes:
     return corpus.tokenizer.decode(np.asarray(corpus.split(split).tokens))
 
 
-def _claim(out: Path, settings: AttackSettings, text: AttackText) -> None:
-    """Make the folder this experiment's, or see that it is.
+def _equal_for_all(settings: AttackSettings, text: AttackText) -> dict[str, Any]:
+    """Return what every training and score of an experiment shares: others need another folder."""
+    may_grow = ("seeds", "architectures", "tokenizations", "matchings")
+    shared = {name: value for name, value in to_dict(settings).items() if name not in may_grow}
+    return {**shared, "text_digest": text.digest}
+
+
+def _is_ours(out: Path, equal: Mapping[str, Any]) -> bool:
+    """Return whether the folder holds this experiment; False where it holds none.
 
     Raises:
         ConfigError: It is another's.
     """
-    wanted = {**to_dict(settings), "text_digest": text.digest}
-    free = ("seeds", "architectures", "tokenizations", "matchings")  # more may join an experiment
     path = out / _SETTINGS
     if not path.is_file():
-        write_json(path, wanted, DataError)
-        return
+        return False
     found = read_json(path, DataError)
-    for name, value in wanted.items():
-        if name not in free and found.get(name) != value:
+    for name, value in equal.items():
+        if found.get(name) != value:
             raise ConfigError(
                 f"{out} holds an experiment with {name} = {found.get(name)}, this one has {value}: give "
                 "another --out"
             )
+    return True
 
 
 # ----------------------------------------------------------------------------------- tokenizers
 
 
 def make_tokenizers(
-    names: Sequence[str], text: AttackText, folder: Path, say: Say
+    names: Sequence[str], text: AttackText, folder: Path, say: Say, reuse: bool
 ) -> dict[str, tuple[Tokenization, Tokenizer]]:
-    """Return the tokenizers, made of the text to train on, or read where they were made before.
+    """Return the tokenizers, made of the text to train on; with `reuse`, those in `folder` are read.
 
     A closed vocabulary of words is left out, and it is said, where the text has not its form.
 
@@ -180,7 +190,7 @@ def make_tokenizers(
     for name in names:
         path = folder / f"{name}.json"
         try:
-            if not path.is_file():
+            if not (reuse and path.is_file()):
                 save_tokenizer(_make_tokenizer(name, text), path)
         except DataError as failure:
             if name != WordTokenizer.name:
@@ -215,8 +225,10 @@ def train(plan: AttackPlan, folder: Path, console: Console) -> None:
     Raises:
         TrainingError: It was stopped again.
     """
-    begun = (folder / "recipe.yaml").is_file()
-    outcome = resume_run(folder, console) if begun else start_run(plan.recipe, folder, console)
+    if is_run_folder(folder):
+        outcome = resume_run(folder, console)
+    else:
+        outcome = start_run(plan.recipe, folder, console)
     if outcome.interrupted:
         raise TrainingError(f"stopped while {plan.name} was in training: the same command goes on")
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import statistics
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -35,7 +35,7 @@ from sharnn.report import Table, draw_comparison, write_png
 from sharnn.report.page import folded, picture, whole_page
 from sharnn.train import resolve_device
 
-#: Files of a comparison in its folder, and the folder of runs that are kept.
+#: Files of a comparison in its folder, and the folder of runs at work, stopped or kept.
 RESULTS, MARKDOWN, PICTURE, PAGE, RUNS = (
     "results.json", "results.md", "results.png", "report.html", "runs",
 )  # fmt: skip
@@ -136,18 +136,21 @@ def compare(comparison: Comparison, console: Console) -> list[Table]:
         },
     )
     todo = missing_runs(plans, store, console, comparison.again)
-    with tempfile.TemporaryDirectory(prefix="sharnn-compare-") as temporary:
-        workshop = Workshop(
-            corpus, comparison.text, device, environment,
-            folder=comparison.out / RUNS if comparison.keep else Path(temporary),
-            keeps=comparison.keep, command=comparison.command, splits=SPLITS, share=comparison.scale,
-        )  # fmt: skip
-        try:
-            run_all(todo, comparison.jobs, workshop, store, console)
-        except BaseException:
-            if store.added:  # a call that came to nothing leaves the results as they were
-                _publish(comparison, entries, plans, store)
-            raise
+    workshop = Workshop(
+        corpus, comparison.text, device, environment,
+        folder=comparison.out / RUNS, keeps=comparison.keep,
+        command=comparison.command, splits=SPLITS, share=comparison.scale,
+    )  # fmt: skip
+    try:
+        run_all(todo, comparison.jobs, workshop, store, console)
+    except BaseException:
+        if store.added:  # a call that came to nothing leaves the results as they were
+            _publish(comparison, entries, plans, store)
+        raise
+    finally:
+        with contextlib.suppress(OSError):  # they hold results, or runs that are kept or stopped
+            workshop.folder.rmdir()
+            comparison.out.rmdir()
     return _publish(comparison, entries, plans, store)
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -194,3 +195,8 @@ def make_plans(
 def train_command(text: str, arguments: Sequence[str]) -> list[str]:
     """Return the command line of a training."""
     return [sys.executable, "-m", "sharnn", "train", text, *arguments]
+
+
+def resume_command(run: Path) -> list[str]:
+    """Return the command line that goes on with a training."""
+    return [sys.executable, "-m", "sharnn", "train", "--resume", str(run)]

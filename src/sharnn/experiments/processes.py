@@ -14,6 +14,13 @@ from typing import Any
 from sharnn.errors import TrainingError
 from sharnn.files import explain_os_error
 
+#: Exit code of a `sharnn` that Ctrl-C or a polite kill has stopped.
+_STOPPED = 130
+
+
+class StoppedError(TrainingError):
+    """Work that was asked to end before it was done; what it has saved can be gone on with."""
+
 
 class Processes:
     """Processes whose output goes to files, and of which none outlives this one's work."""
@@ -34,6 +41,7 @@ class Processes:
             out: Takes its standard output apart from the errors.
 
         Raises:
+            StoppedError: It was asked to end, and has said so by its exit code.
             TrainingError: It cannot be started or failed; with the last lines it printed.
         """
         started = time.monotonic()
@@ -51,6 +59,8 @@ class Processes:
                 process.terminate()
             code = process.wait()
             self._running.discard(process)
+        if code == _STOPPED:
+            raise StoppedError(f"stopped: {shlex.join(command)}")
         if code:
             raise TrainingError(
                 f"exit code {code} of {shlex.join(command)}, which said:\n{_last_lines(log)}"
@@ -67,10 +77,10 @@ class Processes:
         """Let work in this process end too, once all was asked to.
 
         Raises:
-            TrainingError: It was.
+            StoppedError: It was.
         """
         if self._stopped:
-            raise TrainingError("stopped")
+            raise StoppedError("stopped")
 
 
 @contextlib.contextmanager

@@ -48,15 +48,15 @@ class Store:
         try:
             runs = list(content["runs"])
             for run in runs:
-                _key_of(run)
+                key_of(run)
         except (KeyError, TypeError, AttributeError) as failure:
             raise DataError(f"{self.path} holds no runs: move it out of the way") from failure
         return runs
 
     def add(self, figures: Run) -> None:
         """Write a run, in place of one of the same key."""
-        key = _key_of(figures)
-        runs = [run for run in self.runs() if _key_of(run) != key]
+        key = key_of(figures)
+        runs = [run for run in self.runs() if key_of(run) != key]
         lines = ",\n".join(json.dumps(run, ensure_ascii=False) for run in [*runs, figures])
         begin = json.dumps(self.facts, ensure_ascii=False)[:-1]
         with atomic_file(self.path, DataError) as file:
@@ -65,8 +65,8 @@ class Store:
 
     def find(self, plan: Plan) -> Run | None:
         """Return the run that a plan asks for, under the plan's name."""
-        key = _key_of(plan.key)
-        found = next((run for run in self.runs() if _key_of(run) == key), None)
+        key = key_of(plan.key)
+        found = next((run for run in self.runs() if key_of(run) == key), None)
         return found and {**found, "contender": plan.name}
 
     def shown(self, plans: Sequence[Plan]) -> Shown:
@@ -85,7 +85,8 @@ def all_runs(shown: Shown) -> Iterator[Run]:
             yield from runs
 
 
-def _key_of(run: Mapping[str, Any]) -> dict[str, Any]:
+def key_of(run: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what makes the figures of a run, of a plan's key or of a run that is done."""
     plain = {name: run.get(name) for name in KEY_NAMES if name != "settings"}
     return {**plain, "settings": _chosen_settings(run["settings"])}
 

@@ -2,6 +2,14 @@
 
 Each is a process of its own, as a user would start it; the model that did best while it trained is then
 scored in this process.
+
+A training that is stopped saves itself, and what makes its figures is written beside its folder: a plan
+of the same key goes on with it.
+
+FOLDER/
+  NAME                a run folder
+  NAME.log, NAME.out  what its process printed
+  NAME.stopped.json   there while it waits to be gone on with
 """
 
 from __future__ import annotations
@@ -29,17 +37,25 @@ from sharnn.data.corpus import Corpus, Split
 from sharnn.data.counting import TextCounter
 from sharnn.errors import DataError, SharnnError, TrainingError
 from sharnn.evaluate import SEGMENT_LENGTH, evaluate_static
-from sharnn.experiments.contenders import Contender, Outside, Plan, train_command
-from sharnn.experiments.processes import Processes
-from sharnn.experiments.store import Run
-from sharnn.files import atomic_file, explain_os_error
+from sharnn.experiments.contenders import (
+    Contender,
+    Outside,
+    Plan,
+    resume_command,
+    train_command,
+)
+from sharnn.experiments.processes import Processes, StoppedError
+from sharnn.experiments.store import Run, key_of
+from sharnn.files import atomic_file, explain_os_error, read_json, write_json
 from sharnn.report import RunRecord, read_run
 from sharnn.text import Tokenizer
-from sharnn.train import resolve_device
+from sharnn.train import is_run_folder, resolve_device
 from sharnn.train.trainer import train_tokens
 
 #: Points of a training curve that are kept.
 _CURVE_POINTS = 200
+#: Ending of the file that tells which run was stopped.
+_STOPPED = ".stopped.json"
 #: Tokens whose bytes are looked at together.
 _CHUNK_TOKENS = 1 << 18
 
@@ -54,7 +70,7 @@ class Workshop:
         device: As `sharnn train` takes it.
         environment: Of the processes.
         folder: Where run folders and logs are made.
-        keeps: Whether they stay there.
+        keeps: Whether those of finished runs stay there.
         command: The command line of the comparison, noted with each run.
         splits: Scored of each run: `valid`, or `test` too.
         share: Of each split that is scored, from its beginning.
@@ -89,23 +105,32 @@ class Workshop:
             "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             "torch": torch.__version__,
         }
-        folder = self._new_folder(plan)
+        folder = self._folder_of(plan)
         try:
             if isinstance(plan.contender, Outside):
-                return {**facts, **self._measure_outside(plan, plan.contender, folder)}
-            return {**facts, **self._measure_own(plan, plan.contender, folder)}
+                figures = self._measure_outside(plan, plan.contender, folder)
+            else:
+                figures = self._measure_own(plan, plan.contender, folder)
+        except StoppedError as stop:
+            self._leave_stopped(plan, folder)
+            raise StoppedError(f"{plan}: {stop}") from stop
         except SharnnError as failure:
+            self._clear(folder)
             raise TrainingError(f"{plan}: {failure}") from failure
-        finally:
-            if not self.keeps:
-                shutil.rmtree(folder, ignore_errors=True)
+        self._clear(folder)
+        return {**facts, **figures}
 
-    def _new_folder(self, plan: Plan) -> Path:
-        """Make an empty folder; one that an earlier command kept stays as it is."""
+    def _folder_of(self, plan: Plan) -> Path:
+        """Return the folder of a stopped run of the same key, else make an empty one.
+
+        One that an earlier command kept stays as it is.
+        """
         stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", f"{plan.name}-{plan.budget.text}-seed{plan.seed}")
         number = 1
         while True:
             folder = self.folder / (stem if number == 1 else f"{stem}-{number}")
+            if _stopped_key(folder) == key_of(plan.key):
+                return folder
             try:
                 folder.mkdir(parents=True)
                 return folder
@@ -114,12 +139,31 @@ class Workshop:
             except OSError as failure:
                 raise DataError(explain_os_error(failure, folder, "write")) from failure
 
+    def _leave_stopped(self, plan: Plan, folder: Path) -> None:
+        """Let a later command go on with a training, if it has come as far as to be a run."""
+        if is_run_folder(folder):
+            write_json(_beside(folder, _STOPPED), key_of(plan.key), DataError)
+        else:
+            self._clear(folder)
+
+    def _clear(self, folder: Path) -> None:
+        """Remove what a run leaves, but for what is kept."""
+        _beside(folder, _STOPPED).unlink(missing_ok=True)
+        if self.keeps:
+            return
+        shutil.rmtree(folder, ignore_errors=True)
+        for ending in (".log", ".out"):
+            _beside(folder, ending).unlink(missing_ok=True)
+
     # ------------------------------------------------------------------- sharnn's own trainings
 
     def _measure_own(self, plan: Plan, contender: Contender, folder: Path) -> Run:
         decided = ["--budget", plan.budget.text, "--train.seed", str(plan.seed)]
         arguments = [*contender.arguments(plan.budget), *decided, "--device", self.device]
-        command = train_command(self.text, [*arguments, "--out", str(folder)])
+        if is_run_folder(folder):
+            command = resume_command(folder)
+        else:
+            command = train_command(self.text, [*arguments, "--out", str(folder)])
         took = self.processes.run(command, _beside(folder, ".log"), self.environment, None)
         run = read_run(folder)
         return {
@@ -193,6 +237,12 @@ class Workshop:
 
 def _beside(folder: Path, ending: str) -> Path:
     return folder.with_name(folder.name + ending)
+
+
+def _stopped_key(folder: Path) -> dict[str, Any] | None:
+    """Return the key of the stopped run in a folder, None where none waits to be gone on with."""
+    path = _beside(folder, _STOPPED)
+    return read_json(path, DataError) if path.is_file() and is_run_folder(folder) else None
 
 
 def environment_for(threads: int | None, jobs: int) -> tuple[dict[str, str], int]:

@@ -23,6 +23,11 @@ from sharnn.files import atomic_file, explain_os_error, link_atomically, remove_
 RECIPE, METRICS, CHECKPOINTS = "recipe.yaml", "metrics.jsonl", "checkpoints"
 
 
+def is_run_folder(path: Path) -> bool:
+    """Return whether a run was begun in a folder."""
+    return (path / RECIPE).is_file()
+
+
 class RunFolder:
     """Paths of a run, and the changes made to them."""
 
@@ -41,7 +46,7 @@ class RunFolder:
             CheckpointError: The folder cannot be written.
         """
         run = cls(path)
-        if run.recipe_path.exists():
+        if is_run_folder(path):
             raise ConfigError(
                 f"{path} holds a run already: go on with 'sharnn train --resume {path}', or give "
                 "another --out"
@@ -60,7 +65,7 @@ class RunFolder:
             CheckpointError: There is none.
         """
         run = cls(path)
-        if not run.recipe_path.is_file():
+        if not is_run_folder(path):
             raise CheckpointError(
                 f"{path} is not a run folder: it has no {RECIPE}; begin one with "
                 f"'sharnn train TEXT --out {path}'"
