@@ -17,7 +17,7 @@ import torch
 
 from bench import BYTES, EAGER, Contender, Report, full_state, make_parser, memory_ceiling, race
 from sharnn.config import ModelConfig
-from sharnn.generate import RingDecoder
+from sharnn.generation import RingDecoder
 from sharnn.model import LanguageModel
 from sharnn.ops import FAST
 from sharnn.process import keep_freed_memory

@@ -17,7 +17,7 @@ import torch
 
 from bench import Contender, Report, make_parser, race
 from sharnn.checkpoint import BASE, load_model
-from sharnn.generate import RingDecoder, native_embed, native_step
+from sharnn.generation import RingDecoder, native_embed, native_step
 from sharnn.train.precision import resolve_device
 
 _READ_BEFORE = 2_000

@@ -18,7 +18,7 @@ import torch
 
 from bench import Contender, Report, full_state, make_parser, product_ceiling, race
 from decode_latency import decoder_steps, make_model
-from sharnn.generate import RingDecoder
+from sharnn.generation import RingDecoder
 from sharnn.ops import FAST
 from sharnn.ops.matmul import has_fast_bf16
 from sharnn.train.precision import resolve_device

@@ -19,7 +19,7 @@ from bench import Report, make_parser, trained
 from sharnn.checkpoint import load_model
 from sharnn.data.prepare import prepare
 from sharnn.evaluate.bits import LN2
-from sharnn.generate import RingDecoder
+from sharnn.generation import RingDecoder
 from sharnn.model import LanguageModel
 from sharnn.train import resolve_device
 

@@ -22,7 +22,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from bench import Report, full_state, make_parser
 from decode_latency import TOLERANCE, eager_steps, make_model
-from sharnn.generate import RingDecoder
+from sharnn.generation import RingDecoder
 from sharnn.ops.matmul import has_fast_bf16
 from sharnn.train.precision import resolve_device
 from train_throughput import batch_of, training_step

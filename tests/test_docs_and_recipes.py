@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -69,6 +71,19 @@ def test_readme_names_the_two_commands() -> None:
         <= {shlex.split(line.split("sharnn ", 1)[1])[0] for line in README_COMMANDS}
         <= set(VERBS)
     )
+
+
+def test_readme_python_runs_in_a_fresh_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_text(tmp_path, 2_000, "other.txt")
+    assert main(["train", "other.txt", "--out", "runs/mine", *TINY]) == 0
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert float(result.stdout.split("\n")[0]) > 0
+    assert (tmp_path / "runs" / "session").is_dir()
 
 
 def test_readme_commands_run_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ TIERS = [
     {"text", "ops"},
     {"data", "model", "optim"},
     {"checkpoint"},
-    {"evaluate", "generate"},
+    {"evaluate", "generation"},
     {"train", "report"},
     {"experiments"},
     {"cli"},

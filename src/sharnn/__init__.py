@@ -24,10 +24,10 @@ _HOMES = {
     "load_model": "sharnn.checkpoint",
     "save_model": "sharnn.checkpoint",
     "evaluate_static": "sharnn.evaluate",
-    "Session": "sharnn.generate",
-    "Sampling": "sharnn.generate",
-    "generate": "sharnn.generate",
-    "generate_together": "sharnn.generate",
+    "Session": "sharnn.generation",
+    "Sampling": "sharnn.generation",
+    "generate": "sharnn.generation",
+    "generate_together": "sharnn.generation",
     "Trainer": "sharnn.train",
 }
 

@@ -89,7 +89,7 @@ class Progress:
     """How far a run has come, in every unit that an `Amount` can name.
 
     Attributes:
-        seconds: Wall-clock seconds spent in training, without validation and saving.
+        seconds: Wall-clock seconds of the run so far, validation and saving included.
         steps: Optimiser steps taken, skipped ones included.
         epochs: Passes over the training lanes, fractions included.
         tokens: Tokens seen over all lanes.
@@ -101,10 +101,6 @@ class Progress:
     epochs: float = 0.0
     tokens: float = 0.0
     budget: float = 0.0
-
-    def with_budget(self, budget: float) -> Progress:
-        """Return the same progress with another share of the budget."""
-        return dataclasses.replace(self, budget=budget)
 
 
 @dataclass(frozen=True)
@@ -601,6 +597,11 @@ class TrainConfig:
         for name in ("validation_tokens", "early_stop", "seed"):
             value = getattr(self, name)
             _require(value >= 0, f"train.{name} is {value}: it must be 0 or more")
+        _require(self.seed < 1 << 63, f"train.seed is {self.seed}: it must be below 2 ** 63")
+        _require(
+            self.validation_tokens != 1,
+            "train.validation_tokens is 1, a token without one before it: give 0 for all, or at least 2",
+        )
         budget = Amount.parse(self.budget, "train.budget", share=False)
         _require(budget.value > 0, f"train.budget is '{self.budget}': it must be more than nothing")
         for name in self.fit:

@@ -19,6 +19,11 @@ from typing import Any, BinaryIO
 
 import platformdirs
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 from sharnn.errors import SharnnError
 
 _PARTIAL_SUFFIX = ".partial"
@@ -164,6 +169,35 @@ def sha256_of_file(path: Path) -> str:
     """Return the SHA-256 of a file's content as 64 hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def held_lock(path: Path, taken: str, error: type[SharnnError] = SharnnError) -> Iterator[None]:
+    """Hold the lock of a file, which a process that dies lets go of, while the block runs.
+
+    Where a system or file system has no such locks nothing is held.
+
+    Args:
+        path: The file; it is made when missing, and stays.
+        taken: What is said when another process holds it.
+        error: The class raised.
+
+    Raises:
+        SharnnError: (as `error`) another process holds it, or it cannot be written.
+    """
+    try:
+        file = path.open("ab")
+    except OSError as failure:
+        raise error(explain_os_error(failure, path, "write")) from failure
+    with file:
+        if fcntl is not None:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as failure:
+                raise error(taken) from failure
+            except OSError:  # a file system without locks
+                pass
+        yield
 
 
 def link_atomically(link: Path, target_name: str) -> None:

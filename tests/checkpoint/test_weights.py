@@ -18,8 +18,8 @@ from sharnn.checkpoint import load_model, load_weights, save_model
 from sharnn.checkpoint.format import digests_of
 from sharnn.checkpoint.weights import WEIGHT_DTYPES, pack_weights, unpack_weights
 from sharnn.errors import CheckpointError, ConfigError
-from sharnn.generate import make_decoder
-from sharnn.generate.packed import Matrix
+from sharnn.generation import make_decoder
+from sharnn.generation.packed import Matrix
 from sharnn.text import ByteTokenizer
 
 ARCHITECTURES = [

@@ -189,6 +189,23 @@ def test_another_optimiser_is_not_given_what_the_recipes_own_has(
         assert yaml.safe_load(capsys.readouterr().out)["optim"]["matrix_lr"] is None
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--train.fit", "[model.embed_dim]", "--model.embed_dim", "64"], "leave one out"),
+        (["--model.boom_dim", "1024"], "--model.boom_dim belongs to a width"),
+        (["--model.architecture", "transformer", "--model.num_heads=8"], "give --model.embed_dim"),
+        (["--train.seed", str(1 << 63)], "train.seed is"),
+        (["--train.validation_tokens", "1"], "at least 2"),
+    ],
+)
+def test_options_that_the_run_would_undo_are_refused(
+    options: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "x", *options, "--print-recipe"]) == 2
+    assert message in capsys.readouterr().err
+
+
 def test_options_are_not_chosen_by_the_run(capsys: pytest.CaptureFixture[str]) -> None:
     def left_to_choose(*options: str) -> list[str]:
         assert main(["train", "x", *options, "--print-recipe"]) == 0

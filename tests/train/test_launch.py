@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import shutil
 from pathlib import Path
@@ -276,6 +277,26 @@ def test_models_that_cannot_be_begun_with(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="there is no model at"):
         start_run(recipe, out, CONSOLE)
     assert not out.exists()
+
+
+def test_a_run_without_patience_left_goes_on_with_a_new_budget(tmp_path: Path) -> None:
+    text, out = write_text(tmp_path, 6_000), tmp_path / "run"
+    steady = {"budget": "90steps", "validate_every": "2steps", "early_stop": 1}
+    recipe = tiny_recipe(data={"texts": [str(text)]}, optim={"lr": 1.0}, train=steady)
+    stopped = start_run(recipe, out, CONSOLE)
+    assert stopped.reason == "no better for 1 validations"
+    step = stopped.counters.step
+    assert resume_run(out, CONSOLE).counters.step == step
+    assert resume_run(out, CONSOLE, "100steps").counters.step > step
+
+
+def test_standard_input_is_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = io.TextIOWrapper(io.BytesIO(write_text(tmp_path, 6_000).read_bytes()))
+    monkeypatch.setattr("sys.stdin", text)
+    start_run(tiny_recipe(data={"texts": ["-"]}), tmp_path / "run", CONSOLE)
+    monkeypatch.setenv("SHARNN_CACHE", str(tmp_path / "empty"))
+    with pytest.raises(DataError, match="read standard input"):
+        resume_run(tmp_path / "run", CONSOLE, "40steps")
 
 
 def test_a_digest_of_nothing_is_refused() -> None:

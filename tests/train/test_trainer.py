@@ -164,6 +164,20 @@ def test_early_stop(tmp_path: Path) -> None:
     assert outcome.counters.step < 500
 
 
+def test_a_score_that_is_no_number_is_never_the_best(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path / "run", tiny_recipe(), tiny_corpus(tmp_path))
+    trainer.step()
+    trainer._score_valid = lambda: float("nan")
+    trainer.validate()
+    trainer.save()
+    assert trainer.counters.best_bits_per_byte is None
+    assert "NaN" not in (tmp_path / "run" / "metrics.jsonl").read_text()
+    assert not (tmp_path / "run" / "best").exists()
+    trainer._score_valid = lambda: 5.0
+    trainer.validate()
+    assert trainer.counters.best_bits_per_byte == 5.0
+
+
 @pytest.mark.parametrize("budget", ["2epochs", "2ktokens", "1s", "12steps"])
 def test_budgets_in_every_unit(tmp_path: Path, budget: str) -> None:
     recipe = tiny_recipe(train={"budget": budget})

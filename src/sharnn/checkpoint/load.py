@@ -190,6 +190,18 @@ def load_trainer_state(folder: Path, device: str | torch.device = "cpu") -> dict
         raise CheckpointError(f"{path} names a tensor that is missing: {failure}") from failure
 
 
+def read_counters(folder: Path) -> dict[str, Any]:
+    """Return where the run of a checkpoint stood, as JSON values.
+
+    Raises:
+        CheckpointError: It is no checkpoint of a run, or was cut or altered.
+    """
+    try:
+        return dict(_read_manifest(folder / fmt.TRAINER)["state"]["counters"])
+    except (KeyError, TypeError) as failure:
+        raise CheckpointError(f"{folder / fmt.TRAINER} holds no state of a run") from failure
+
+
 def _find(path: Path) -> Path | None:
     """Return the model folder in a path: itself, or of a run folder the best, else the last."""
     folders = (path, path / BEST, path / LAST)

@@ -24,7 +24,7 @@ from sharnn.files import explain_os_error
 if TYPE_CHECKING:
     from jsonargparse import Namespace
 
-    from sharnn.generate import Sampling, Session
+    from sharnn.generation import Sampling, Session
 
 HELP = "continue a text"
 
@@ -68,7 +68,7 @@ def run(argv: list[str]) -> int:
         if getattr(options, name) < least:
             option = name.replace("_", "-")
             raise ConfigError(f"--{option} is {getattr(options, name)}: it must be {least} or more")
-    from sharnn.generate import Sampling, Session
+    from sharnn.generation import Sampling, Session
 
     _refuse_what_does_nothing(options)
     sampling = Sampling(
@@ -223,7 +223,7 @@ class _Samples:
         stop: list[str],
         indices: range,
     ) -> None:
-        from sharnn.generate import generate_together
+        from sharnn.generation import generate_together
 
         self.seconds: dict[int, float] = {}
         self._indices = indices

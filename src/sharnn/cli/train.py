@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -123,16 +124,32 @@ def _leave_out_of_fit(settings: dict[str, dict[str, Any]], argv: list[str], size
 
     A given depth goes with the chosen width; but a given width is a given size, and blocks that are
     named by their place belong to a given depth.
+
+    Raises:
+        ConfigError: An option is both given and to be chosen, or goes with a width that is to be chosen.
     """
     given = {argument.split("=", 1)[0].removeprefix("--") for argument in argv}
-    if sized:
-        given.update(SIZES_OF_WEIGHTS)
     named_blocks = (_value_of("--model.attention_layers", argv) or "").startswith("[")
     if "model.embed_dim" in given or named_blocks:
         given.add("model.num_layers")
-    fit = settings.get("train", {}).get("fit")
-    if fit:
-        settings["train"]["fit"] = [name for name in fit if name not in given]
+    asked = _value_of("--train.fit", argv)
+    if asked is None:
+        made = SIZES_OF_WEIGHTS if sized else ()
+        fit = [n for n in settings.get("train", {}).get("fit", []) if n not in {*given, *made}]
+        settings.setdefault("train", {})["fit"] = fit
+    else:
+        fit = re.findall(r"[\w.]+", asked)
+        if both := [name for name in fit if name in given]:
+            raise ConfigError(
+                f"--{both[0]} is given, and --train.fit lets the run choose it: leave one out"
+            )
+    if "model.embed_dim" in fit:
+        for name in ("model.boom_dim", "model.num_heads"):
+            if name in given:
+                raise ConfigError(
+                    f"--{name} belongs to a width, and this run chooses its own: give --model.embed_dim "
+                    "too"
+                )
 
 
 def _settings_of(origin: str, argv: list[str]) -> dict[str, Any]:

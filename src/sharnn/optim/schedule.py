@@ -27,24 +27,26 @@ def halving_factor(share: float, halve_at: list[float]) -> float:
     return 0.5 ** sum(share >= point for point in halve_at)
 
 
-def lr_factor(config: OptimConfig, progress: Progress) -> float:
-    """Return what the learning rate is multiplied by at `progress`.
+def lr_factor(config: OptimConfig, before: Progress, after: Progress) -> float:
+    """Return what the learning rate of a step is multiplied by.
 
     Warm-up, then the full rate until the end of the hold, then the decay over what is left of the
     budget: in steps, epochs, tokens or seconds, whichever the budget is given in.
 
     Args:
         config: The schedule's settings.
-        progress: How far the run is *after* the step that is about to be taken, so that the first
-            step of a warm-up of n steps has 1 / n of the rate and not 0.
+        before: How far the run is before the step; what the decay counts, so that the last step still
+            moves something.
+        after: How far it will be; what the warm-up counts, so that the first of n steps has 1 / n of
+            the rate and not 0.
     """
-    factor = warmup_factor(Amount.parse(config.warmup, "optim.warmup").share_of(progress))
+    factor = warmup_factor(Amount.parse(config.warmup, "optim.warmup").share_of(after))
     hold = Amount.parse(config.hold, "optim.hold").value
-    decayed = (progress.budget - hold) / (1 - hold) if hold < 1 else 0.0
+    decayed = (before.budget - hold) / (1 - hold) if hold < 1 else 0.0
     if config.decay == "cosine":
         factor *= cosine_factor(decayed, config.final_lr)
     elif config.decay == "linear":
         factor *= linear_factor(decayed, config.final_lr)
     elif config.decay == "halving":
-        factor *= halving_factor(progress.budget, config.halve_at)
+        factor *= halving_factor(before.budget, config.halve_at)
     return factor

@@ -20,6 +20,7 @@ from sharnn.config import (
 from sharnn.data.corpus import TOKENIZER, Corpus
 from sharnn.data.lanes import lane_length
 from sharnn.data.prepare import prepare
+from sharnn.data.sources import STDIN
 from sharnn.errors import CheckpointError, ConfigError, DataError
 from sharnn.text import Tokenizer, load_tokenizer, save_tokenizer
 from sharnn.train.estimate import Estimate, check_memory, estimate_run
@@ -63,7 +64,9 @@ def start_run(
         DataError: A text is missing, unreadable or too short.
         TrainingError: Memory won't do, or training went out of bounds.
     """
-    return _train(_new_trainer(recipe, out, console, progress), console)
+    trainer = _new_trainer(recipe, out, console, progress)
+    with trainer.run_folder.locked():
+        return _train(trainer, console)
 
 
 def resume_run(
@@ -80,15 +83,30 @@ def resume_run(
     Args:
         out: The run folder.
         console: Where progress is shown.
-        budget: A new budget; the schedule is drawn anew over it.
+        budget: A new budget; the schedule is drawn anew over it, and the patience of `early_stop`
+            begins again.
         device: Another device than before.
         progress: Of preparing the corpus, if it is no longer prepared.
 
     Raises:
-        CheckpointError: There is no run, or a checkpoint is cut, altered or of another shape.
+        CheckpointError: There is no run, another process is at work on it, or a checkpoint is cut,
+            altered or of another shape.
         DataError: The text is gone or is not the same.
     """
     run = RunFolder.open(out)
+    with run.locked():
+        run.mend()
+        return _train(_trainer_of(run, console, budget, device, progress), console)
+
+
+def _trainer_of(
+    run: RunFolder,
+    console: Console,
+    budget: str | None,
+    device: str | None,
+    progress: PrepareProgress | None,
+) -> Trainer:
+    """Return a trainer that stands where a run's last checkpoint does."""
     recipe = recipe_from_settings(load_recipe_settings(str(run.recipe_path)))
     train = dataclasses.replace(
         recipe.train, budget=budget or recipe.train.budget, device=device or recipe.train.device
@@ -99,14 +117,17 @@ def resume_run(
     corpus = _same_corpus(recipe, run, progress)
     trainer = _make_trainer(recipe, corpus, run, precision, initial)
     trainer.resume()
+    if budget is not None:
+        trainer.counters.validations_without_best = 0
     step = trainer.counters.step
-    console.print(f"going on with {out} at step {step:,}", highlight=False)
-    return _train(trainer, console)
+    console.print(f"going on with {run.path} at step {step:,}", highlight=False)
+    return trainer
 
 
 def _new_trainer(
     recipe: Recipe, out: Path, console: Console, progress: PrepareProgress | None
 ) -> Trainer:
+    RunFolder.refuse_taken(out)
     precision, initial = _precision(recipe), _initial_model(recipe)
     tokenizer: Tokenizer | str | None = recipe.data.tokenizer
     if initial is not None:
@@ -116,10 +137,11 @@ def _new_trainer(
     corpus = prepare(recipe.data.texts, tokenizer=tokenizer, progress=progress)
     recipe = fit(_with_corpus(recipe, corpus), precision, len(train_tokens(corpus, recipe.data)))
     _announce(recipe, corpus, precision, console)
-    run = RunFolder.create(out, recipe)
+    trainer = _make_trainer(recipe, corpus, RunFolder(out), precision, initial)
+    run = RunFolder.create(out, recipe)  # only now: what cannot be made leaves no folder behind
     if _has_tokenizer_file(recipe):
         save_tokenizer(corpus.tokenizer, run.path / TOKENIZER)
-    return _make_trainer(recipe, corpus, run, precision, initial)
+    return trainer
 
 
 def _initial_model(recipe: Recipe) -> LoadedModel | None:
@@ -206,6 +228,11 @@ def _same_corpus(recipe: Recipe, run: RunFolder, progress: PrepareProgress | Non
     cached = Corpus.find(recipe.data.digest)
     if cached is not None:
         return cached
+    if STDIN in recipe.data.texts:
+        raise DataError(
+            f"the run {run.path} read standard input, and the prepared text is no longer in the cache "
+            "(SHARNN_CACHE): put the cache back, or begin a new run"
+        )
     tokenizer = _tokenizer(recipe, run)
     corpus = prepare(recipe.data.texts, tokenizer=tokenizer, progress=progress)
     if corpus.digest != recipe.data.digest:

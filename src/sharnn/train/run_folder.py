@@ -5,22 +5,31 @@ runs/NAME/
   metrics.jsonl       one JSON object a line
   checkpoints/step-…  model folder and trainer state
   best, last          links to two of these
+  .lock               held by the process that trains
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sharnn.checkpoint import BEST, LAST
+from sharnn.checkpoint import BEST, LAST, read_counters
 from sharnn.config import Recipe
 from sharnn.errors import CheckpointError, ConfigError
-from sharnn.files import atomic_file, explain_os_error, link_atomically, remove_partials
+from sharnn.files import (
+    atomic_file,
+    explain_os_error,
+    held_lock,
+    link_atomically,
+    remove_partials,
+)
 
-RECIPE, METRICS, CHECKPOINTS = "recipe.yaml", "metrics.jsonl", "checkpoints"
+RECIPE, METRICS, CHECKPOINTS, LOCK = "recipe.yaml", "metrics.jsonl", "checkpoints", ".lock"
 
 
 def is_run_folder(path: Path) -> bool:
@@ -45,7 +54,19 @@ class RunFolder:
             ConfigError: There is a run, or something else, already.
             CheckpointError: The folder cannot be written.
         """
+        cls.refuse_taken(path)
         run = cls(path)
+        with atomic_file(run.recipe_path, CheckpointError) as file:
+            file.write(recipe.to_yaml().encode())
+        return run
+
+    @staticmethod
+    def refuse_taken(path: Path) -> None:
+        """Refuse a folder that a new run cannot have.
+
+        Raises:
+            ConfigError: There is a run, or something else, already.
+        """
         if is_run_folder(path):
             raise ConfigError(
                 f"{path} holds a run already: go on with 'sharnn train --resume {path}', or give "
@@ -53,13 +74,10 @@ class RunFolder:
             )
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise ConfigError(f"{path} is there and is no run: give an --out that is new or empty")
-        with atomic_file(run.recipe_path, CheckpointError) as file:
-            file.write(recipe.to_yaml().encode())
-        return run
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
-        """Return the folder of a run that was begun, cleared of half-written files.
+        """Return the folder of a run that was begun.
 
         Raises:
             CheckpointError: There is none.
@@ -70,31 +88,88 @@ class RunFolder:
                 f"{path} is not a run folder: it has no {RECIPE}; begin one with "
                 f"'sharnn train TEXT --out {path}'"
             )
-        remove_partials(run.path)
-        if run.checkpoints_path.is_dir():
-            remove_partials(run.checkpoints_path)
         return run
 
-    def checkpoint_path(self, step: int) -> Path:
-        """Return where the checkpoint of `step` lies."""
-        return self.checkpoints_path / f"step-{step:08d}"
+    def locked(self) -> contextlib.AbstractContextManager[None]:
+        """Keep other processes from this run inside of a `with`.
+
+        Raises:
+            CheckpointError: One is at work on it, or the folder cannot be written.
+        """
+        return held_lock(
+            self.path / LOCK,
+            f"the run {self.path} is in training already: let that process end, or stop it",
+            CheckpointError,
+        )
+
+    def mend(self) -> None:
+        """Remove half-written files, and put back what copies do to links; while it is `locked`.
+
+        A link that became a folder, as in copies over the network, is a link again. Where `last` is gone,
+        as in archives without links, it means the newest checkpoint.
+
+        Raises:
+            CheckpointError: The last checkpoint is gone and there is no other.
+        """
+        remove_partials(self.path)
+        if self.checkpoints_path.is_dir():
+            remove_partials(self.checkpoints_path)
+        for name in (BEST, LAST):
+            self._link_folder(name)
+        last, best = self.path / LAST, self.path / BEST
+        newest = max(self.checkpoints_path.glob("step-*"), default=None)
+        if not last.exists() and newest is not None:
+            link_atomically(last, f"{CHECKPOINTS}/{newest.name}")
+        elif not last.exists() and last.is_symlink():
+            raise CheckpointError(
+                f"{last} means {os.readlink(last)}, which is gone, and there is no other checkpoint: "
+                "restore it, or begin a new run"
+            )
+        if last.exists() and not best.exists():
+            step = read_counters(last)["best_step"]
+            for folder in self.checkpoints_path.glob(f"{_name_of(step)}*"):
+                link_atomically(best, f"{CHECKPOINTS}/{folder.name}")
+
+    def _link_folder(self, name: str) -> None:
+        """Make a folder that stands where a link should be a checkpoint, and link to it."""
+        link = self.path / name
+        if link.is_symlink() or not link.is_dir():
+            return
+        folder = self.checkpoints_path / _name_of(read_counters(link)["step"])
+        try:
+            if folder.is_dir():
+                shutil.rmtree(link)
+            else:
+                self.checkpoints_path.mkdir(exist_ok=True)
+                os.replace(link, folder)
+            link_atomically(link, f"{CHECKPOINTS}/{folder.name}")
+        except OSError as failure:
+            raise CheckpointError(explain_os_error(failure, link, "write")) from failure
+
+    def next_checkpoint(self, step: int) -> Path:
+        """Return where a checkpoint of `step` is to be written: never over one that is there."""
+        folder = self.checkpoints_path / _name_of(step)
+        while folder.exists():
+            folder = folder.with_name(f"{folder.name}-again")
+        return folder
 
     def last_checkpoint(self) -> Path | None:
         """Return the newest checkpoint, None before the first."""
         last = self.path / LAST
         return last.resolve() if last.exists() else None
 
-    def mark(self, step: int, best: bool) -> None:
-        """Let `last`, and `best` if so, mean the checkpoint of `step`; remove those nobody means.
+    def mark(self, checkpoint: Path, best: bool) -> None:
+        """Let `last`, and `best` if so, mean a checkpoint; remove those nobody means.
 
         Raises:
             CheckpointError: The links cannot be written.
         """
-        target = f"{CHECKPOINTS}/{self.checkpoint_path(step).name}"
+        target = f"{CHECKPOINTS}/{checkpoint.name}"
         try:
-            link_atomically(self.path / LAST, target)
+            # First, for a run that is killed between the two comes to its best again.
             if best:
                 link_atomically(self.path / BEST, target)
+            link_atomically(self.path / LAST, target)
         except OSError as failure:
             raise CheckpointError(explain_os_error(failure, self.path, "write")) from failure
         meant = {(self.path / name).resolve() for name in (LAST, BEST)}
@@ -123,3 +198,7 @@ class RunFolder:
             for record in self.read_metrics():
                 if record["step"] <= step and record["kind"] != "end":
                     file.write((json.dumps(record) + "\n").encode())
+
+
+def _name_of(step: int) -> str:
+    return f"step-{step:08d}"

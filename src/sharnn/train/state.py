@@ -55,6 +55,10 @@ class Counters:
         return cls(**values)
 
 
+#: What a share may be short of a whole number by rounding: 0.3 / 0.1 is less than 3.
+_ROUNDING = 1e-9
+
+
 @dataclass
 class Cadence:
     """Says when something that happens every so often is due.
@@ -69,8 +73,15 @@ class Cadence:
 
     def due(self, progress: Progress) -> bool:
         """Whether an interval has ended since the last time; asking counts it."""
-        passed = math.floor(self.every.share_of(progress))
+        passed = self._passed(progress)
         if passed <= self.count:
             return False
         self.count = passed
         return True
+
+    def go_on(self, count: int, progress: Progress) -> None:
+        """Take what had passed before a restart; of a budget that has grown since, less has passed."""
+        self.count = min(count, self._passed(progress))
+
+    def _passed(self, progress: Progress) -> int:
+        return math.floor(self.every.share_of(progress) + _ROUNDING)

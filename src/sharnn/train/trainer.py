@@ -118,6 +118,7 @@ class Trainer:
         self.bytes_per_token = train.num_bytes / max(train.num_tokens, 1)
         self.validates = can_validate(corpus)
         self._validated_step = -1
+        self._saved: tuple[int, int] | None = None  # step and validated step of the last checkpoint
         self._clock = time.monotonic()
 
     # ------------------------------------------------------------------------------- the run
@@ -139,7 +140,8 @@ class Trainer:
                 if self.validates and self.validation.due(self.counters.progress(self.budget)):
                     self.validate()
                 elif self.checkpointing.due(self.counters.progress(self.budget)):
-                    self.save()
+                    if not self._used_up():  # it is saved below, when it is validated
+                        self.save()
             if not stopped.is_set() and self.validates and self.validation_is_stale:
                 self.validate()
             self.save()
@@ -188,14 +190,19 @@ class Trainer:
     def validate(self) -> float:
         """Score the valid split in lanes, remember the best, and save; return bits per byte."""
         bits = self._score_valid()
-        counters = self.counters
-        is_best = counters.best_bits_per_byte is None or bits < counters.best_bits_per_byte
-        counters.last_bits_per_byte = bits
+        counters, finite = self.counters, _is_finite(bits)
+        best = counters.best_bits_per_byte
+        is_best = finite and (best is None or bits < best)
+        counters.last_bits_per_byte = bits if finite else None
         counters.validations_without_best = 0 if is_best else counters.validations_without_best + 1
         if is_best:
             counters.best_bits_per_byte, counters.best_step = bits, counters.step
         self._tick()
-        self._log("valid", bits_per_byte=bits, best_bits_per_byte=counters.best_bits_per_byte)
+        self._log(
+            "valid",
+            bits_per_byte=counters.last_bits_per_byte,
+            best_bits_per_byte=counters.best_bits_per_byte,
+        )
         if is_best:
             self.save(best=True)
         return bits
@@ -247,18 +254,17 @@ class Trainer:
     def _set_learning_rates(self, segment: Segment) -> float:
         """Give every group its rate for this step; return the first one's.
 
-        A warm-up counts the step at hand, so that its first step moves something; the decay counts
-        the budget used before it, so that the last step does too.
+        How long the step will take is not known: of a budget in time, it begins and ends at one.
         """
         self._tick()
-        now = self.counters.progress(self.budget)
-        ahead = Counters(
+        before = self.counters.progress(self.budget)
+        after = Counters(
             self.counters.step + 1,
             self.counters.tokens_seen + segment.inputs.size,
             segment.epoch,
             self.counters.seconds,
         ).progress(self.budget)
-        factor = lr_factor(self.recipe.optim, ahead.with_budget(now.budget))
+        factor = lr_factor(self.recipe.optim, before, after)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = group["base_lr"] * factor
@@ -315,12 +321,14 @@ class Trainer:
             CheckpointError: It could not be written; those before it are untouched.
         """
         self._tick()
-        folder = self.run_folder.checkpoint_path(self.counters.step)
-        if folder.resolve() != self.run_folder.last_checkpoint():
+        folder, now = self.run_folder.last_checkpoint(), (self.counters.step, self._validated_step)
+        if folder is None or self._saved != now:
+            folder = self.run_folder.next_checkpoint(self.counters.step)
             state = self._state_dict()
             with self._shown_weights():
                 save_checkpoint(folder, self.model, self.corpus.tokenizer, self._card(), state)
-        self.run_folder.mark(self.counters.step, best)
+        self.run_folder.mark(folder, best)
+        self._saved = now
 
     def resume(self) -> None:
         """Go on from the run's last checkpoint, or from the start where there is none.
@@ -366,8 +374,13 @@ class Trainer:
 
     def _load_state_dict(self, state: dict[str, Any]) -> None:
         self.counters = Counters.from_dict(state["counters"])
-        self.validation.count, self.checkpointing.count = state["cadences"]
+        progress = self.counters.progress(self.budget)
+        for cadence, count in zip(
+            (self.validation, self.checkpointing), state["cadences"], strict=True
+        ):
+            cadence.go_on(count, progress)
         self._validated_step = state["validated_step"]
+        self._saved = self.counters.step, self._validated_step
         self.lanes.load_state_dict(state["lanes"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             saved["state"] = {int(index): values for index, values in saved["state"].items()}

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from sharnn.errors import ConfigError
-from sharnn.generate import native_embed, native_step
-from sharnn.generate.native_embed import NativeEmbedding
-from sharnn.generate.native_step import NativeStep, NativeWeights
-from sharnn.generate.packed import STORED, PackedHead, PackedLayer, pack, pack_norm
-from sharnn.generate.ring import Ring
+from sharnn.generation import native_embed, native_step
+from sharnn.generation.native_embed import NativeEmbedding
+from sharnn.generation.native_step import NativeStep, NativeWeights
+from sharnn.generation.packed import STORED, PackedHead, PackedLayer, pack, pack_norm
+from sharnn.generation.ring import Ring
 from sharnn.model import LanguageModel, LayerState, RecurrentState
 from sharnn.ops import Ops
 from sharnn.ops.matmul import has_fast_bf16, linear

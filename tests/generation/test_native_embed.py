@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from models import make_model
-from sharnn.generate import native_embed
-from sharnn.generate.native_embed import NativeEmbedding
+from sharnn.generation import native_embed
+from sharnn.generation.native_embed import NativeEmbedding
 from sharnn.model import LanguageModel
 
 VOCAB, LANES = 11, 3

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from sharnn.errors import ConfigError
-from sharnn.generate.decoder import Decoder
-from sharnn.generate.sampling import PENALTY_TOKENS, Sampling, sample
-from sharnn.generate.session import Session, join_decoders
-from sharnn.generate.stream import StopFilter, Utf8Constraint, WholeCharacters
+from sharnn.generation.decoder import Decoder
+from sharnn.generation.sampling import PENALTY_TOKENS, Sampling, sample
+from sharnn.generation.session import Session, join_decoders
+from sharnn.generation.stream import StopFilter, Utf8Constraint, WholeCharacters
 from sharnn.text import ByteTokenizer
 
 

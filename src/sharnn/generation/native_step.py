@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sharnn import native
-from sharnn.generate.packed import Matrix, Norm, PackedLayer
-from sharnn.generate.ring import Ring
+from sharnn.generation.packed import Matrix, Norm, PackedLayer
+from sharnn.generation.ring import Ring
 from sharnn.ops.reference import LstmResult
 
 _SOURCE = Path(__file__).with_name("step.cpp")

@@ -6,7 +6,7 @@ import torch
 
 from models import know_ngrams
 from sharnn.config import ModelConfig
-from sharnn.generate import Sampling, Session, generate
+from sharnn.generation import Sampling, Session, generate
 from sharnn.model import LanguageModel
 from sharnn.text import ByteTokenizer
 

@@ -11,7 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sharnn.errors import ConfigError
-from sharnn.generate.stream import StopFilter, Utf8Constraint, WholeCharacters, unfinished_character
+from sharnn.generation.stream import (
+    StopFilter,
+    Utf8Constraint,
+    WholeCharacters,
+    unfinished_character,
+)
 
 
 @given(st.integers(0, 2**32), st.integers(0, 12), st.text(max_size=3), st.integers(0, 3))

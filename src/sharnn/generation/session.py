@@ -16,9 +16,9 @@ from sharnn.checkpoint.format import load_tensors, save_tensors
 from sharnn.config import to_dict
 from sharnn.errors import CheckpointError, ConfigError
 from sharnn.files import atomic_folder, read_json, sha256_of_file, write_json
-from sharnn.generate.decoder import Decoder, make_decoder
-from sharnn.generate.packed import STORED
-from sharnn.generate.sampling import PENALTY_TOKENS
+from sharnn.generation.decoder import Decoder, make_decoder
+from sharnn.generation.packed import STORED
+from sharnn.generation.sampling import PENALTY_TOKENS
 from sharnn.model import LanguageModel, RecurrentState
 from sharnn.text import Tokenizer
 

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from models import know_ngrams
 from sharnn.config import ModelConfig
 from sharnn.errors import ConfigError
-from sharnn.generate import native_step
-from sharnn.generate.decoder import PREFILL_SEGMENT, ForwardDecoder, RingDecoder, make_decoder
-from sharnn.generate.native_step import _Threads
+from sharnn.generation import native_step
+from sharnn.generation.decoder import PREFILL_SEGMENT, ForwardDecoder, RingDecoder, make_decoder
+from sharnn.generation.native_step import _Threads
 from sharnn.model import LanguageModel
 
 VOCAB = 11
@@ -156,7 +156,7 @@ def test_reading_at_once_equals_steps(kind: str, dtype: str, limit: float) -> No
     tokens = torch.randint(VOCAB, (2, 30))
     at_once, stepping = RingDecoder(model, 2, dtype), RingDecoder(model, 2, dtype)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sharnn.generate.decoder.PREFILL_SEGMENT", 11)
+        patch.setattr("sharnn.generation.decoder.PREFILL_SEGMENT", 11)
         ours = at_once.prefill(tokens)
     for token in tokens.unbind(1):
         theirs = stepping.step(token)
@@ -184,7 +184,7 @@ def test_the_number_of_threads_changes_no_bit(kind: str, monkeypatch: pytest.Mon
     results = []
     for threads in (1, 2, 3):
         monkeypatch.setattr(
-            "sharnn.generate.native_step._Threads.run", lambda _, f, n=threads: f(n)
+            "sharnn.generation.native_step._Threads.run", lambda _, f, n=threads: f(n)
         )
         decoder = RingDecoder(model)
         results.append([decoder.step(torch.tensor([t % VOCAB])) for t in range(70)])
@@ -197,7 +197,7 @@ def test_all_cores_or_one_fewer_are_tried_and_the_quicker_kept(
 ) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
     now = [0.0]
-    monkeypatch.setattr("sharnn.generate.native_step.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("sharnn.generation.native_step.time.perf_counter", lambda: now[0])
     used = []
 
     def call(num_threads: int, cost: dict[int, float]) -> None:
@@ -242,7 +242,7 @@ def test_weights_of_every_dtype_read_a_prompt(
     own: torch.dtype, dtype: str | None, fast_bf16: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever a model is kept in, and whether or not the hardware is quick in bf16."""
-    monkeypatch.setattr("sharnn.generate.decoder.has_fast_bf16", lambda device: fast_bf16)
+    monkeypatch.setattr("sharnn.generation.decoder.has_fast_bf16", lambda device: fast_bf16)
     model = make_model("one", dim=40)
     tokens = torch.randint(VOCAB, (2, 12))
     with torch.no_grad():

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sharnn.errors import ConfigError, StreamError
-from sharnn.generate.sampling import (
+from sharnn.generation.sampling import (
     PENALTY_TOKENS,
     Sampling,
     keep_min_p,

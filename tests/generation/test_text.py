@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-
 from generate.sessions import ARCHITECTURES, make_session, text_of
+
 from sharnn.config import ModelConfig
 from sharnn.errors import ConfigError, DataError, StreamError
-from sharnn.generate import Sampling, Session, generate, generate_together, native_step
+from sharnn.generation import Sampling, Session, generate, generate_together, native_step
 from sharnn.model import LanguageModel
 from sharnn.text import WordTokenizer
 
@@ -230,7 +230,7 @@ def test_pieces_come_as_they_are_drawn() -> None:
 
 def test_weights_are_packed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     sessions = make_sessions()
-    monkeypatch.setattr("sharnn.generate.decoder.pack", None)
+    monkeypatch.setattr("sharnn.generation.decoder.pack", None)
     texts_of(sessions, range(4))
 
 

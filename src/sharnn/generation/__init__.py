@@ -1,0 +1,18 @@
+"""Sampling: sessions, streams and the step path."""
+
+from sharnn.generation.decoder import Decoder, ForwardDecoder, RingDecoder, make_decoder
+from sharnn.generation.sampling import Sampling, sample
+from sharnn.generation.session import Session
+from sharnn.generation.text import generate, generate_together
+
+__all__ = [
+    "Decoder",
+    "ForwardDecoder",
+    "RingDecoder",
+    "Sampling",
+    "Session",
+    "generate",
+    "generate_together",
+    "make_decoder",
+    "sample",
+]
