@@ -93,6 +93,19 @@ def test_prompts_arrive_as_typed(
     assert json.loads(capfdbinary.readouterr().out)["prompt"] == prompt
 
 
+def test_a_character_that_the_prompt_begins_is_in_the_text(
+    run: Path, tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    (tmp_path / "prompt").write_bytes(b"abc\xf0\x9f")
+    call = ["generate", str(run), "--prompt-file", str(tmp_path / "prompt"), "--max-bytes", "20"]
+    assert main(call) == 0
+    plain = capfdbinary.readouterr().out.decode().removesuffix("\n")
+    assert main([*call, "--json"]) == 0
+    facts = json.loads(capfdbinary.readouterr().out)
+    assert facts["prompt"] == "abc"
+    assert facts["prompt"] + facts["text"] == plain
+
+
 def test_prompts_from_files_and_pipes(
     run: Path, tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: object
 ) -> None:

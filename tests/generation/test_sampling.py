@@ -56,6 +56,13 @@ def test_draws_follow_the_distribution() -> None:
     assert ((observed - LOGITS.exp()).abs() < 4 * spread).all()
 
 
+@pytest.mark.parametrize("limit", [{"temperature": 1e-40}, {"top_p": 1e-50}, {"min_p": 1e-50}])
+def test_settings_at_their_limits_still_draw(limit: dict[str, float]) -> None:
+    logits = torch.tensor([90.0, 100.0, -torch.inf])
+    drawn = sample(logits, Sampling(**limit), torch.Generator().manual_seed(0))
+    assert drawn == 1
+
+
 def test_zero_temperature_takes_the_likeliest() -> None:
     rng = torch.Generator().manual_seed(0)
     assert {sample(LOGITS, Sampling(temperature=0), rng) for _ in range(9)} == {0}

@@ -46,3 +46,11 @@ def test_adamw_decays_no_gains_and_biases(model: LanguageModel) -> None:
     (adamw,) = make_optimizers(model, OptimConfig(weight_decay=0.1))
     for group in adamw.param_groups:
         assert all((p.ndim == 2) == (group["weight_decay"] > 0) for p in group["params"])
+
+
+def test_rows_of_a_split_softmax_are_no_maps() -> None:
+    model = LanguageModel(ModelConfig(embed_dim=16, num_layers=1, split_softmax=[10, 50]))
+    matrices, others = split_matrices(model)
+    rows = model.softmax.tail_vectors
+    assert any(p is rows for p in others)
+    assert all(p is not rows for p in matrices)

@@ -48,7 +48,8 @@ def test_a_copy_whose_links_became_folders_goes_on(run: Path, tmp_path: Path) ->
     shutil.copytree(run, copy)  # follows links
     assert not (copy / "last").is_symlink()
     assert steps_after(copy, "14steps") == [13, 14]
-    assert (copy / "last").is_symlink() and (copy / "best").is_symlink()
+    assert (copy / "last").is_symlink()
+    assert (copy / "best").is_symlink()
     assert losses(copy)[:12] == losses(run)
 
 
@@ -78,7 +79,8 @@ def test_a_run_has_one_process_at_a_time(run: Path) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", code, str(run)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as other:
-        assert other.stdout is not None and other.stdout.readline() == b"held\n"
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"held\n"
         with pytest.raises(CheckpointError, match="is in training already"):
             resume_run(run, CONSOLE, "14steps")
         other.kill()

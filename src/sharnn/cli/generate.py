@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import json
 import os
@@ -265,9 +266,10 @@ def _write_sample(samples: _Samples, prompt: bytes, options: Namespace, index: i
             out.flush()
     seed, rate = options.seed + index, num_bytes / max(samples.seconds[index], 1e-9)
     if options.json:
+        whole, begun = _whole_characters(prompt)
         facts = {
-            "prompt": prompt.decode(errors="replace"),
-            "text": text.decode(errors="replace"),
+            "prompt": whole,
+            "text": (begun + text).decode(errors="replace"),
             "seed": seed,
             "num_bytes": num_bytes,
             "bytes_per_second": round(rate, 1),
@@ -278,6 +280,12 @@ def _write_sample(samples: _Samples, prompt: bytes, options: Namespace, index: i
     console = error_console()
     if console.is_terminal:
         console.print(f"[dim]{num_bytes} bytes, {rate:,.0f} bytes/s, seed {seed}[/dim]")
+
+
+def _whole_characters(prompt: bytes) -> tuple[str, bytes]:
+    """Return a prompt without the bytes of a character that it only begins, and those."""
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    return decoder.decode(prompt), decoder.getstate()[0]
 
 
 def _end_line(options: Namespace) -> None:

@@ -239,5 +239,7 @@ def _finish(outcome: Any, out: Path) -> int:
     print(f"{outcome.reason} after {counters.step:,} steps and {counters.tokens_seen:,} tokens")
     if best is not None:
         print(f"best valid bits per byte  {best:.4f}  (in lanes, at step {counters.best_step:,})")
-    print(f"model  {out / 'best'}")
+    from sharnn.checkpoint import resolve_model_folder
+
+    print(f"model  {resolve_model_folder(out)}")
     return 0

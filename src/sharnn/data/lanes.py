@@ -59,10 +59,10 @@ def lane_length(num_tokens: int, num_lanes: int) -> int:
     """
     length = (num_tokens - 1) // num_lanes
     if length < 1:
+        fewer = f", or data.num_lanes of at most {num_tokens - 1}" if num_tokens > 1 else ""
         raise DataError(
             f"the text has {num_tokens} tokens to train on, too few for {num_lanes} lanes of at least "
-            f"one token and its successor: use a longer text, or data.num_lanes of at most "
-            f"{max(num_tokens - 1, 0)}"
+            f"one token and its successor: use a longer text{fewer}"
         )
     return length
 

@@ -52,9 +52,10 @@ class Sampling:
             value = getattr(self, name)
             if value is not None and not 0 < value <= 1:
                 raise ConfigError(f"{name} is {value}: it must be above 0 and at most 1")
-        if not 0 < self.repetition_penalty < math.inf:
+        if not 0.01 <= self.repetition_penalty <= 100:
             raise ConfigError(
-                f"repetition_penalty is {self.repetition_penalty}: it must be above 0 (1 does nothing)"
+                f"repetition_penalty is {self.repetition_penalty}: it must lie between 0.01 and 100 (1 "
+                "does nothing)"
             )
         filters = [n for n in ("top_k", "top_p", "min_p") if getattr(self, n) is not None]
         if self.temperature == 0 and filters:
@@ -88,7 +89,8 @@ def sample(
         logits = penalise_repetition(logits, history[-PENALTY_TOKENS:], sampling.repetition_penalty)
     if sampling.temperature == 0:
         return int(logits.argmax())
-    logits = logits / sampling.temperature
+    # Below the largest, so that however low the temperature is, that one stays a number.
+    logits = (logits - logits.max()) / sampling.temperature
     if sampling.top_k is not None:
         logits = keep_top_k(logits, sampling.top_k)
     if sampling.min_p is not None:
@@ -118,6 +120,7 @@ def keep_top_p(logits: Tensor, p: float) -> Tensor:
     ordered, places = logits.sort(descending=True, stable=True)
     probabilities = ordered.softmax(-1)
     before = probabilities.cumsum(-1) - probabilities
+    before[0] = -1.0  # kept however small p is, or what it is rounded to
     kept = ordered.masked_fill(before >= p, -math.inf)
     return torch.full_like(logits, -math.inf).scatter(0, places, kept)
 

@@ -89,6 +89,8 @@ def generate_together(
     for name, value in (("max_bytes", max_bytes), *(("seed", seed) for seed in seeds)):
         if value < 0:
             raise ConfigError(f"{name} is {value}: it must be 0 or more")
+    if seeds and max(seeds) >= 1 << 63:
+        raise ConfigError(f"seed is {max(seeds)}: it must be below 2 ** 63")
     decoder = join_decoders(sessions)
     logits_BV = torch.stack([session.logits for session in sessions])
     texts = [

@@ -15,13 +15,15 @@ _DEFAULT_MIN_TRUST = 0.25
 def split_matrices(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     """Return the matrices inside the blocks, and all other parameters.
 
-    The embedding is a table of rows and not a map, so it counts with the vectors.
+    The embedding is a table of rows and not a map, so it counts with the vectors; so do the rows that a
+    split softmax adds to it.
     """
     tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
     matrices: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
-    for parameter in model.parameters():
-        is_matrix = parameter.ndim == 2 and min(parameter.shape) > 1 and id(parameter) not in tables
+    for name, parameter in model.named_parameters():
+        is_table = id(parameter) in tables or name.startswith("softmax.")
+        is_matrix = parameter.ndim == 2 and min(parameter.shape) > 1 and not is_table
         (matrices if is_matrix else others).append(parameter)
     return matrices, others
 

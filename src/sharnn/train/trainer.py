@@ -137,11 +137,11 @@ class Trainer:
                 self._keep_initial()
             while not self._used_up() and not self._gave_up() and not stopped.is_set():
                 self.step()
-                if self.validates and self.validation.due(self.counters.progress(self.budget)):
+                progress = self.counters.progress(self.budget)
+                if self.validates and self.validation.due(progress):
                     self.validate()
-                elif self.checkpointing.due(self.counters.progress(self.budget)):
-                    if not self._used_up():  # it is saved below, when it is validated
-                        self.save()
+                elif self.checkpointing.due(progress) and progress.budget < 1:
+                    self.save()  # the last step is saved below, once it is validated
             if not stopped.is_set() and self.validates and self.validation_is_stale:
                 self.validate()
             self.save()
