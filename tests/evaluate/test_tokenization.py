@@ -190,8 +190,22 @@ def test_withheld_feedback_leaves_the_probability_of_a_token_at_its_place() -> N
     for index, place in zip(range(6), places(MODEL, TOKENIZER, TEXT, range(6)), strict=True):  # type: ignore[arg-type]
         tokens = TEXT.tokens_of(index)
         expected = -sum(math.log(kth_token(k)[token]) for k, token in enumerate(tokens))
-        found = withheld_nats(MODEL, place, tokens, generator, num_samples=4_000)
+        found, _ = withheld_nats(MODEL, place, tokens, generator, num_samples=4_000)
         assert found == pytest.approx(expected, abs=0.15)
+
+
+def test_few_draws_overstate_withheld_feedback_and_say_so() -> None:
+    generator = torch.Generator().manual_seed(0)
+    index = max(range(len(TEXT.words)), key=lambda word: TEXT.num_tokens[word])
+    (place,) = places(MODEL, TOKENIZER, TEXT, [index])  # type: ignore[arg-type]
+    tokens = TEXT.tokens_of(index)
+    exact = -sum(math.log(kth_token(k)[token]) for k, token in enumerate(tokens))
+    draws = [withheld_nats(MODEL, place, tokens, generator, num_samples=200) for _ in range(200)]
+    found, halved = np.array(draws).mean(axis=0)
+    error = np.array(draws)[:, 0].std() / math.sqrt(len(draws))
+    assert halved > found > exact - 3 * error
+    # By half the draws it is told what all of them still overstate.
+    assert found - (halved - found) == pytest.approx(exact, abs=0.03 + 3 * error)
 
 
 def test_what_being_told_is_worth_is_withheld_less_forced() -> None:
@@ -299,7 +313,9 @@ def test_classes_tell_known_rare_unseen_and_copied_words_apart() -> None:
         b" " + b"x" * 90,
         b" emu",
     ]
-    classes = classify(words, training, memory_bytes=40)
+    text = lay_out(ByteTokenizer(), ByteTokenizer().encode(b"".join(words)))
+    assert text.words == words
+    classes = classify(text, training, memory_bytes=40)
     named = [classes.names[index] for index in classes.of_word]
     assert named == [
         "known", "rare, new", "unseen, new", "unseen, copied", "rare, copied", "known",
@@ -316,3 +332,13 @@ def test_every_token_of_a_text_belongs_to_one_word_or_none() -> None:
     data = bytes(itertools.islice(itertools.cycle(b"ab c\n d\t"), 500))
     text = lay_out(ByteTokenizer(), ByteTokenizer().encode(data))
     assert text.num_tokens.sum() + (text.word_of_token < 0).sum() == len(data)
+
+
+def test_white_space_between_words_counts_in_how_far_memory_reaches() -> None:
+    tokenizer = ByteTokenizer()
+    near, far = (
+        lay_out(tokenizer, tokenizer.encode(b"zebra" + b"\n" * gap + b"zebra")) for gap in (30, 40)
+    )
+    for text, name in ((near, "unseen, copied"), (far, "unseen, new")):
+        classes = classify(text, b"the", memory_bytes=40)
+        assert classes.names[classes.of_word[1]] == name

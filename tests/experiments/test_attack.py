@@ -174,6 +174,34 @@ def test_another_experiment_is_refused_in_the_same_folder(
         run_attack(other, str(text), out, "cpu", QUIET)
 
 
+def test_arithmetic_stays_equal_when_an_experiment_goes_on(tmp_path: Path) -> None:
+    text, out = tmp_path / "a.txt", tmp_path / "out"
+    text.write_text("The cat sat.\nThe dog ran.\n" * 300)
+    few = {**to_dict(SMALL), "matchings": ["compute"], "tokenizations": ["byte"], "seeds": 1}
+    first = AttackSettings(**{**few, "architectures": ["lstm"]})
+    more = AttackSettings(**{**few, "architectures": ["transformer", "lstm"]})
+    (lstm,) = run_attack(first, str(text), out, "cpu", QUIET)
+    transformer, again = run_attack(more, str(text), out, "cpu", QUIET)
+    assert again == lstm
+    assert transformer["train_flops"] == pytest.approx(lstm["train_flops"])
+
+
+def test_results_of_something_else_are_not_written_over(tmp_path: Path) -> None:
+    text, out = tmp_path / "a.txt", tmp_path / "out"
+    text.write_text("The cat sat.\n" * 300)
+    out.mkdir()
+    (out / "results.json").write_text("{}")
+    with pytest.raises(ConfigError, match="of something else"):
+        run_attack(SMALL, str(text), out, "cpu", QUIET)
+    assert [path.name for path in out.iterdir()] == ["results.json"]
+
+
+def test_a_text_in_one_line_is_scored(tmp_path: Path) -> None:
+    text = tmp_path / "line.txt"
+    text.write_text("the cat sat " * 500 + "\n")
+    assert read_text(str(text), 200).scored.split()
+
+
 def test_an_experiment_that_cannot_be_keeps_no_folder_from_another(tmp_path: Path) -> None:
     text, other, out = tmp_path / "a.txt", tmp_path / "b.txt", tmp_path / "out"
     text.write_text("The cat sat.\nThe dog ran.\n" * 300)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,7 +80,11 @@ def run(argv: list[str]) -> int:
         if value is not None
     }
     settings, out = AttackSettings(**fields), Path(options.out)
-    results = run_attack(settings, options.text, out, options.device, error_console())
+    try:
+        results = run_attack(settings, options.text, out, options.device, error_console())
+    except KeyboardInterrupt:
+        print("sharnn: stopped; the same command goes on", file=sys.stderr)
+        return 130
     tables = tell(results, out, _about(settings, options.text, results, argv))
     print_tables(tables)
     print(f"report  {out / PAGE}")

@@ -32,8 +32,10 @@ Integers = npt.NDArray[np.int64]
 _SEGMENT_LENGTH = 512
 #: Of a word with more ways to cut it, ways are drawn instead of counted out.
 MAX_PATHS = 128
-#: Ways that are drawn then, and continuations that are drawn where feedback is withheld.
+#: Ways that are drawn then.
 NUM_SAMPLES = 16
+#: Continuations that are drawn where feedback is withheld; an even number.
+NUM_CONTINUATIONS = 64
 
 
 # ---------------------------------------------------------------------------------------- words
@@ -58,6 +60,12 @@ class WordedText:
     first_token: Integers
     num_tokens: Integers
     word_of_token: Integers
+
+    @property
+    def word_ends(self) -> Integers:
+        """Byte of the text behind each word."""
+        ends = np.cumsum(self.token_bytes)
+        return ends[self.first_token + self.num_tokens - 1]
 
     @property
     def place_in_word(self) -> Integers:
@@ -130,23 +138,23 @@ KNOWN_COUNT = 10
 _CLASSES = ("known", "rare, copied", "rare, new", "unseen, copied", "unseen, new")
 
 
-def classify(words: Sequence[bytes], training: bytes, memory_bytes: int) -> WordClasses:
+def classify(text: WordedText, training: bytes, memory_bytes: int) -> WordClasses:
     """Tell known words from rare and unseen ones, and of these the ones that memory could copy.
 
     Args:
-        words: Of the scored text, in order, with their spaces.
-        training: The text that was trained on.
+        text: That is scored, in whichever tokens.
+        training: The text to train on, whether or not a model has read all of it.
         memory_bytes: A word is `copied` where it stood in this many bytes of the scored text before it.
     """
     counts: dict[bytes, int] = {}
     for word in training.split():
         counts[word] = counts.get(word, 0) + 1
     last_seen: dict[bytes, int] = {}
-    of_word, position = np.empty(len(words), dtype=np.int64), 0
-    for index, spelt in enumerate(words):
-        word, position = spelt.strip(), position + len(spelt)
-        copied = position - last_seen.get(word, -memory_bytes - len(spelt)) <= memory_bytes
-        last_seen[word] = position
+    of_word = np.empty(len(text.words), dtype=np.int64)
+    for index, (spelt, end) in enumerate(zip(text.words, text.word_ends.tolist(), strict=True)):
+        word = spelt.strip()
+        copied = word in last_seen and end - last_seen[word] <= memory_bytes
+        last_seen[word] = end
         count = counts.get(word, 0)
         rarity = 0 if count >= KNOWN_COUNT else 1 if count else 3
         of_word[index] = rarity if rarity == 0 else rarity + (not copied)
@@ -386,31 +394,35 @@ def withheld_nats(
     place: Place,
     tokens: Sequence[int],
     generator: torch.Generator,
-    num_samples: int = NUM_SAMPLES,
-) -> float:
-    """Return a word's nats where the model is not told the word's earlier tokens.
+    num_samples: int = NUM_CONTINUATIONS,
+) -> tuple[float, float]:
+    """Return a word's nats where the model is not told its earlier tokens, by all draws and by half.
 
     `Σ_k -log E[p(t_k | t'_1 … t'_{k-1})]`, the earlier tokens t' drawn from the model itself: token k is
     predicted from what stands before the word alone. The mean over samples stands inside the logarithm,
-    so few samples overstate the nats; a word of one token costs what it always does.
+    so both are upper bounds of it on average, the second one (a mean over both halves of the draws) the
+    looser: what they differ by is about what all draws still overstate, where that falls as 1 / draws,
+    and less than that where it falls more slowly. A word of one token costs what it always does.
 
     Args:
         model: In evaluation mode.
         place: Where the word begins.
         tokens: The word's.
         generator: Draws continuations.
-        num_samples: How many of them.
+        num_samples: How many of them, an even number.
     """
     log_p_SV, state = _step(model, [place.previous], place.state)
-    nats = -float(log_p_SV[0, tokens[0]])
+    nats = halved = -float(log_p_SV[0, tokens[0]])
     if len(tokens) == 1:
-        return nats
+        return nats, halved
     log_p_SV, state = log_p_SV.expand(num_samples, -1), state.expand(num_samples)
     for token in tokens[1:]:
         drawn_S = torch.multinomial(log_p_SV.exp(), 1, generator=generator)[:, 0]
         log_p_SV, state = _step(model, drawn_S.tolist(), state)
-        nats -= float(log_p_SV[:, token].logsumexp(0)) - math.log(num_samples)
-    return nats
+        log_p_2S = log_p_SV[:, token].reshape(2, -1)
+        nats -= float(log_p_2S.flatten().logsumexp(0)) - math.log(num_samples)
+        halved -= float(log_p_2S.logsumexp(1).mean()) - math.log(num_samples / 2)
+    return nats, halved
 
 
 def _step(
@@ -434,8 +446,9 @@ class WithinWords:
         forced: Cut as the tokenizer does, each token told after it was predicted: the usual score.
         best: The best way to cut it.
         summed: All ways to cut it.
-        withheld: Cut as the tokenizer does, with the word's earlier tokens not told.
-        told: `withheld - forced`, word by word: what being told is worth.
+        withheld: Cut as the tokenizer does, with the word's earlier tokens not told: an upper bound.
+        told: `withheld - forced`, word by word: what being told is worth at most.
+        overstated: What `withheld` would be more with half the draws.
         exact_share: Of words whose ways were all counted out.
     """
 
@@ -444,6 +457,7 @@ class WithinWords:
     summed: Mean
     withheld: Mean
     told: Mean
+    overstated: Mean
     exact_share: float
 
 
@@ -456,6 +470,7 @@ def within_words(
     seed: int = 0,
     max_paths: int = MAX_PATHS,
     num_samples: int = NUM_SAMPLES,
+    num_continuations: int = NUM_CONTINUATIONS,
 ) -> WithinWords:
     """Score words of a text in the four ways of `WithinWords`.
 
@@ -467,7 +482,8 @@ def within_words(
         num_words: Words, evenly spread over the text; all where it has fewer.
         seed: Of what is drawn.
         max_paths: As for `over_segmentations`.
-        num_samples: As for `over_segmentations` and `withheld_nats`.
+        num_samples: As for `over_segmentations`.
+        num_continuations: `num_samples` of `withheld_nats`.
     """
     count = min(num_words, len(text.words))
     words = np.unique(np.linspace(0, len(text.words) - 1, count).round().astype(int)).tolist()
@@ -480,10 +496,12 @@ def within_words(
         found = over_segmentations(model, place, spelt, lattice, generator, max_paths, num_samples)
         # Drawn ways may miss the tokenizer's own, which is one of them.
         ways.append((min(found.best, known), min(found.summed, known), found.exact))
-        withheld.append(withheld_nats(model, place, text.tokens_of(word), generator, num_samples))
+        tokens = text.tokens_of(word)
+        withheld.append(withheld_nats(model, place, tokens, generator, num_continuations))
     best, summed, exact = np.array(ways).T
-    hidden = np.array(withheld)
+    hidden, halved = np.array(withheld).T
     return WithinWords(
         Mean.of("forced", forced), Mean.of("best", best), Mean.of("summed", summed),
-        Mean.of("withheld", hidden), Mean.of("told", hidden - forced), float(exact.mean()),
+        Mean.of("withheld", hidden), Mean.of("told", hidden - forced),
+        Mean.of("overstated", halved - hidden), float(exact.mean()),
     )  # fmt: skip

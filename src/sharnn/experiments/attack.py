@@ -56,7 +56,7 @@ _DEFAULT_LR = 0.005
 #: Widths to choose from; multiples that 16 heads divide come with the larger ones.
 _WIDTHS = [*range(8, 256, 8), *range(256, 1_537, 32)]
 #: How near the number of weights must come.
-_NEAR = 0.85
+_NEAR = 0.15
 
 
 @dataclass(frozen=True)
@@ -158,6 +158,7 @@ class AttackPlan:
         recipe: All of it.
         train_bytes: Bytes that it will read.
         train_flops: Operations that it will spend.
+        compute_flops: Operations of every training of the experiment where arithmetic is equal.
     """
 
     architecture: str
@@ -166,6 +167,7 @@ class AttackPlan:
     recipe: Recipe
     train_bytes: float
     train_flops: float
+    compute_flops: float
 
     @property
     def name(self) -> str:
@@ -183,9 +185,21 @@ def tokenizer_of(name: str) -> tuple[str, int | None]:
 
 
 def make_plans(
-    settings: AttackSettings, tokenizations: Sequence[Tokenization], text: str, device: str
+    settings: AttackSettings,
+    tokenizations: Sequence[Tokenization],
+    text: str,
+    device: str,
+    compute_flops: float | None = None,
 ) -> list[AttackPlan]:
     """Return all trainings: seed by seed, so that a stopped experiment has whole tables.
+
+    Args:
+        settings: What is to be found out.
+        tokenizations: In this order.
+        text: As `sharnn train` takes it.
+        device: As `train.device`.
+        compute_flops: Operations of each where arithmetic is equal; when not given, those that the first
+            model needs for `compute_bytes`.
 
     Raises:
         ConfigError: No width comes near enough to the number of weights.
@@ -197,7 +211,7 @@ def make_plans(
     }
     first = tokenizations[0]
     rate = flops_per_token(bases[settings.architectures[0], first.name]) / first.bytes_per_token
-    flops = rate * (settings.compute_bytes or settings.train_bytes / 4)
+    flops = compute_flops or rate * (settings.compute_bytes or settings.train_bytes / 4)
     plans = []
     for seed in range(settings.seeds):
         for matching in settings.matchings:
@@ -211,7 +225,7 @@ def make_plans(
                     plans.append(
                         AttackPlan(
                             architecture, t, matching, recipe,
-                            tokens * t.bytes_per_token, tokens * flops_per_token(base),
+                            tokens * t.bytes_per_token, tokens * flops_per_token(base), flops,
                         )
                     )  # fmt: skip
     return plans
@@ -283,7 +297,7 @@ def _model(
     wanted = settings.num_parameters
     above = bisect.bisect_left(_WIDTHS, wanted, key=weights)
     best = min(_WIDTHS[max(above - 1, 0) : above + 1], key=lambda dim: abs(weights(dim) - wanted))
-    if not _NEAR * wanted <= weights(best) <= wanted / _NEAR:
+    if abs(weights(best) - wanted) > _NEAR * wanted:
         raise ConfigError(
             f"--num-parameters is {wanted:,}, and a {architecture} over {vocab_size:,} tokens comes no "
             f"nearer than {weights(best):,}: give more, or leave the largest vocabularies out"

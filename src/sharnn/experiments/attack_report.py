@@ -11,6 +11,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from sharnn.errors import DataError
+from sharnn.experiments.attack_run import RESULTS
 from sharnn.files import atomic_file, write_json
 from sharnn.report.attack import (
     distinct,
@@ -23,7 +24,7 @@ from sharnn.report.curves import write_png
 from sharnn.report.page import picture, whole_page
 from sharnn.report.tables import Table
 
-RESULTS, PAGE, TABLES = "results.json", "report.html", "results.md"
+PAGE, TABLES = "report.html", "results.md"
 Result = Mapping[str, Any]
 
 _HOW_TO_READ = {
@@ -31,11 +32,13 @@ _HOW_TO_READ = {
     "are the standard deviation over seeds.",
     "ways": "A word's cost summed over all ways to cut it is what the model thinks of the word; the "
     "tokenizer's own way costs more, never less. Where the word's earlier tokens are not told, each "
-    "token is predicted from what stands before the word alone: what that adds is what being told was "
-    "worth. A word that is one token is told nothing.",
+    "token is predicted from what stands before the word alone, by a mean over draws: what that adds is "
+    "what being told was worth at most (half the draws: what fewer draws would add to that). A word that "
+    "is one token is told nothing.",
     "places": "What the first token of a word costs, the second, and so on.",
-    "classes": "Known words stand ten times or more in the text that was trained on, rare ones less "
-    "often, unseen ones never; copied ones stood in the scored text before, within the window.",
+    "classes": "Known words stand ten times or more in the train split, whether or not a model has read "
+    "all of it, rare ones less often, unseen ones never; copied ones stood in the scored "
+    "text before, within the window.",
     "perturbed": "The same bytes, read in pieces that the tokenizer would not have made: merges are left "
     "out at the rate below (BPE-dropout, arXiv 1910.13267).",
 }
@@ -120,13 +123,13 @@ def _parts(results: Sequence[Result], matching: str) -> Table:
     for architecture, tokenization, runs in _groups(results, matching):
         ways = [
             _told(runs, lambda run, way=way: run["within_words"][way]["mean"], 3)  # type: ignore[misc]
-            for way in ("summed", "best", "forced", "withheld", "told")
+            for way in ("summed", "best", "forced", "withheld", "told", "overstated")
         ]
         rise = _told(runs, _last_rise, 3) if runs[0]["perturbed"] else "–"
         rows.append([architecture, tokenization, *ways, rise])
     columns = (
         "architecture", "tokenization", "all ways", "best way", "as cut", "not told", "told is worth",
-        "perturbed",
+        "half the draws", "perturbed",
     )  # fmt: skip
     rates = [run["perturbed"][-1]["dropout"] for run in results if run["perturbed"]]
     last = (

@@ -9,8 +9,9 @@ OUT/
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from sharnn.checkpoint import load_model
 from sharnn.config import to_dict
 from sharnn.data.corpus import Corpus
 from sharnn.data.prepare import prepare, train_tokenizer
-from sharnn.errors import ConfigError, DataError, TrainingError
+from sharnn.errors import ConfigError, DataError
 from sharnn.evaluate.bits import LN2
 from sharnn.evaluate.tokenization import (
     WordClasses,
@@ -51,6 +52,9 @@ from sharnn.train import is_run_folder, resume_run, start_run
 #: Shown while a tokenizer is made: what is done.
 Say = Callable[[str], None]
 _SETTINGS, _TOKENIZERS, _RUNS, _SCORES = "attack.json", "tokenizers", "runs", "scores"
+_COMPUTE_FLOPS = "compute_flops"
+#: Every figure, written when all is done (`attack_report`).
+RESULTS = "results.json"
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ class AttackText:
     Attributes:
         name: For people.
         source: What `sharnn train` is told to read.
-        training: Train split, its beginning.
+        training: Train split.
         scored: Whole lines of the test split.
         digest: Of the corpus.
     """
@@ -87,32 +91,34 @@ def run_attack(
     Raises:
         ConfigError: Settings that cannot be, or another experiment in `out`.
         DataError: The text is missing, too short, or has no words.
-        TrainingError: A training was stopped; the same call goes on with it.
+        KeyboardInterrupt: A training was stopped, and saved; the same call goes on with it.
     """
     read = read_text(text, settings.score_bytes)
     equal = _equal_for_all(settings, read)
-    ours = _is_ours(out, equal)
+    found = _found(out, equal)
     tokenizers = make_tokenizers(
-        settings.tokenizations, read, out / _TOKENIZERS, console.print, reuse=ours
+        settings.tokenizations, read, out / _TOKENIZERS, console.print, reuse=bool(found)
     )
-    plans = make_plans(settings, [t for t, _ in tokenizers.values()], read.source, device)
-    if not ours:  # only now: what cannot be must not keep the folder from what can
-        write_json(out / _SETTINGS, equal, DataError)
-    scored = {
-        name: lay_out(tokenizer, tokenizer.encode(read.scored))
-        for name, (_, tokenizer) in tokenizers.items()
-    }
-    words = next(iter(scored.values())).words
-    classes = classify(words, read.training, settings.window_bytes)
+    plans = make_plans(
+        settings,
+        [t for t, _ in tokenizers.values()],
+        read.source,
+        device,
+        found.get(_COMPUTE_FLOPS),
+    )
+    scored = {name: _laid_out(name, t, read) for name, (_, t) in tokenizers.items()}
+    classes = classify(next(iter(scored.values())), read.training, settings.window_bytes)
     results = []
-    for number, plan in enumerate(plans, start=1):
-        path = out / _SCORES / f"{plan.name}.json"
-        if not path.is_file():
-            console.print(f"[bold]{number} of {len(plans)}[/bold]: {plan.name}", highlight=False)
-            train(plan, out / _RUNS / plan.name, console)
-            parts = Parts(settings, read, scored[plan.tokenization.name], classes)
-            write_json(path, {**facts(plan), **parts.of(out / _RUNS / plan.name)}, DataError)
-        results.append(read_json(path, DataError))
+    with _claimed(out, {**equal, _COMPUTE_FLOPS: plans[0].compute_flops}):
+        for number, plan in enumerate(plans, start=1):
+            path = out / _SCORES / f"{plan.name}.json"
+            if not path.is_file():
+                progress = f"[bold]{number} of {len(plans)}[/bold]: {plan.name}"
+                console.print(progress, highlight=False)
+                train(plan, out / _RUNS / plan.name, console)
+                parts = Parts(settings, read, scored[plan.tokenization.name], classes)
+                write_json(path, {**facts(plan), **parts.of(out / _RUNS / plan.name)}, DataError)
+            results.append(read_json(path, DataError))
     return results
 
 
@@ -133,7 +139,8 @@ def read_text(text: str, score_bytes: int) -> AttackText:
     training, test = (_bytes_of(corpus, split) for split in ("train", "test"))
     if not corpus.own_splits:
         # Splits are cut in the middle of a line; a closed vocabulary of words reads whole ones.
-        test = test[test.find(b"\n") + 1 :]
+        whole_lines = test[test.find(b"\n") + 1 :]
+        test = whole_lines if whole_lines.split() else test
     cut = test[:score_bytes]
     scored = cut[: cut.rfind(b"\n") + 1] or cut
     if not scored.split():
@@ -147,6 +154,21 @@ def _bytes_of(corpus: Corpus, split: str) -> bytes:
     return corpus.tokenizer.decode(np.asarray(corpus.split(split).tokens))
 
 
+def _laid_out(name: str, tokenizer: Tokenizer, text: AttackText) -> WordedText:
+    """Return the words to score in the tokens of a tokenization.
+
+    Raises:
+        DataError: It cannot read them.
+    """
+    try:
+        return lay_out(tokenizer, tokenizer.encode(text.scored))
+    except DataError as failure:
+        raise DataError(
+            f"tokenization {name} cannot read the {len(text.scored)} bytes of {text.name} to score, "
+            f"which --score-bytes cuts: {failure}"
+        ) from failure
+
+
 def _equal_for_all(settings: AttackSettings, text: AttackText) -> dict[str, Any]:
     """Return what every training and score of an experiment shares: others need another folder."""
     may_grow = ("seeds", "architectures", "tokenizations", "matchings")
@@ -154,23 +176,41 @@ def _equal_for_all(settings: AttackSettings, text: AttackText) -> dict[str, Any]
     return {**shared, "text_digest": text.digest}
 
 
-def _is_ours(out: Path, equal: Mapping[str, Any]) -> bool:
-    """Return whether the folder holds this experiment; False where it holds none.
+def _found(out: Path, equal: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a folder says of this experiment; nothing where it holds none.
 
     Raises:
-        ConfigError: It is another's.
+        ConfigError: It holds another one, or results of something else.
     """
     path = out / _SETTINGS
     if not path.is_file():
-        return False
-    found = read_json(path, DataError)
+        if (out / RESULTS).exists():
+            raise ConfigError(
+                f"{out} holds the {RESULTS} of something else, which would be lost: give another --out"
+            )
+        return {}
+    found: dict[str, Any] = read_json(path, DataError)
     for name, value in equal.items():
         if found.get(name) != value:
             raise ConfigError(
                 f"{out} holds an experiment with {name} = {found.get(name)}, this one has {value}: give "
                 "another --out"
             )
-    return True
+    return found
+
+
+@contextlib.contextmanager
+def _claimed(out: Path, content: Mapping[str, Any]) -> Iterator[None]:
+    """Make the folder this experiment's, unless nothing comes of it: then it is free for another."""
+    path = out / _SETTINGS
+    if not path.is_file():
+        write_json(path, content, DataError)
+    try:
+        yield
+    except BaseException:
+        if not (out / _RUNS).is_dir():
+            path.unlink(missing_ok=True)
+        raise
 
 
 # ----------------------------------------------------------------------------------- tokenizers
@@ -223,14 +263,14 @@ def train(plan: AttackPlan, folder: Path, console: Console) -> None:
     """Train a plan's model, or go on where it was stopped.
 
     Raises:
-        TrainingError: It was stopped again.
+        KeyboardInterrupt: It was stopped again.
     """
     if is_run_folder(folder):
         outcome = resume_run(folder, console)
     else:
         outcome = start_run(plan.recipe, folder, console)
     if outcome.interrupted:
-        raise TrainingError(f"stopped while {plan.name} was in training: the same command goes on")
+        raise KeyboardInterrupt
 
 
 def facts(plan: AttackPlan) -> dict[str, Any]:
