@@ -43,6 +43,7 @@ def explain_os_error(error: OSError, path: Path, doing: str) -> str:
         errno.EACCES: "permission denied: check the owner and mode of the file and its folder",
         errno.EPERM: "operation not permitted: check the owner and mode of the file",
         errno.ENOENT: "no such file or folder: check the spelling",
+        errno.EEXIST: "a file is in the way: move it, or give another path",
         errno.EISDIR: "it is a folder, a file was expected",
         errno.ENOTDIR: "a part of the path is a file, a folder was expected",
     }

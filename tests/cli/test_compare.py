@@ -166,11 +166,22 @@ def test_a_stopped_comparison_says_how_to_go_on(
     assert "the same command goes on" in capsys.readouterr().err
 
 
+def test_a_budget_in_tokens_is_no_budget_for_different_tokens(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    bpe = ["tokenizer", "train", "text.txt", "--kind", "bpe", "--vocab-size", "270"]
+    assert main([*bpe, "--out", "bpe.json"]) == 0
+    Path("other.yaml").write_text(TINY.replace("{num_lanes", "{tokenizer: bpe.json, num_lanes"))
+    assert call(["tiny.yaml", "other.yaml"]) == 2
+    assert "(bpe.json, byte)" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("argv", "code", "message"),
     [
         ([], 2, "there is nothing to compare"),
         (["text.txt"], 2, "there is no recipe to train on text.txt"),
+        (["text.txt", "tiny.yaml"], 2, "tiny.yaml is a recipe by its name"),
         (["demo", "transformer"], 2, "transformer is a recipe, and there is no TEXT"),
         (["transfomer", "text.txt"], 2, "did you mean 'transformer'"),
         (["text.txt", "text.txt"], 2, "recipe text.txt"),

@@ -131,7 +131,9 @@ RMS = ["--dynamic", "rms", "--statistics", "b.txt"]
 @pytest.mark.parametrize(
     ("argv", "settings"),
     [
-        ([], {}),
+        ([], {"memory": {}}),
+        (["--window", "3"], {"memory": {"window": 3}}),
+        (["--protocol", "paper", "--lanes", "2"], {"paper": {"lanes": 2}}),
         (["--cache", "50"], {"cache": {"size": 50}}),
         (["--cache", "50", "--cache-weight", "0.3", "--cache-flatness", "0.7"],
          {"cache": {"size": 50, "weight": 0.3, "flatness": 0.7}}),
@@ -149,11 +151,13 @@ def test_it_says_how_a_text_was_scored(
 ) -> None:
     """Every byte once, by what was asked for, and JSON and table say what that was."""
     found = score(["model", "a.txt", *argv], capsys)
-    assert found["num_bytes"] == 300
-    assert found["protocol"] == ("ideal" if "ideal" in argv else "strict")
+    protocol = argv[1] if "--protocol" in argv else "strict"
+    assert found["protocol"] == protocol
+    assert found["num_bytes"] == 300 - (2 if protocol == "paper" else 0)
     assert found["tokens_per_second"] > 0
     assert ("statistics" in found) == ("--statistics" in argv)
-    assert set(found["settings"]) == set(settings)
+    memory = set() if protocol == "ideal" else {"memory"}
+    assert set(found["settings"]) == set(settings) | memory
     for name, wanted in settings.items():
         assert wanted.items() <= found["settings"][name].items()
     static = score(["model", "a.txt"], capsys)

@@ -119,7 +119,8 @@ def test_without_weight_it_says_nothing(model: LanguageModel, split: Split) -> N
     static = evaluate_static(model, BYTES, split)
     silent = evaluate_static(model, BYTES, split, cache=ContinuousCache(100, weight=0))
     assert silent.nats == pytest.approx(static.nats, rel=1e-12)
-    assert static.settings == {}
+    assert static.settings == {"memory": {"window": 8}}
+    assert silent.settings.keys() == {"memory", "cache"}
     assert silent.settings["cache"]["size"] == 100
 
 
@@ -146,7 +147,7 @@ def test_a_text_that_repeats_itself_is_told_better(model: LanguageModel, tmp_pat
     both = evaluate_dynamic(model, BYTES, split, SgdRule(0.5), segment_length=30, cache=cache)
     assert cached < 0.95 * static
     assert both.nats < min(cached, dynamic.nats)
-    assert set(both.settings) == {"dynamic", "cache"}
+    assert set(both.settings) == {"memory", "dynamic", "cache"}
 
 
 @pytest.mark.parametrize(

@@ -109,6 +109,8 @@ def _recipes_and_text(names: list[str]) -> tuple[list[str], str]:
     shipped = shipped_recipes()
     if text in shipped:
         raise ConfigError(f"{text} is a recipe, and there is no TEXT to train on: name it last")
+    if text.endswith((".yaml", ".yml")):
+        raise ConfigError(f"{text} is a recipe by its name, and there is no TEXT: name it last")
     if not recipes:
         raise ConfigError(
             f"there is no recipe to train on {text}: name one or several of {', '.join(shipped)}"

@@ -15,7 +15,7 @@ from sharnn.cli.common import (
     options_first,
     prepare_bar,
 )
-from sharnn.errors import ConfigError
+from sharnn.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -128,7 +128,10 @@ def run(argv: list[str]) -> int:
             facts["statistics"] = trained_on.name
         print(json.dumps({**facts, "corpus_digest": corpus.digest, **score.to_dict()}))
     else:
-        _print_table(score, f"{corpus.name}, {split_name}", str(loaded.folder))
+        text = f"{corpus.name}, {split_name}"
+        _print_table(
+            score, text, str(loaded.folder), None if trained_on is None else trained_on.name
+        )
     return 0
 
 
@@ -282,7 +285,12 @@ def _check_statistics(trained_on: Corpus, corpus: Corpus, split_name: str) -> No
 
     Raises:
         ConfigError: They are.
+        DataError: There is no text to gather them from.
     """
+    if trained_on.split("train").num_tokens == 0:
+        raise DataError(
+            f"--statistics {trained_on.name} has an empty train split: give a longer text"
+        )
     if trained_on.digest == corpus.digest and split_name in ("train", "all"):
         raise ConfigError(
             f"--statistics {trained_on.name} is the text that is scored, and would be known before it is "
@@ -336,12 +344,13 @@ def _shown(progress: Progress | None, what: str) -> Callable[[int, int], None] |
     return progress and (lambda done, total: progress(what, done, total))
 
 
-def _print_table(score: Score, text: str, model: str) -> None:
+def _print_table(score: Score, text: str, model: str, statistics: str | None) -> None:
     rows = [
         ("model", model),
         ("text", text),
         ("protocol", score.protocol),
         *((name, _listed(settings)) for name, settings in score.settings.items()),
+        *([("statistics of", statistics)] if statistics is not None else []),
         ("bits per byte", f"{score.bits_per_byte:.4f}"),
         ("bits per char", f"{score.bits_per_char:.4f}"),
         ("bits per token", f"{score.bits_per_token:.4f}"),

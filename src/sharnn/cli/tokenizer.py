@@ -197,8 +197,9 @@ def _measure(fresh: Tokenizer, corpus: Corpus) -> dict[str, str]:
     while len(part) < _TIMED_BYTES and position < text.num_tokens:
         part += fresh.decode(text.tokens[position : position + _TIMED_BYTES // 8])
         position += _TIMED_BYTES // 8
+    part = part[: fresh.last_cut(part)] or part
     started = time.perf_counter()
-    fresh.encode(part[: fresh.last_cut(part)])
+    fresh.encode(part)
     seconds = time.perf_counter() - started
     return {
         "text": f"{corpus.name}: {text.num_bytes:,} bytes, {text.num_words:,} words",
@@ -206,7 +207,7 @@ def _measure(fresh: Tokenizer, corpus: Corpus) -> dict[str, str]:
         "bytes a token": f"{text.num_bytes / max(text.num_tokens, 1):.3f}",
         "tokens a word": f"{text.num_tokens / max(text.num_words, 1):.3f}",
         "round trip": "every byte came back",
-        "encoding": f"{len(part) / 1e6 / seconds:.1f} MB/s (the first {len(part) / 1e6:.1f} MB)",
+        "encoding": f"{len(part) / 1e6 / seconds:.1f} MB/s (the first {len(part):,} bytes)",
     }
 
 

@@ -27,8 +27,8 @@ class Score:
         unscored_tokens: Tokens of the text that the protocol leaves out.
         unscored_bytes: Their bytes.
         seconds: Time it took.
-        settings: What else the score depends on, by what has it: `dynamic` and `cache` for a model that
-            was adapted while it read, `ideal` for the windows. Empty: fixed weights, read as they are.
+        settings: What else the score depends on, by what has it: how far the `memory` reaches, how
+            `paper` and `ideal` read, and `dynamic` and `cache` for a model that adapts to the text.
     """
 
     protocol: str

@@ -27,6 +27,7 @@ from sharnn.evaluate.reading import (
     Report,
     check_readable,
     evaluating,
+    memory_settings,
     score_all,
     segments,
 )
@@ -244,7 +245,8 @@ def evaluate_dynamic(
     with torch.inference_mode(False), evaluating(adaptable := _copy(model), window):
         learner = _Learner(adaptable, rule, statistics, cache)
         scored = score_all(learner.score, tokenizer, split, segment_length, model.device, report)
-    settings = {"dynamic": {**rule.to_dict(), "segment_length": segment_length}}
+    settings = memory_settings(model, window)
+    settings["dynamic"] = {**rule.to_dict(), "segment_length": segment_length}
     if statistics is not None:
         settings["dynamic"]["statistics_tokens"] = statistics.num_tokens
     if cache is not None:

@@ -21,6 +21,7 @@ from sharnn.evaluate.reading import (
     Report,
     Tokens,
     check_readable,
+    memory_settings,
     reading,
     score_all,
 )
@@ -87,7 +88,11 @@ def evaluate_static(
             )  # fmt: skip
         else:
             scored = _score_paper(model, tokenizer, split, num_lanes, segment_length, report)
-    settings = {} if cache is None else {"cache": cache.to_dict()}
+    settings = memory_settings(model, window)
+    if protocol == "paper":
+        settings["paper"] = {"lanes": num_lanes, "segment_length": segment_length}
+    if cache is not None:
+        settings["cache"] = cache.to_dict()
     return Score(protocol, **scored, seconds=time.perf_counter() - started, settings=settings)
 
 

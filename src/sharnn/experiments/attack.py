@@ -48,7 +48,9 @@ TOKENIZATIONS = (
     "byte", "bpe-512", "bpe-1024", "bpe-2048", "bpe-4096", "bpe-8192", "spelled-8192", "word",
 )  # fmt: skip
 _SIZED = re.compile(r"(bpe|wordpiece|unigram|spelled)-(\d+)")
-#: The rate that benchmarks/time_to_quality.py gives the Transformer, and that of recipe `demo`.
+_OR_SIZED = ", or bpe-N, wordpiece-N, unigram-N, spelled-N"
+#: The rate that benchmarks/time_to_quality.py gives a Transformer in longer trainings, and that of the
+#: recipes for hours.
 _LR = {"transformer": 0.003}
 _DEFAULT_LR = 0.005
 
@@ -114,6 +116,7 @@ class AttackSettings:
                 if name not in known and not sized:
                     raise ConfigError(
                         f"--{option} names '{name}'{did_you_mean(name, known)}: {', '.join(known)}"
+                        f"{_OR_SIZED if option == 'tokenizations' else ''}"
                     )
         for field in (
             "seeds", "num_layers", "train_bytes", "segment_bytes", "window_bytes", "num_lanes",

@@ -122,6 +122,7 @@ def compare(comparison: Comparison, console: Console) -> list[Table]:
     environment, threads = environment_for(comparison.threads, comparison.jobs)
     corpus = prepare([comparison.text])
     _check_text(corpus, comparison)
+    _check_tokenizers(recipes, corpus, comparison)
     entries = {name: _entry(recipe, corpus, comparison) for name, (_, recipe) in recipes.items()}
     plans = make_plans(
         {name: entries[name].contender(source) for name, (source, _) in recipes.items()},
@@ -186,6 +187,23 @@ def _check_text(corpus: Corpus, comparison: Comparison) -> None:
                 f"{comparison.text} is too short: at --scale {comparison.scale:g} its {name} split has "
                 "nothing to score"
             )
+
+
+def _check_tokenizers(
+    recipes: Mapping[str, tuple[str, Recipe]], corpus: Corpus, comparison: Comparison
+) -> None:
+    """Refuse to call a number of tokens the same budget for recipes whose tokens are not the same.
+
+    Raises:
+        ConfigError: Says which they are.
+    """
+    tokenizers = {recipe.data.tokenizer or corpus.tokenizer.name for _, recipe in recipes.values()}
+    if len(tokenizers) > 1 and comparison.budget.amount.unit in ("tokens", "steps"):
+        raise ConfigError(
+            f"--budget is {comparison.budget.text}, and the recipes read different tokens "
+            f"({', '.join(sorted(tokenizers))}), so that it is not as much text for each: give it in "
+            "time or epochs"
+        )
 
 
 def _entry(recipe: Recipe, corpus: Corpus, comparison: Comparison) -> Entry:

@@ -101,7 +101,9 @@ class SubwordTokenizer(UnitTokenizer):
         try:
             tokenizer = import_library().Tokenizer.from_str(json.dumps(values))
             model = json.loads(tokenizer.to_str())["model"]
-        except Exception as failure:  # the library raises nothing more special
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as failure:  # a panic in the library is no Exception
             raise DataError(f"{path} is no tokenizer of the library: {failure}") from failure
         try:
             _check_library(tokenizer)
@@ -226,8 +228,11 @@ def _check_library(tokenizer: Any) -> None:
     tokenizer.no_truncation()
     tokenizer.no_padding()
     for text in _probes():
-        tokens = tokenizer.encode(text, add_special_tokens=False).ids
-        back = tokenizer.decode(tokens, skip_special_tokens=False)
+        try:
+            tokens = tokenizer.encode(text, add_special_tokens=False).ids
+            back = tokenizer.decode(tokens, skip_special_tokens=False)
+        except Exception as failure:  # the library raises nothing more special
+            raise DataError(f"it cannot read every text: {failure}") from failure
         _check_same(text.encode(), back.encode())
 
 
@@ -254,7 +259,7 @@ def _check_same(data: bytes, back: bytes) -> None:
         raise DataError(f"bytes are added to a text: {back[offset:]!r} after {data!r}")
     around = data[max(0, offset - 8) : offset + 8]
     raise DataError(
-        f"bytes are lost: the first is 0x{data[offset]:02x} ({bytes([data[offset]])!r}) at offset "
-        f"{offset} of a probe of {len(data)} bytes, in {around!r}. Only byte-level tokenizers without "
-        "normalisation, such as GPT-2's, give every byte back"
+        f"bytes are lost or altered: the first is 0x{data[offset]:02x} ({bytes([data[offset]])!r}) at "
+        f"offset {offset} of a probe of {len(data)} bytes, in {around!r}. Only byte-level tokenizers "
+        "without normalisation, such as GPT-2's, give every byte back"
     )
