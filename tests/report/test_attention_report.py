@@ -151,6 +151,9 @@ def test_a_head_has_one_picture_each(tmp_path: Path) -> None:
     picture = Image.open(tmp_path / "one" / "attention.png").convert("RGB")
     assert picture.width == 1200
     assert len(picture.resize((64, 64)).getcolors(4096)) > 20
+    # Another reading in the same folder leaves no picture of the one before.
+    write(read(STRANGE * 3), tmp_path / "all")
+    assert {path.name for path in (tmp_path / "all").glob("*.png")} == {"attention.png"}
 
 
 @pytest.mark.parametrize(("text", "settings"), [(b"ab", {}), (b"ab" * 40, {"window": 1})])

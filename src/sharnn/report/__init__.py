@@ -100,6 +100,11 @@ def write_attention(
         write_png(draw_attention(reading, head, shown, f"{title} · block {head.layer}"), path)
         for head, path in zip(reading.heads, paths.pngs, strict=True)
     ]
+    earlier = {out / "attention.png", *out.glob("attention-[0-9]*.png")}
+    for stale in earlier - set(
+        paths.pngs
+    ):  # of a model with other heads, read into the same folder
+        stale.unlink(missing_ok=True)
     write_json(paths.json, {**facts, **reading.to_dict()}, DataError)
     with atomic_file(paths.html, DataError) as file:
         file.write(render_attention_page(reading, shown, before, title, pngs).encode())
