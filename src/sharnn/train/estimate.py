@@ -6,8 +6,10 @@ Legend: B lanes · T tokens of a segment · D embed_dim · F boom_dim · V vocab
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 import torch
@@ -22,6 +24,12 @@ from sharnn.train.precision import Precision
 _EFFICIENCY = 0.4
 #: Slots of a table of recall in training at most.
 _TRAINING_SLOTS = 1 << 14
+#: Where Linux tells a container its limit, what it uses of it, and of what kind that is: in both versions.
+_CGROUP = Path("/sys/fs/cgroup")
+_CGROUP_FILES = (
+    ("memory.max", "memory.current", "memory.stat"),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"),
+)
 
 
 @dataclass(frozen=True)
@@ -80,11 +88,27 @@ def check_memory(estimate: Estimate, device: torch.device) -> None:
         )
 
 
-def available_memory_bytes(device: torch.device) -> int:
+def available_memory_bytes(device: torch.device) -> float:
     """Return the memory that can still be had on `device`, in bytes."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    return psutil.virtual_memory().available
+    free = psutil.virtual_memory().available
+    return min([free, *(_left_in_cgroup(*names) for names in _CGROUP_FILES)])
+
+
+def _left_in_cgroup(limit: str, usage: str, stat: str) -> float:
+    """Return what a container's limit leaves of the memory, in bytes; infinity where there is none.
+
+    What its use counts of files that were read can be given up at once, and is not taken off.
+    """
+    try:
+        most = int((_CGROUP / limit).read_text())
+        used = int((_CGROUP / usage).read_text())
+        counts = dict(line.split() for line in (_CGROUP / stat).read_text().splitlines())
+    except (OSError, ValueError):  # no such limit, or it is "max"
+        return math.inf
+    files = int(counts.get("total_inactive_file", counts.get("inactive_file", 0)))
+    return max(most - used + files, 0)
 
 
 def used_memory_bytes(device: torch.device) -> int:
