@@ -24,7 +24,7 @@ from sharnn.train.precision import Precision
 _EFFICIENCY = 0.4
 #: Slots of a table of recall in training at most.
 _TRAINING_SLOTS = 1 << 14
-#: Where Linux tells a container its limit, what it uses of it, and of what kind that is: in both versions.
+#: Where Linux tells a container its limit, its use and the kinds of that, in both versions of cgroups.
 _CGROUP = Path("/sys/fs/cgroup")
 _CGROUP_FILES = (
     ("memory.max", "memory.current", "memory.stat"),
