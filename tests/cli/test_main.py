@@ -279,3 +279,23 @@ def test_demo_goes_the_whole_way(tmp_path: Path, capfd: pytest.CaptureFixture[st
     for expected in ("gzip -9", "bzip2 -9", "xz -9", "bits per byte  ", "def read_", "report.html"):
         assert expected in printed
     assert (out / "report.html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["evaluate", "x", "--cache", "1.5"], "--cache is '1.5': give a whole number"),
+        (["evaluate", "x", "--cache-weight", "nan"], "--cache-weight is 'nan': give a number"),
+        (["evaluate", "x", "--protocol", "y"], "--protocol is 'y': give one of 'strict', 'paper'"),
+        (["generate", "--seed", "x"], "--seed is 'x': give a whole number"),
+        (["train", "x", "--model.residual", "2"], "--model.residual is '2': give true or false"),
+        (["train", "x", "--optim.decay", "y"], "--optim.decay is 'y': give one of 'constant'"),
+    ],
+)
+def test_values_of_the_wrong_kind_are_told_in_a_line(
+    argv: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(argv) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.splitlines()) == 1

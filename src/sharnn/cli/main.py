@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import re
 import sys
 import traceback
 from collections.abc import Sequence
@@ -40,6 +41,13 @@ _EXAMPLES = """
 """
 
 
+#: What the parser calls the values of options, for people.
+_KINDS = {
+    "int": "a whole number", "float": "a number", "bool": "true or false",
+    "tuple": "a list such as [1, 2]", "list": "a list such as [1, 2]",
+}  # fmt: skip
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit code: 0, 1 for a failure, 2 for a wrong call, 130 for Ctrl-C."""
     wait_briefly()
@@ -61,10 +69,28 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(str(error), error.exit_code, debug)
     except Exception as error:
         if type(error).__name__ == "ArgumentError":
-            return _fail(str(error), 2, debug)
+            return _fail(_as_typed(str(error)), 2, debug)
         if debug:
             raise
         return _fail(f"{type(error).__name__}: {error} (--debug shows where)", 1, debug)
+
+
+def _as_typed(message: str) -> str:
+    """Return what the parser says of a value in one line and by the option's name, where it says what."""
+    key = re.match(r'Parser key "([\w.]+)":', message)
+    value = re.search(r"(?:Given value|Got value): (.*)", message)
+    kinds = [
+        _KINDS[name]
+        for name in dict.fromkeys(re.findall(r"<class '(\w+)'>", message))
+        if name in _KINDS
+    ]
+    choices = re.search(r"Literal\[(.*?)\]", message)
+    if choices:
+        kinds.append(f"one of {choices[1]}")
+    if not (key and value and kinds):
+        return message
+    name = key[1] if "." in key[1] else key[1].replace("_", "-")
+    return f"--{name} is '{value[1]}': give {' or '.join(kinds)}"
 
 
 def _dispatch(arguments: list[str]) -> int:

@@ -161,6 +161,8 @@ def _initial_model(recipe: Recipe) -> LoadedModel | None:
             f"{initial.digest[:12]}…, train.init_digest is {str(recorded)[:12]}…): restore it, or leave "
             "train.init_digest out"
         )
+    if recipe.model.window == 0 and initial.model.has_memory:
+        raise ConfigError(f"model.window is 0, but {origin} attends: give at least 1")
     wanted = to_dict(recipe.model)
     for name, own in to_dict(initial.model.config).items():
         if name not in FREE_MODEL_SETTINGS and wanted[name] != own:
