@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from generate.sessions import ARCHITECTURES, make_session, text_of
 
+from generation.sessions import ARCHITECTURES, make_session, text_of
 from sharnn.errors import CheckpointError, ConfigError
 from sharnn.generation import Sampling, Session
 from sharnn.text import WordTokenizer

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from generate.sessions import ARCHITECTURES, make_session, text_of
 
+from generation.sessions import ARCHITECTURES, make_session, text_of
 from sharnn.config import ModelConfig
 from sharnn.errors import ConfigError, DataError, StreamError
 from sharnn.generation import Sampling, Session, generate, generate_together, native_step
