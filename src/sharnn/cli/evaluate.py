@@ -128,10 +128,8 @@ def run(argv: list[str]) -> int:
             facts["statistics"] = trained_on.name
         print(json.dumps({**facts, "corpus_digest": corpus.digest, **score.to_dict()}))
     else:
-        text = f"{corpus.name}, {split_name}"
-        _print_table(
-            score, text, str(loaded.folder), None if trained_on is None else trained_on.name
-        )
+        statistics = None if trained_on is None else trained_on.name
+        _print_table(score, f"{corpus.name}, {split_name}", str(loaded.folder), statistics)
     return 0
 
 

@@ -126,7 +126,7 @@ def _leave_out_of_fit(settings: dict[str, dict[str, Any]], argv: list[str], size
     named by their place belong to a given depth.
 
     Raises:
-        ConfigError: An option is both given and to be chosen, or goes with a width that is to be chosen.
+        ConfigError: The run would undo an option.
     """
     given = {argument.split("=", 1)[0].removeprefix("--") for argument in argv}
     named_blocks = (_value_of("--model.attention_layers", argv) or "").startswith("[")
@@ -139,17 +139,25 @@ def _leave_out_of_fit(settings: dict[str, dict[str, Any]], argv: list[str], size
         settings.setdefault("train", {})["fit"] = fit
     else:
         fit = re.findall(r"[\w.]+", asked)
-        if both := [name for name in fit if name in given]:
+    _refuse_what_is_undone(given, fit)
+
+
+def _refuse_what_is_undone(given: set[str], fit: list[str]) -> None:
+    """Refuse options that are both given and to be chosen, or go with a width that is to be chosen.
+
+    Raises:
+        ConfigError: Names the option and what to do.
+    """
+    for name in fit:
+        if name in given:
             raise ConfigError(
-                f"--{both[0]} is given, and --train.fit lets the run choose it: leave one out"
+                f"--{name} is given, and --train.fit lets the run choose it: leave one out"
             )
-    if "model.embed_dim" in fit:
-        for name in ("model.boom_dim", "model.num_heads"):
-            if name in given:
-                raise ConfigError(
-                    f"--{name} belongs to a width, and this run chooses its own: give --model.embed_dim "
-                    "too"
-                )
+    for name in ("model.boom_dim", "model.num_heads"):
+        if name in given and "model.embed_dim" in fit:
+            raise ConfigError(
+                f"--{name} belongs to a width, and this run chooses its own: give --model.embed_dim too"
+            )
 
 
 def _settings_of(origin: str, argv: list[str]) -> dict[str, Any]:

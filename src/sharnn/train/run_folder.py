@@ -109,7 +109,8 @@ class RunFolder:
         as in archives without links, it means the newest checkpoint.
 
         Raises:
-            CheckpointError: The last checkpoint is gone and there is no other.
+            CheckpointError: The last checkpoint is gone and there is no other, or a link cannot be
+                written.
         """
         remove_partials(self.path)
         if self.checkpoints_path.is_dir():
@@ -119,7 +120,7 @@ class RunFolder:
         last, best = self.path / LAST, self.path / BEST
         newest = max(self.checkpoints_path.glob("step-*"), default=None)
         if not last.exists() and newest is not None:
-            link_atomically(last, f"{CHECKPOINTS}/{newest.name}")
+            self._link(LAST, newest)
         elif not last.exists() and last.is_symlink():
             raise CheckpointError(
                 f"{last} means {os.readlink(last)}, which is gone, and there is no other checkpoint: "
@@ -128,7 +129,7 @@ class RunFolder:
         if last.exists() and not best.exists():
             step = read_counters(last)["best_step"]
             for folder in self.checkpoints_path.glob(f"{_name_of(step)}*"):
-                link_atomically(best, f"{CHECKPOINTS}/{folder.name}")
+                self._link(BEST, folder)
 
     def _link_folder(self, name: str) -> None:
         """Make a folder that stands where a link should be a checkpoint, and link to it."""
@@ -142,9 +143,20 @@ class RunFolder:
             else:
                 self.checkpoints_path.mkdir(exist_ok=True)
                 os.replace(link, folder)
-            link_atomically(link, f"{CHECKPOINTS}/{folder.name}")
         except OSError as failure:
             raise CheckpointError(explain_os_error(failure, link, "write")) from failure
+        self._link(name, folder)
+
+    def _link(self, name: str, checkpoint: Path) -> None:
+        """Let a link mean a checkpoint.
+
+        Raises:
+            CheckpointError: It cannot be written.
+        """
+        try:
+            link_atomically(self.path / name, f"{CHECKPOINTS}/{checkpoint.name}")
+        except OSError as failure:
+            raise CheckpointError(explain_os_error(failure, self.path / name, "write")) from failure
 
     def next_checkpoint(self, step: int) -> Path:
         """Return where a checkpoint of `step` is to be written: never over one that is there."""
@@ -164,14 +176,9 @@ class RunFolder:
         Raises:
             CheckpointError: The links cannot be written.
         """
-        target = f"{CHECKPOINTS}/{checkpoint.name}"
-        try:
-            # First, for a run that is killed between the two comes to its best again.
-            if best:
-                link_atomically(self.path / BEST, target)
-            link_atomically(self.path / LAST, target)
-        except OSError as failure:
-            raise CheckpointError(explain_os_error(failure, self.path, "write")) from failure
+        if best:  # first, for a run that is killed between the two comes to its best again
+            self._link(BEST, checkpoint)
+        self._link(LAST, checkpoint)
         meant = {(self.path / name).resolve() for name in (LAST, BEST)}
         for folder in self.checkpoints_path.glob("step-*"):
             if folder.resolve() not in meant:
