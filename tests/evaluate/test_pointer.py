@@ -115,6 +115,12 @@ def test_probabilities_add_up_to_one(num_before: int, settings: dict[str, object
     assert (-mixed[:, -1]).exp().sum().item() == pytest.approx(1, abs=1e-6)
 
 
+def test_a_score_says_how_far_the_memory_reached(model: LanguageModel, split: Split) -> None:
+    assert evaluate_static(model, BYTES, split, window=3).settings == {"memory": {"window": 3}}
+    model.set_window(5)
+    assert evaluate_static(model, BYTES, split).settings == {"memory": {"window": 5}}
+
+
 def test_without_weight_it_says_nothing(model: LanguageModel, split: Split) -> None:
     static = evaluate_static(model, BYTES, split)
     silent = evaluate_static(model, BYTES, split, cache=ContinuousCache(100, weight=0))

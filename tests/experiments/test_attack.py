@@ -17,6 +17,7 @@ from sharnn.experiments.attack import (
     ARCHITECTURES,
     AttackSettings,
     Tokenization,
+    equal_flops,
     make_plans,
     tokenizer_of,
 )
@@ -36,7 +37,8 @@ QUIET = Console(quiet=True)
 
 @functools.cache
 def plans() -> list[Any]:
-    return make_plans(SETTINGS, [BYTE, BPE, WORDS], "my.txt", "cpu")
+    flops = equal_flops(SETTINGS, BYTE, "my.txt", "cpu")
+    return make_plans(SETTINGS, [BYTE, BPE, WORDS], "my.txt", "cpu", flops)
 
 
 def test_every_architecture_and_tokenization_is_trained_in_both_ways_with_every_seed() -> None:
@@ -102,7 +104,7 @@ def test_settings_that_cannot_be_are_refused(settings: dict[str, Any], message: 
 
 def test_a_vocabulary_that_leaves_no_room_is_refused() -> None:
     with pytest.raises(ConfigError, match="leave the largest vocabularies out"):
-        make_plans(AttackSettings(num_parameters=20_000), [WORDS], "my.txt", "cpu")
+        make_plans(AttackSettings(num_parameters=20_000), [WORDS], "my.txt", "cpu", 1e12)
 
 
 # ------------------------------------------------------------------------------- small and real

@@ -245,7 +245,7 @@ def evaluate_dynamic(
     with torch.inference_mode(False), evaluating(adaptable := _copy(model), window):
         learner = _Learner(adaptable, rule, statistics, cache)
         scored = score_all(learner.score, tokenizer, split, segment_length, model.device, report)
-    settings = memory_settings(model, window)
+        settings = memory_settings(adaptable)
     settings["dynamic"] = {**rule.to_dict(), "segment_length": segment_length}
     if statistics is not None:
         settings["dynamic"]["statistics_tokens"] = statistics.num_tokens

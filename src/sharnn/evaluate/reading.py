@@ -68,16 +68,11 @@ def check_readable(split: Split, segment_length: int) -> None:
         raise DataError("there is no token to score: the split is empty")
 
 
-def memory_settings(model: LanguageModel, window: int | None) -> dict[str, dict[str, Any]]:
-    """Return how far a model's memory reaches, as a part of `Score.settings`; nothing where it has none.
-
-    Args:
-        model: That reads.
-        window: Rows in reach; None for the model's own.
-    """
+def memory_settings(model: LanguageModel) -> dict[str, dict[str, Any]]:
+    """Return how far a model's memory reaches now, for `Score.settings`; nothing where it has none."""
     reach: dict[str, Any] = {}
     if model.has_memory:
-        reach["window"] = model.config.window if window is None else window
+        reach["window"] = model.typed_blocks[0].window
     if model.recall is not None:
         reach["recall_slots"] = model.config.recall_slots
     return {"memory": reach} if reach else {}

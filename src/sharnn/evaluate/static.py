@@ -80,6 +80,7 @@ def evaluate_static(
         )
     started = time.perf_counter()
     with reading(model, window):
+        settings = memory_settings(model)
         if protocol == "strict":
             reader = Reader(model, cache)
             scored = score_all(
@@ -88,7 +89,6 @@ def evaluate_static(
             )  # fmt: skip
         else:
             scored = _score_paper(model, tokenizer, split, num_lanes, segment_length, report)
-    settings = memory_settings(model, window)
     if protocol == "paper":
         settings["paper"] = {"lanes": num_lanes, "segment_length": segment_length}
     if cache is not None:

@@ -161,7 +161,6 @@ class AttackPlan:
         recipe: All of it.
         train_bytes: Bytes that it will read.
         train_flops: Operations that it will spend.
-        compute_flops: Operations of every training of the experiment where arithmetic is equal.
     """
 
     architecture: str
@@ -170,7 +169,6 @@ class AttackPlan:
     recipe: Recipe
     train_bytes: float
     train_flops: float
-    compute_flops: float
 
     @property
     def name(self) -> str:
@@ -187,12 +185,31 @@ def tokenizer_of(name: str) -> tuple[str, int | None]:
     return "spelled-word" if match[1] == "spelled" else match[1], int(match[2])
 
 
+def equal_flops(settings: AttackSettings, first: Tokenization, text: str, device: str) -> float:
+    """Return the operations of a training where arithmetic is equal.
+
+    They are what the first architecture needs to read `compute_bytes` in the first tokenization.
+
+    Args:
+        settings: What is to be found out.
+        first: The first tokenization.
+        text: As `sharnn train` takes it.
+        device: As `train.device`.
+
+    Raises:
+        ConfigError: No width comes near enough to the number of weights.
+    """
+    model = _recipe(settings, settings.architectures[0], first, text, device)
+    num_bytes = settings.compute_bytes or settings.train_bytes / 4
+    return flops_per_token(model) * num_bytes / first.bytes_per_token
+
+
 def make_plans(
     settings: AttackSettings,
     tokenizations: Sequence[Tokenization],
     text: str,
     device: str,
-    compute_flops: float | None = None,
+    compute_flops: float,
 ) -> list[AttackPlan]:
     """Return all trainings: seed by seed, so that a stopped experiment has whole tables.
 
@@ -201,8 +218,7 @@ def make_plans(
         tokenizations: In this order.
         text: As `sharnn train` takes it.
         device: As `train.device`.
-        compute_flops: Operations of each where arithmetic is equal; when not given, those that the first
-            model needs for `compute_bytes`.
+        compute_flops: Operations of each where arithmetic is equal.
 
     Raises:
         ConfigError: No width comes near enough to the number of weights.
@@ -212,9 +228,6 @@ def make_plans(
         for architecture in settings.architectures
         for t in tokenizations
     }
-    first = tokenizations[0]
-    rate = flops_per_token(bases[settings.architectures[0], first.name]) / first.bytes_per_token
-    flops = compute_flops or rate * (settings.compute_bytes or settings.train_bytes / 4)
     plans = []
     for seed in range(settings.seeds):
         for matching in settings.matchings:
@@ -223,12 +236,12 @@ def make_plans(
                     base = bases[architecture, t.name]
                     tokens = settings.train_bytes / t.bytes_per_token
                     if matching == "compute":
-                        tokens = flops / flops_per_token(base)
+                        tokens = compute_flops / flops_per_token(base)
                     recipe = _trained(base, round(tokens), seed)
                     plans.append(
                         AttackPlan(
                             architecture, t, matching, recipe,
-                            tokens * t.bytes_per_token, tokens * flops_per_token(base), flops,
+                            tokens * t.bytes_per_token, tokens * flops_per_token(base),
                         )
                     )  # fmt: skip
     return plans

@@ -40,6 +40,7 @@ from sharnn.experiments.attack import (
     AttackPlan,
     AttackSettings,
     Tokenization,
+    equal_flops,
     make_plans,
     tokenizer_of,
 )
@@ -99,17 +100,15 @@ def run_attack(
     tokenizers = make_tokenizers(
         settings.tokenizations, read, out / _TOKENIZERS, console.print, reuse=bool(found)
     )
-    plans = make_plans(
-        settings,
-        [t for t, _ in tokenizers.values()],
-        read.source,
-        device,
-        found.get(_COMPUTE_FLOPS),
+    tokenizations = [t for t, _ in tokenizers.values()]
+    flops = found.get(_COMPUTE_FLOPS) or equal_flops(
+        settings, tokenizations[0], read.source, device
     )
+    plans = make_plans(settings, tokenizations, read.source, device, flops)
     scored = {name: _laid_out(name, t, read) for name, (_, t) in tokenizers.items()}
     classes = classify(next(iter(scored.values())), read.training, settings.window_bytes)
     results = []
-    with _claimed(out, {**equal, _COMPUTE_FLOPS: plans[0].compute_flops}):
+    with _claimed(out, {**equal, _COMPUTE_FLOPS: flops}):
         for number, plan in enumerate(plans, start=1):
             path = out / _SCORES / f"{plan.name}.json"
             if not path.is_file():
