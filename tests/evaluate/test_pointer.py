@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from itertools import pairwise
 from pathlib import Path
@@ -117,8 +118,9 @@ def test_probabilities_add_up_to_one(num_before: int, settings: dict[str, object
 
 def test_a_score_says_how_far_the_memory_reached(model: LanguageModel, split: Split) -> None:
     assert evaluate_static(model, BYTES, split, window=3).settings == {"memory": {"window": 3}}
-    model.set_window(5)
-    assert evaluate_static(model, BYTES, split).settings == {"memory": {"window": 5}}
+    other = copy.deepcopy(model)
+    other.set_window(5)
+    assert evaluate_static(other, BYTES, split).settings == {"memory": {"window": 5}}
 
 
 def test_without_weight_it_says_nothing(model: LanguageModel, split: Split) -> None:
