@@ -14,6 +14,7 @@ from torch import Tensor
 from sharnn.ops import FAST, REFERENCE, kernels
 from sharnn.ops.attention import _QUERY_BLOCK
 from sharnn.ops.reference import reach_mask
+from sharnn.ops.rows import _LaidOut
 
 pytestmark = pytest.mark.usefixtures("path")
 same_function = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -146,6 +147,20 @@ def test_every_dtype_follows_the_definition(
     for ours, theirs in zip(results_of(fast, [x.to(dtype) for x in inputs]), expected, strict=True):
         difference = ours.detach().double() - theirs.detach()
         assert float(difference.norm() / theirs.detach().norm()) < tolerance
+
+
+@pytest.mark.parametrize("multiplied", [False, True])
+def test_weighted_rows(multiplied: bool) -> None:
+    """By gathering, and as on a GPU by products with the whole of a small table."""
+    index = torch.tensor([[0, 4, 4], [2, 2, 2], [1, 0, 3]])
+
+    def by_products(table: Tensor, weight: Tensor) -> Tensor:
+        return _LaidOut.apply(index, weight, len(table)) @ table
+
+    fast = by_products if multiplied else lambda t, w: FAST.weighted_rows(t, index, w)
+    assert_equal_with_gradients(
+        fast, lambda t, w: REFERENCE.weighted_rows(t, index, w), [randn(5, 4), randn(3, 3)]
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])

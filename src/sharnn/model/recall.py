@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sharnn.ops import Ops
@@ -58,7 +57,7 @@ class Recall(nn.Module):
         Args:
             text: The N tokens before the segment, -1 where there was none, and the segment's T.
             slots_BOS: The tables before the segment.
-            ops: Their `recall` looks up.
+            ops: Form of the operations.
             in_place: Write into these tables.
 
         Returns:
@@ -67,11 +66,10 @@ class Recall(nn.Module):
         found, slots_BOS = ops.recall(text, slots_BOS, self.orders, in_place)
         found_BTR = found.flatten(2)
         there_BTR = (found_BTR >= 0).to(self.gain.dtype)
-        tokens_ND = F.embedding_bag(
-            found_BTR.clamp_min(0).flatten(0, 1),
+        tokens_ND = ops.weighted_rows(
             self.tokens.weight,
-            per_sample_weights=(there_BTR * self.gain).flatten(0, 1),
-            mode="sum",
+            found_BTR.clamp_min(0).flatten(0, 1),
+            (there_BTR * self.gain).flatten(0, 1),
         )
         tokens_BTD = tokens_ND.unflatten(0, there_BTR.shape[:2])
         return tokens_BTD + there_BTR @ self.source.weight, slots_BOS

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch.nn.functional as F
 
-from sharnn.ops import attention, boom, dropout, lstm, recall, reference
+from sharnn.ops import attention, boom, dropout, lstm, recall, reference, rows
 
 
 @dataclass(frozen=True)
@@ -23,9 +23,19 @@ class Ops:
     boom: Callable[..., reference.Tensor]
     dropout: Callable[[reference.Tensor, float], reference.Tensor]
     recall: Callable[..., tuple[reference.Tensor, reference.Tensor]]
+    weighted_rows: Callable[..., reference.Tensor]
 
 
-REFERENCE = Ops(reference.lstm, reference.attention, reference.boom, F.dropout, reference.recall)
-FAST = Ops(lstm.lstm, attention.attention, boom.boom, dropout.dropout, recall.recall)
+REFERENCE = Ops(
+    reference.lstm,
+    reference.attention,
+    reference.boom,
+    F.dropout,
+    reference.recall,
+    reference.weighted_rows,
+)
+FAST = Ops(
+    lstm.lstm, attention.attention, boom.boom, dropout.dropout, recall.recall, rows.weighted_rows
+)
 
 __all__ = ["FAST", "REFERENCE", "Ops"]

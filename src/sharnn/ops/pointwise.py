@@ -82,7 +82,8 @@ def reach_softmax(
         return scores_GQR
     lengths = None if unwritten is None else [last - first for first in unwritten]
     mask = reach_mask(num_queries, last, window, lengths, scores_GQR.device)
-    return scores_GQR.masked_fill_(~mask, -math.inf).softmax(-1)
+    # The dtype is named: autocast would make it float32, and the backward pass wants what it was.
+    return scores_GQR.masked_fill_(~mask, -math.inf).softmax(-1, dtype=scores_GQR.dtype)
 
 
 def softmax_backward(grad_GQR: Tensor, weights_GQR: Tensor) -> Tensor:

@@ -216,3 +216,17 @@ def _followers(slots_BOS: Tensor, place_BO1: Tensor, rest_BO1: Tensor) -> Tensor
     """Return what slots know of n-grams, without what tells n-grams apart; 0 for nothing."""
     entry = slots_BOS.gather(2, place_BO1)
     return torch.where(entry >> 2 * TOKEN_BITS == rest_BO1, entry & ((1 << 2 * TOKEN_BITS) - 1), 0)
+
+
+def weighted_rows(table_VD: Tensor, index_NR: Tensor, weight_NR: Tensor) -> Tensor:
+    """Add up rows of a table.
+
+    Args:
+        table_VD: The table.
+        index_NR: R rows of each of N positions, any of them more than once, int64.
+        weight_NR: What each is multiplied with.
+
+    Returns:
+        `Σ_r weight[n, r] table[index[n, r]]`, `[N, D]`.
+    """
+    return (table_VD[index_NR] * weight_NR[..., None]).sum(1)

@@ -1,0 +1,154 @@
+"""How quickly recipes train: the trainer's own steps on a text, and what the device does in them.
+
+    python benchmarks/recipe_speed.py my.txt --contender mine=desktop
+    python benchmarks/recipe_speed.py my.txt --device cuda --parts 25 \\
+        --contender hour=enwik8-hour --contender wide='enwik8-hour --data.num_lanes 256'
+
+Memories are full before anything is timed. A step is all that `sharnn train` does in one: cutting the
+segment, forward, backward, clipping, optimiser. TFLOP/s counts 6 a weight and token and 12 D a memory row
+in reach, and no look-up. With --parts a step is profiled, and the kernels that took longest are listed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import math
+import shlex
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch.profiler import DeviceType, ProfilerActivity, profile
+
+from bench import Report, make_parser, product_ceiling, race
+from sharnn.config import Recipe, recipe_from_settings
+from sharnn.data.corpus import Corpus
+from sharnn.data.prepare import prepare
+from sharnn.errors import SharnnError
+from sharnn.experiments.contenders import Budget, Contender
+from sharnn.train import RunFolder, Trainer, resolve_device
+from sharnn.train.estimate import flops_per_token, used_memory_bytes
+from sharnn.train.fit import fit
+from sharnn.train.precision import Precision
+from sharnn.train.trainer import train_tokens
+
+
+def resolved(name: str, words: Sequence[str], text: str, budget: str) -> Recipe:
+    """Return the recipe that `sharnn train` would make of a contender, but for what a run fits."""
+    settings = Contender.parse(name, words).settings(name, Budget.parse(budget), text)
+    settings["train"]["budget"] = budget
+    return recipe_from_settings(settings)
+
+
+def make_trainer(recipe: Recipe, corpus: Corpus, device: torch.device, folder: Path) -> Trainer:
+    """Return a trainer with what the run fits chosen; nothing is written."""
+    precision = Precision.resolve(device, recipe.train.dtype)
+    recipe = fit(recipe, precision, len(train_tokens(corpus, recipe.data)))
+    return Trainer(recipe, corpus, RunFolder(folder), precision)
+
+
+def seconds_of_steps(trainer: Trainer, count: int) -> list[float]:
+    """Return the seconds of each of `count` steps, once the memories are full.
+
+    A step waits for the device itself, but before it moves the weights: what a step leaves to do is
+    counted with the next one.
+    """
+    recipe = trainer.recipe
+    for _ in range(math.ceil((recipe.model.window or 0) / recipe.data.segment_length) + 3):
+        trainer.step()
+    seconds, before = [], time.perf_counter()
+    for _ in range(count):
+        trainer.step()
+        seconds.append(time.perf_counter() - before)
+        before = time.perf_counter()
+    return seconds
+
+
+def parts_of_step(trainer: Trainer, count: int) -> tuple[list[list[str]], float]:
+    """Return what took longest in a step: name, calls, milliseconds; and all together, in ms."""
+    cuda = trainer.precision.device.type == "cuda"
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]
+    with profile(activities=activities) as profiled:
+        trainer.step()
+        if cuda:
+            torch.cuda.synchronize()
+    wanted = DeviceType.CUDA if cuda else DeviceType.CPU
+    parts = []
+    for event in profiled.key_averages():
+        if event.device_type == wanted:
+            micros = event.self_device_time_total if cuda else event.self_cpu_time_total
+            parts.append((micros / 1e3, event.count, event.key))
+    parts.sort(reverse=True)
+    rows = [[name[:100], f"{calls:,}", f"{ms:.2f}"] for ms, calls, name in parts[:count]]
+    return rows, sum(ms for ms, *_ in parts)
+
+
+def measure(options: argparse.Namespace, report: Report) -> None:
+    """Time each contender, one after the other, and add the tables."""
+    device = report.device
+    corpus = prepare([options.text])
+    dtype = Precision.resolve(device, "auto").name
+    ceiling = race({"": product_ceiling(options.device, dtype)}, 3)[""].rate
+    rows = []
+    for contender in options.contender:
+        name, _, command = contender.partition("=")
+        recipe = resolved(name, shlex.split(command), options.text, options.budget)
+        with tempfile.TemporaryDirectory() as folder:
+            trainer = make_trainer(recipe, corpus, device, Path(folder))
+            rows.append([name, *row_of(trainer, options.steps, ceiling)])
+            if options.parts:
+                parts, total = parts_of_step(trainer, options.parts)
+                report.table(f"{name}: {total:.1f} ms in kernels", ["", "calls", "ms"], parts)
+            del trainer
+        gc.collect()
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+    columns = ["", "parameters", "size", "lanes × tokens", "ms a step", "slowest … quickest",
+               "tokens/s", "TFLOP/s", "of the ceiling", "MiB"]  # fmt: skip
+    report.table(f"Training on {corpus.name}, median of {options.steps} steps", columns, rows)
+    report.say("\n".join(f"- `{contender}`" for contender in options.contender))
+    report.say(f"Ceiling: one large product in {dtype}, {ceiling / 1e12:,.2f} TFLOP/s")
+
+
+def row_of(trainer: Trainer, steps: int, ceiling: float) -> list[str]:
+    """Return a contender's figures."""
+    model, data = trainer.recipe.model, trainer.recipe.data
+    seconds = seconds_of_steps(trainer, steps)
+    rate = data.num_lanes * data.segment_length / statistics.median(seconds)
+    flops = rate * flops_per_token(trainer.recipe)
+    return [
+        f"{trainer.model.num_parameters():,}", f"{model.embed_dim} × {model.num_layers}",
+        f"{data.num_lanes} × {data.segment_length}", f"{1e3 * statistics.median(seconds):,.1f}",
+        f"{1e3 * max(seconds):,.1f} … {1e3 * min(seconds):,.1f}", f"{rate:,.0f}",
+        f"{flops / 1e12:,.2f}", f"{flops / ceiling:.0%}",
+        f"{used_memory_bytes(trainer.precision.device) / 2**20:,.0f}",
+    ]  # fmt: skip
+
+
+def main() -> int:
+    """Return the exit code: 0, 1 for a failure, 2 for a wrong call."""
+    parser = make_parser(__doc__, repeats=False)
+    parser.add_argument("text", help="a file")
+    parser.add_argument("--contender", action="append", required=True, help="NAME='RECIPE options'")
+    parser.add_argument("--budget", default="1h", help="what sizes are fitted to (1h)")
+    parser.add_argument("--steps", type=int, default=20, help="steps that are timed (20)")
+    parser.add_argument("--parts", type=int, default=0, help="kernels that are listed (0)")
+    options = parser.parse_args()
+    try:
+        report = Report("Recipes' training speed", resolve_device(options.device), options.results)
+        measure(options, report)
+        report.save()
+        return 0
+    except SharnnError as failure:
+        print(f"recipe_speed: error: {failure}", file=sys.stderr)
+        return failure.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
