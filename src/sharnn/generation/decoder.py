@@ -247,13 +247,12 @@ class RingDecoder:
     @torch.no_grad()
     def state(self) -> RecurrentState:
         """Return the state as the forward pass takes it, memory oldest first, all as computed with."""
-        keep = self._window if self.model.config.reach == "segment" else self._window - 1
         layers = []
         empty = self.model.initial_state(self._hidden[0].shape[0]).layers
         for hidden, cell, ring, layer in zip(
             self._hidden, self._cell, self._rings, empty, strict=True
         ):
-            memory = layer.memory if ring is None else ring.memory(keep, self._computed)
+            memory = layer.memory if ring is None else ring.memory(self._window, self._computed)
             layers.append(LayerState(hidden.clone(), cell.clone(), memory))
         return RecurrentState(tuple(layers), _copied(self._recent), _copied(self._slots))
 

@@ -25,7 +25,9 @@ class Block(nn.Module):
     """What a model needs of a block: its first state, and a step over a segment.
 
     `window` is the reach that is in force. It starts as the config's and may be set at any time, for
-    nothing that was learnt depends on it: a longer memory than trained with just works.
+    nothing that was learnt depends on it: a longer memory than trained with just works. A memory has
+    `window` rows, the oldest of which is out of every later position's reach: a power of two is what
+    products run with quickest.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -135,13 +137,12 @@ class ShaRnnBlock(Block):
         # `segment`: the original cuts the memory to window - T rows before it attends, so a
         # segment's last position reaches `window` rows and its first ones fewer.
         segmented = self.reach == "segment"
-        memory = memory.last(max(self.window - num_tokens, 0) if segmented else self.window - 1)
+        memory = memory.last(max(self.window - num_tokens, 0) if segmented else self.window)
         # Under autocast the rows are written once in the dtype that every later product reads.
         new_BTD = in_autocast_dtype(self.memory_norm(u_BTD))
         extended = memory.append(new_BTD)
         mixed = self.attention(g_BTD, extended.rows, new_BTD, self.window, memory.ragged, ops)
-        kept = self.window if segmented else self.window - 1
-        return skip_BTD + self._drop(mixed, ops), extended.last(kept)
+        return skip_BTD + self._drop(mixed, ops), extended.last(self.window)
 
 
 class LstmBlock(Block):
@@ -194,7 +195,7 @@ class TransformerBlock(Block):
     def forward(self, h_BTD: Tensor, state: LayerState, ops: Ops) -> tuple[Tensor, LayerState]:
         """Return the block's output and next state; the reach is sliding in every layer."""
         assert state.memory is not None
-        memory = state.memory.last(self.window - 1)
+        memory = state.memory.last(self.window)
         query_BTD, new_keys_values = self.query_key_value(self.attention_norm(h_BTD)).split(
             [self.dim, 2 * self.dim], dim=-1
         )
@@ -203,7 +204,7 @@ class TransformerBlock(Block):
         h_BTD = h_BTD + self._drop(self.attention_out(mixed_BTD), ops)
         widened_BTF = F.gelu(self.feed_forward_in(self.feed_forward_norm(h_BTD)))
         h_BTD = h_BTD + self._drop(self.feed_forward_out(widened_BTF), ops)
-        return h_BTD, LayerState(memory=memory.append(new_keys_values).last(self.window - 1))
+        return h_BTD, LayerState(memory=memory.append(new_keys_values).last(self.window))
 
     def _attend(self, query_BTD: Tensor, rows: Tensor, lengths: tuple[int, ...] | None) -> Tensor:
         num_tokens, num_rows = query_BTD.shape[1], rows.shape[1]

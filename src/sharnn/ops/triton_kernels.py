@@ -22,7 +22,8 @@ try:
 except ImportError:  # a PyTorch for CPUs, or a system that Triton does not serve
     triton = None
 
-_BLOCK = 1024
+#: Features that a program takes at most.
+_MOST_FEATURES = 1024
 
 
 def available(x: Tensor) -> bool:
@@ -34,18 +35,20 @@ def available(x: Tensor) -> bool:
 def boom_sum(z_NF: Tensor, dim: int, rate: float, seed: int) -> Tensor:
     """As `pointwise.boom_sum`."""
     out_ND = z_NF.new_empty(z_NF.shape[0], dim)
-    arguments = out_ND.numel(), dim, z_NF.shape[1] // dim, float(rate), seed
-    _boom_sum[_grid(out_ND)](z_NF, out_ND, *arguments, SLOPE=GELU_SLOPE, BLOCK=_BLOCK)
+    _boom_sum[_grid(out_ND)](
+        z_NF, out_ND, dim, z_NF.shape[1] // dim, float(rate), _as_int32(seed),
+        SLOPE=GELU_SLOPE, BLOCK=_block(dim),
+    )  # fmt: skip
     return out_ND
 
 
 def boom_sum_backward(z_NF: Tensor, out_grad_ND: Tensor, rate: float, seed: int) -> Tensor:
     """As `pointwise.boom_sum_backward`."""
     z_grad_NF, dim = torch.empty_like(z_NF), out_grad_ND.shape[1]
-    arguments = out_grad_ND.numel(), dim, z_NF.shape[1] // dim, float(rate), seed
     _boom_sum_backward[_grid(out_grad_ND)](
-        z_NF, out_grad_ND, z_grad_NF, *arguments, SLOPE=GELU_SLOPE, BLOCK=_BLOCK
-    )
+        z_NF, out_grad_ND, z_grad_NF, dim, z_NF.shape[1] // dim, float(rate), _as_int32(seed),
+        SLOPE=GELU_SLOPE, BLOCK=_block(dim),
+    )  # fmt: skip
     return z_grad_NF
 
 
@@ -70,47 +73,64 @@ def recall(text: Tensor, key_BOT: Tensor, slots_BOS: Tensor) -> Tensor:
     return found
 
 
-def _grid(out_ND: Tensor) -> tuple[int]:
-    return (-(-out_ND.numel() // _BLOCK),)
+def _block(dim: int) -> int:
+    """Return how many features a program takes: a power of two."""
+    return min(triton.next_power_of_2(dim), _MOST_FEATURES)
+
+
+def _grid(out_ND: Tensor) -> tuple[int, int]:
+    num_positions, dim = out_ND.shape
+    return num_positions, triton.cdiv(dim, _block(dim))
+
+
+def _as_int32(seed: int) -> int:
+    """Return the number with the same 32 bits: numbers of one size share a compiled kernel."""
+    return seed - (1 << 32) if seed >= 1 << 31 else seed
 
 
 if triton is not None:
 
     @triton.jit
+    def _dropped(at, seed, rate):  # type: ignore[no-untyped-def]
+        """Whether an element is dropped, by MurmurHash3's finaliser over its place and the seed."""
+        h = at.to(tl.uint32) * 0x9E3779B1 + seed.to(tl.uint32)
+        h = (h ^ (h >> 16)) * 0x85EBCA6B
+        h = (h ^ (h >> 13)) * 0xC2B2AE35
+        h = h ^ (h >> 16)
+        return (h >> 8).to(tl.float32) * (1 / (1 << 24)) < rate
+
+    @triton.jit(do_not_specialize=["seed"])
     def _boom_sum(  # type: ignore[no-untyped-def]
-        z, out, count, dim, num_chunks, rate, seed, SLOPE: tl.constexpr, BLOCK: tl.constexpr
+        z, out, dim, num_chunks, rate, seed, SLOPE: tl.constexpr, BLOCK: tl.constexpr
     ) -> Any:
-        """Each program adds up the chunks of BLOCK outputs."""
-        i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-        inside = i < count
-        first = i // dim * dim * num_chunks + i % dim
+        """Each program adds up the chunks of BLOCK features of a position."""
+        position, d = tl.program_id(0).to(tl.int64), tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+        inside = d < dim
         total = tl.zeros([BLOCK], tl.float32)
         for chunk in range(num_chunks):
-            at = first + chunk * dim
+            at = (position * num_chunks + chunk) * dim + d
             x = tl.load(z + at, mask=inside, other=0.0).to(tl.float32)
             y = x * tl.sigmoid(SLOPE * x)
             if rate > 0:
-                y = tl.where(tl.rand(seed, at) < rate, 0.0, y / (1 - rate))
+                y = tl.where(_dropped(at, seed, rate), 0.0, y / (1 - rate))
             total += y
-        tl.store(out + i, total.to(out.dtype.element_ty), mask=inside)
+        tl.store(out + position * dim + d, total.to(out.dtype.element_ty), mask=inside)
 
-    @triton.jit
+    @triton.jit(do_not_specialize=["seed"])
     def _boom_sum_backward(  # type: ignore[no-untyped-def]
-        z, out_grad, z_grad, count, dim, num_chunks, rate, seed,
-        SLOPE: tl.constexpr, BLOCK: tl.constexpr,
-    ) -> Any:  # fmt: skip
-        """Each program hands BLOCK gradients on to all chunks."""
-        i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-        inside = i < count
-        first = i // dim * dim * num_chunks + i % dim
-        grad = tl.load(out_grad + i, mask=inside, other=0.0).to(tl.float32)
+        z, out_grad, z_grad, dim, num_chunks, rate, seed, SLOPE: tl.constexpr, BLOCK: tl.constexpr
+    ) -> Any:
+        """Each program hands BLOCK gradients of a position on to all chunks."""
+        position, d = tl.program_id(0).to(tl.int64), tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+        inside = d < dim
+        grad = tl.load(out_grad + position * dim + d, mask=inside, other=0.0).to(tl.float32)
         for chunk in range(num_chunks):
-            at = first + chunk * dim
+            at = (position * num_chunks + chunk) * dim + d
             x = tl.load(z + at, mask=inside, other=0.0).to(tl.float32)
             s = tl.sigmoid(SLOPE * x)
             dx = grad * s * (1 + SLOPE * x * (1 - s))
             if rate > 0:
-                dx = tl.where(tl.rand(seed, at) < rate, 0.0, dx / (1 - rate))
+                dx = tl.where(_dropped(at, seed, rate), 0.0, dx / (1 - rate))
             tl.store(z_grad + at, dx.to(z_grad.dtype.element_ty), mask=inside)
 
     @triton.jit
