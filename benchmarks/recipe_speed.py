@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import gc
 import math
+import re
 import shlex
 import statistics
 import sys
@@ -69,23 +70,27 @@ def seconds_of_steps(trainer: Trainer, count: int) -> list[float]:
     return seconds
 
 
-def parts_of_step(trainer: Trainer, count: int) -> tuple[list[list[str]], float]:
-    """Return what took longest in a step: name, calls, milliseconds; and all together, in ms."""
+def parts_of_step(trainer: Trainer, count: int) -> list[list[str]]:
+    """Return what took longest in a step: name, calls, milliseconds."""
     cuda = trainer.precision.device.type == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]
     with profile(activities=activities) as profiled:
         trainer.step()
         if cuda:
             torch.cuda.synchronize()
-    wanted = DeviceType.CUDA if cuda else DeviceType.CPU
-    parts = []
+    wanted, parts = DeviceType.CUDA if cuda else DeviceType.CPU, []
     for event in profiled.key_averages():
-        if event.device_type == wanted:
+        # An optimiser's step is there too, beside the kernels that it consists of.
+        if event.device_type == wanted and not event.key.startswith("Optimizer.step"):
             micros = event.self_device_time_total if cuda else event.self_cpu_time_total
             parts.append((micros / 1e3, event.count, event.key))
     parts.sort(reverse=True)
-    rows = [[name[:100], f"{calls:,}", f"{ms:.2f}"] for ms, calls, name in parts[:count]]
-    return rows, sum(ms for ms, *_ in parts)
+    return [[short(name), f"{calls:,}", f"{ms:.2f}"] for ms, calls, name in parts[:count]]
+
+
+def short(name: str) -> str:
+    """Return a kernel's name without the words that stand in every one."""
+    return re.sub(r"\(anonymous namespace\)::|at::native::|^void ", "", name)[:72]
 
 
 def measure(options: argparse.Namespace, report: Report) -> None:
@@ -102,8 +107,9 @@ def measure(options: argparse.Namespace, report: Report) -> None:
             trainer = make_trainer(recipe, corpus, device, Path(folder))
             rows.append([name, *row_of(trainer, options.steps, ceiling)])
             if options.parts:
-                parts, total = parts_of_step(trainer, options.parts)
-                report.table(f"{name}: {total:.1f} ms in kernels", ["", "calls", "ms"], parts)
+                parts = parts_of_step(trainer, options.parts)
+                title = f"{name}: the kernels of a step that took longest"
+                report.table(title, ["", "calls", "ms"], parts)
             del trainer
         gc.collect()
         if device.type == "cuda":

@@ -144,9 +144,11 @@ def publish(report: Comparison, plans: Sequence[Plan], store: Store) -> None:
 def add_table(report: Comparison, budget: Budget, runs: dict[str, list[Run]]) -> None:
     """Add the table of a budget, and who has overrun it."""
     first = next(iter(runs.values()))[0]
+    share = first.get("score_share", 1)
+    scored = "all" if share == 1 else f"the first {share:.3g} of the"
     report.table(
         f"{budget.text} of training on {first['text']}: {first['train_bytes']:,} bytes to train on, "
-        f"all {first['valid_bytes']:,} of the valid split scored",
+        f"{scored} {first['valid_bytes']:,} of the valid split scored",
         ["contender", "bits per byte (strict)", "n", "tokens/s", "tokens seen", "parameters"],
         [row_of(name, of_contender) for name, of_contender in runs.items()],
     )
@@ -241,6 +243,10 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--again", action="store_true", help="run what the results hold already, too"
     )
+    parser.add_argument(
+        "--score-share", type=float, default=1.0,
+        help="share of the valid split that is scored, from its beginning (1)",
+    )  # fmt: skip
     parser.add_argument("--keep", type=Path, help="folder that run folders and logs are left in")
     options = parser.parse_args(argv)
     options.budgets = [Budget.parse(text) for text in dict.fromkeys(options.budget)]
@@ -263,6 +269,12 @@ def check(options: argparse.Namespace) -> None:
         value = getattr(options, name)
         if value is not None and value < 1:
             raise ConfigError(f"--{name} is {value}: it must be at least 1")
+    if not 0 < options.score_share <= 1:
+        raise ConfigError(
+            f"--score-share is {options.score_share:g}: it must be above 0, at most 1"
+        )
+    if options.outside and options.score_share < 1:
+        raise ConfigError("--score-share: what --outside scores is all of {valid}, leave it out")
     if options.first_seed < 0:
         raise ConfigError(f"--first-seed is {options.first_seed}: it must be 0 or more")
 
@@ -314,6 +326,8 @@ def compare(options: argparse.Namespace) -> None:
         raise DataError(f"{options.text} is too short: its valid split has nothing to score")
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     conditions = {"text_digest": corpus.digest, "threads": threads, "device": options.device}
+    if options.score_share < 1:
+        conditions["score_share"] = options.score_share
     plans = make_plans(contenders, options.budgets, seeds, options.text, conditions)
     console = Console(stderr=True, soft_wrap=True)
     todo = missing_runs(plans, store, console, options.again)
@@ -321,7 +335,7 @@ def compare(options: argparse.Namespace) -> None:
         workshop = Workshop(
             corpus, options.text, options.device, environment,
             folder=options.keep or Path(temporary), keeps=options.keep is not None,
-            command=own_command(),
+            command=own_command(), share=options.score_share,
         )  # fmt: skip
         try:
             run_all(todo, options.jobs, workshop, store, console)

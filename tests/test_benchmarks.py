@@ -51,6 +51,18 @@ def test_it_measures(tmp_path: Path, command: list[str], contents: list[str]) ->
     assert "nan" not in text
 
 
+def test_recipes_are_timed_and_taken_apart(tmp_path: Path) -> None:
+    text = write_text(tmp_path, 30_000)
+    small = "--model.embed_dim 16 --model.window 64 --data.num_lanes 2 --data.segment_length 32"
+    found = run(
+        tmp_path, "recipe_speed.py", str(text), "--contender", f"small=enwik8-hour {small}",
+        "--contender", "fitted=demo --data.num_lanes 2", "--budget", "1s", "--steps", "2",
+        "--parts", "3",
+    )  # fmt: skip
+    assert "| 16 × 4 | 2 × 32 |" in found
+    assert "fitted: the kernels of a step" in found
+
+
 def test_the_cost_of_the_window_is_drawn(tmp_path: Path) -> None:
     small = ["--windows", "0", "20", "--batch", "2x8", "--prompt", "20", "--steps", "4"]
     text = run(tmp_path, "long_memory.py", *SIZES, *small)

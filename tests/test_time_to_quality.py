@@ -67,6 +67,12 @@ def test_trainings_are_scored_and_not_run_twice(
         assert len(run["train_curve"]) == 30
         assert 2 < run["bits_per_byte"] < 8
 
+    assert call(tmp_path, *arguments, *both[:2], "--score-share", "0.4") == 0
+    table, shared = results(tmp_path)
+    assert "the first 0.4 of the 1,000 of the valid split" in table
+    assert shared[-1]["score"]["num_bytes"] == 400
+    runs.append(shared[-1])
+
     forget_a_setting(tmp_path, runs)
     assert call(tmp_path, *arguments, *both) == 0
     assert results(tmp_path)[1] == runs
@@ -74,10 +80,10 @@ def test_trainings_are_scored_and_not_run_twice(
 
     assert call(tmp_path, *arguments, "--contender", f"renamed={SMALL}", "--again") == 0
     table, again = results(tmp_path)
-    assert [run["contender"] for run in again] == ["b", "renamed"]
+    assert [run["contender"] for run in again] == ["b", "a", "renamed"]
     assert "| renamed | " in table
-    (first,) = (run for run in runs if run["contender"] == "a")
-    assert again[1]["bits_per_byte"] == pytest.approx(first["bits_per_byte"], rel=1e-3)
+    first = next(run for run in runs if run["contender"] == "a")
+    assert again[2]["bits_per_byte"] == pytest.approx(first["bits_per_byte"], rel=1e-3)
 
 
 def test_a_trainer_from_elsewhere_tells_its_score(tmp_path: Path) -> None:

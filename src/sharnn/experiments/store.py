@@ -18,8 +18,11 @@ Run = dict[str, Any]
 #: What is shown of a comparison: runs by contender, by budget.
 Shown = dict[Budget, dict[str, list[Run]]]
 
-#: What makes a run's figures; `scale` is there in the runs of `sharnn compare` alone.
-KEY_NAMES = ("text_digest", "budget", "seed", "threads", "device", "scale", "settings")
+#: What makes a run's figures; `scale` is there in the runs of `sharnn compare` alone, `score_share`
+#: where but a part of the valid split was scored.
+KEY_NAMES = (
+    "text_digest", "budget", "seed", "threads", "device", "scale", "score_share", "settings",
+)  # fmt: skip
 
 
 @dataclass

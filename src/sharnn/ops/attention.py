@@ -26,9 +26,8 @@ from sharnn.ops.pointwise import dropped
 #: Queries that share one product with the rows in their reach; bounds the rows a query is multiplied
 #: with in vain, and the size of the scores, when a segment is longer than the window.
 _QUERY_BLOCK = 256
-#: Scores of the lanes that go together on a CPU, numbers of their rows on a GPU: beyond these cuBLAS
-#: copies what it multiplies.
-_SCORES_TOGETHER, _NUMBERS_TOGETHER = 1 << 21, (1 << 31) - 1
+#: Scores of the lanes that go together on a CPU.
+_SCORES_TOGETHER = 1 << 21
 #: Products run at half the pace or less where a matrix has rows that begin elsewhere than at 16 bytes.
 _ALIGNED_ROWS = 8
 
@@ -73,16 +72,14 @@ def _blocks(num_tokens: int, num_rows: int, window: int) -> list[_Block]:
     return blocks
 
 
-def _groups(rows_BKD: Tensor, blocks: Sequence[_Block]) -> list[slice]:
-    """Return the lanes that go together: as many as can on a device that runs them side by side; on a
-    CPU as many as leave a block's scores in the cache between the products, for small products have a
-    price each.
+def _groups(query_BTD: Tensor, blocks: Sequence[_Block]) -> list[slice]:
+    """Return the lanes that go together: all on a device that runs them side by side; on a CPU as many
+    as leave a block's scores in the cache between the products, for small products have a price each.
     """
-    num_lanes, num_rows, dim = rows_BKD.shape
-    together = _NUMBERS_TOGETHER // (num_rows * dim)
-    if rows_BKD.device.type == "cpu":
-        together = _SCORES_TOGETHER // max((b.stop - b.start) * (b.end - b.first) for b in blocks)
-    together = min(max(together, 1), num_lanes)
+    num_lanes, together = query_BTD.shape[0], query_BTD.shape[0]
+    if query_BTD.device.type == "cpu":
+        scores = max((b.stop - b.start) * (b.end - b.first) for b in blocks)
+        together = min(max(_SCORES_TOGETHER // scores, 1), num_lanes)
     return [slice(lane, min(lane + together, num_lanes)) for lane in range(0, num_lanes, together)]
 
 
@@ -102,7 +99,7 @@ class _Attend(torch.autograd.Function):
         num_tokens, num_rows = query_BTD.shape[1], rows_BKD.shape[1]
         num_memory, blocks = num_rows - num_tokens, _blocks(num_tokens, num_rows, window)
         mixed_BTD, weights = torch.empty_like(query_BTD), []
-        ctx.parts = list(_parts(_groups(rows_BKD, blocks), blocks, rate))
+        ctx.parts = list(_parts(_groups(query_BTD, blocks), blocks, rate))
         ctx.settings = num_memory, rate
         for lanes, value_seed, each_block in ctx.parts:
             values_GKD = dropped(rows_BKD[lanes], rate, value_seed)
