@@ -1,0 +1,95 @@
+"""A hundred megabytes of English with markup from what Debian 12 documents: as large as enwik8, and free.
+
+    apt-get download linux-doc-6.1 dict-gcide wordnet-base perl-doc python3.11-doc postgresql-doc-15 \\
+        sqlite3-doc git-doc dict-foldoc dict-jargon fortunes apache2-doc debian-handbook manpages \\
+        manpages-dev developers-reference
+    for package in *.deb; do dpkg -x $package unpacked; done
+    python benchmarks/documentation_text.py unpacked docs100.txt
+
+Dictionaries, manual pages and documentation of Linux, Python, SQLite, PostgreSQL, Perl, Apache and git.
+Files are cut into pieces of 256 KiB, put in an order drawn from a seed and joined, so that each split of
+the text has some of everything; what is over is left out. The packages' versions decide the text: it is
+printed with its SHA-256.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import hashlib
+import random
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from sharnn.files import atomic_file
+
+_PIECE = 1 << 18
+#: Files shorter than this say nothing.
+_SHORTEST = 500
+#: Below FOLDER/usr/share: where, which files, and which of those.
+_PARTS: tuple[tuple[str, str, Callable[[str], bool]], ...] = (
+    ("dictd", "*.dict.dz", lambda name: True),
+    (
+        "doc/linux-doc-6.1", "**/*.gz",
+        lambda name: name.endswith((".rst.gz", ".txt.gz")) and "_sources" not in name,
+    ),
+    ("doc/python3.11", "**/*.txt", lambda name: True),
+    ("doc/sqlite3", "**/*.html", lambda name: True),
+    ("doc/postgresql-doc-15", "**/*.html", lambda name: True),
+    ("doc/apache2-doc", "**/*.html", lambda name: "/en/" in name),
+    ("", "**/*.pod", lambda name: True),
+    ("man", "**/*.gz", lambda name: True),
+    ("doc/git-doc", "**/*.txt", lambda name: True),
+    ("wordnet", "**/data.*", lambda name: True),
+    ("games", "**/*", lambda name: True),
+    ("doc/debian-handbook", "**/*.html", lambda name: "en-US" in name),
+)  # fmt: skip
+
+
+def texts(share: Path) -> Iterator[bytes]:
+    """Yield the contents of all files that count, unpacked, in the order of their names."""
+    for folder, pattern, wanted in _PARTS:
+        for path in sorted((share / folder).glob(pattern)):
+            if path.is_symlink() or not path.is_file() or not wanted(str(path)):
+                continue
+            content = path.read_bytes()
+            if path.suffix in (".gz", ".dz"):
+                content = gzip.decompress(content)
+            if len(content) >= _SHORTEST and b"\0" not in content:
+                yield content
+
+
+def pieces_of(content: bytes) -> list[bytes]:
+    """Return a text in pieces."""
+    return [content[start : start + _PIECE] for start in range(0, len(content), _PIECE)]
+
+
+def main() -> int:
+    """Write the text; return the exit code."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path, help="where the packages are unpacked")
+    parser.add_argument("out", type=Path, help="file that is written")
+    parser.add_argument("--bytes", type=int, default=100_000_000, help="its length (100000000)")
+    parser.add_argument("--seed", type=int, default=0, help="of the order of pieces (0)")
+    options = parser.parse_args()
+    pieces = [p for content in texts(options.folder / "usr/share") for p in pieces_of(content)]
+    random.Random(options.seed).shuffle(pieces)
+    text = b"".join(pieces)[: options.bytes]
+    if len(text) < options.bytes:
+        print(
+            f"documentation_text: error: {options.folder} has {len(text):,} bytes of text below "
+            f"usr/share, {options.bytes:,} are wanted: unpack more packages, or lower --bytes",
+            file=sys.stderr,
+        )
+        return 1
+    with atomic_file(options.out) as file:
+        file.write(text)
+    print(f"{options.out}: {len(text):,} bytes, SHA-256 {hashlib.sha256(text).hexdigest()}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
