@@ -125,6 +125,7 @@ def test_window_changes_the_text(folder: str, capfdbinary: Capture) -> None:
         (["--stop", ""], "stop string is empty"),
         (["--top-q", "1"], "no option '--top-q'"),
         (["--window", "-1"], "window of -1"),
+        (["--window", str(10**12)], "a memory of 1,000,000,000,000 rows takes"),
         (["--seed", "-1"], "--seed is -1"),
     ],
 )

@@ -100,6 +100,17 @@ def test_standard_input_and_pipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         prepare(["-", "-"])
 
 
+@pytest.mark.parametrize("again", ["a.txt", "./b/../a.txt", "link.txt", "*.txt", "."])
+def test_a_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, again: str) -> None:
+    """What is trained on must not be scored as held out."""
+    monkeypatch.chdir(tmp_path)
+    Path("b").mkdir()
+    Path("a.txt").write_text("a text\n" * 50)
+    Path("link.txt").symlink_to("a.txt")
+    with pytest.raises(ConfigError, match="named twice.*name each file once"):
+        prepare(["a.txt", again])
+
+
 def test_the_cache_goes_by_content(tmp_path: Path) -> None:
     one, two = write_text(tmp_path, 500, "one"), write_text(tmp_path, 500, "two")
     first = prepare([str(one)])

@@ -148,3 +148,9 @@ def test_gains_and_rows_take_a_gradient() -> None:
 def test_settings_that_make_no_sense_are_refused(settings: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         ModelConfig(**{"embed_dim": 16, **settings})
+
+
+def test_tables_beyond_all_memory_are_refused() -> None:
+    config = ModelConfig(embed_dim=8, num_layers=1, recall_orders=ORDERS, recall_slots=1 << 50)
+    with pytest.raises(ConfigError, match=r"33,554,432 GiB.*lower model.recall_slots"):
+        LanguageModel(config).initial_state(1)

@@ -256,10 +256,29 @@ def _plan(
             readers.append(pipe_reader(text, spool))
         else:
             readers.extend(_find(text))
+    _refuse_repeats(readers)
     name = " + ".join(texts[:_SHOWN_TEXTS])
     if len(texts) > _SHOWN_TEXTS:
         name += f" + {len(texts) - _SHOWN_TEXTS} more"
     return _Plan(name, texts, {_WHOLE: readers}, ByteTokenizer.name)
+
+
+def _refuse_repeats(readers: Sequence[Reader]) -> None:
+    """Refuse a file that is read twice: what one split holds would stand in another, too.
+
+    Raises:
+        ConfigError: Names the file.
+    """
+    files: dict[str, str] = {}
+    for reader in readers:
+        file = os.path.realpath(reader.name)
+        if file in files:
+            also = f", as {files[file]} too" if files[file] != reader.name else ""
+            raise ConfigError(
+                f"{reader.name} is named twice{also}: text that is trained on would be scored as held "
+                "out, name each file once"
+            )
+        files[file] = reader.name
 
 
 def _plan_known(name: str, local_source: Path | None, progress: Progress | None) -> _Plan:

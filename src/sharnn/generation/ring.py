@@ -14,12 +14,16 @@ import math
 import torch
 from torch import Tensor
 
+from sharnn.errors import ConfigError
 from sharnn.model import AttentionMemory
 from sharnn.ops.quantize import quantized
 
 
 class Ring:
     """W rows a lane.
+
+    Raises:
+        ConfigError: There cannot be so many.
 
     Attributes:
         rows: `[B, W, D]`. Places that were never written hold anything and are never read; until
@@ -33,7 +37,14 @@ class Ring:
     def __init__(
         self, num_lanes: int, window: int, dim: int, stored: torch.dtype, device: torch.device
     ) -> None:
-        self.rows = torch.empty(num_lanes, window, dim, dtype=stored, device=device)
+        try:
+            self.rows = torch.empty(num_lanes, window, dim, dtype=stored, device=device)
+        except RuntimeError as failure:
+            size = num_lanes * window * dim * stored.itemsize / 2**30
+            raise ConfigError(
+                f"a memory of {window:,} rows takes {size:,.0f} GiB, which {device} has not: give a "
+                "smaller window, or a memory dtype of fewer bits"
+            ) from failure
         self.scale: Tensor | None = None
         if stored == torch.int8:
             self.scale = torch.empty(num_lanes, window, device=device)

@@ -5,11 +5,13 @@ Legend: B lanes · T tokens · N highest order · O orders · S slots of a table
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
+from sharnn.errors import ConfigError
 from sharnn.ops import Ops
 
 
@@ -45,9 +47,19 @@ class Recall(nn.Module):
         return max(self.orders)
 
     def no_text(self, num_lanes: int, num_slots: int | None = None) -> Tensor:
-        """Return the tables of lanes that have seen nothing, `[B, O, S]`, S as usual if not given."""
+        """Return the tables of lanes that have seen nothing, `[B, O, S]`, S as usual if not given.
+
+        Raises:
+            ConfigError: There is no memory for as many slots.
+        """
         shape = num_lanes, len(self.orders), num_slots or self.num_slots
-        return torch.zeros(shape, dtype=torch.int64, device=self.gain.device)
+        try:
+            return torch.zeros(shape, dtype=torch.int64, device=self.gain.device)
+        except RuntimeError as failure:
+            raise ConfigError(
+                f"tables of {shape[2]:,} slots to recall from take {8 * math.prod(shape) / 2**30:,.0f} "
+                f"GiB, which {self.gain.device} has not: lower model.recall_slots"
+            ) from failure
 
     def forward(
         self, text: Tensor, slots_BOS: Tensor, ops: Ops, in_place: bool = False

@@ -25,6 +25,8 @@ from sharnn.train.precision import Precision
 _EFFICIENCY = {"cpu": 0.4, "cuda": 0.2}
 #: Slots of a table of recall in training at most.
 _TRAINING_SLOTS = 1 << 14
+#: Lanes in which a run reads its valid split.
+VALIDATION_LANES = 16
 #: Where Linux tells a container its limit, its use and the kinds of that, in both versions of cgroups.
 _CGROUP = Path("/sys/fs/cgroup")
 _CGROUP_FILES = (
@@ -85,8 +87,8 @@ def check_memory(estimate: Estimate, device: torch.device) -> None:
         raise TrainingError(
             f"training needs about {estimate.memory_bytes / 2**30:.1f} GiB and "
             f"{available / 2**30:.1f} GiB are free on {device}: lower data.num_lanes, "
-            "data.segment_length, model.window or model.embed_dim, raise train.grad_accum_steps, or "
-            "switch train.activation_checkpointing on"
+            "data.segment_length, model.window, model.embed_dim or model.recall_slots, raise "
+            "train.grad_accum_steps, or switch train.activation_checkpointing on"
         )
 
 
@@ -171,7 +173,8 @@ def _memory_bytes(recipe: Recipe, precision: Precision) -> int:
     rows = _window(recipe) * data.num_lanes * width * small
     memory_rows = _num_heads(recipe) * (2 if model.architecture == "transformer" else 1) * rows
     attended = memory_rows // recipe.train.grad_accum_steps * 2
-    recalled = 8 * len(model.recall_orders) * training_slots(model) * data.num_lanes
+    slots = training_slots(model) * data.num_lanes + (model.recall_slots or 0) * VALIDATION_LANES
+    recalled = 8 * len(model.recall_orders) * slots
     runtime = 300 * 2**20
     kept = memory_rows + attended + recalled
     return int(parameters * (2 + moments + means) + tokens * per_token + kept + runtime)

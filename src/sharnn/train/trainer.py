@@ -33,13 +33,12 @@ from sharnn.evaluate import score_lanes
 from sharnn.evaluate.bits import LN2
 from sharnn.model import LanguageModel, RecurrentState
 from sharnn.optim import WeightAverage, lr_factor, make_optimizers
-from sharnn.train.estimate import training_slots, used_memory_bytes
+from sharnn.train.estimate import VALIDATION_LANES, training_slots, used_memory_bytes
 from sharnn.train.logger import RunLogger
 from sharnn.train.precision import Precision
 from sharnn.train.run_folder import RunFolder
 from sharnn.train.state import Cadence, Counters
 
-_VALIDATION_LANES = 16
 _VALIDATION_SEGMENT = 256
 
 
@@ -299,7 +298,7 @@ class Trainer:
         split = self.corpus.split("valid")
         limit = self.recipe.train.validation_tokens or split.num_tokens
         tokens = split.tokens[:limit]
-        lanes = max(min(_VALIDATION_LANES, len(tokens) // 2), 1)
+        lanes = max(min(VALIDATION_LANES, len(tokens) // 2), 1)
         self.model.eval()
         with self._shown_weights(), torch.inference_mode(), self.precision.autocast():
             nats, count = score_lanes(self.model, tokens, lanes, _VALIDATION_SEGMENT)
