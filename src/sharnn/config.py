@@ -308,7 +308,7 @@ class ModelConfig:
         assert slots is not None
         _require(
             256 <= slots <= 1 << 31 and slots & (slots - 1) == 0,
-            f"model.recall_slots is {slots}: it must be a power of two, 256 at least",
+            f"model.recall_slots is {slots}: it must be a power of two from 256 to {1 << 31}",
         )
         _require(
             self.vocab_size <= 1_000_000,
