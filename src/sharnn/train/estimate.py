@@ -19,10 +19,13 @@ from sharnn.errors import TrainingError
 from sharnn.model import count_parameters
 from sharnn.train.precision import Precision
 
-#: Share of the speed of one large matrix product that a whole training step reaches, as seen on a
-#: 2-core CPU and on an H200 at a width of 768 to 1024; an estimate before the first step needs no more
-#: than the right order of magnitude.
-_EFFICIENCY = {"cpu": 0.4, "cuda": 0.2}
+#: Share of the speed of one large matrix product that the rest of a training step reaches, as seen on a
+#: 2-core CPU and on an H200; an estimate before the first step needs no more than the right order of
+#: magnitude.
+_EFFICIENCY = 0.42
+#: What an LSTM takes for a token of all lanes however few they are, forward and backward: some kernels
+#: are started one after the other (the same two machines).
+_RECURRENCE_SECONDS = 4e-5
 #: Slots of a table of recall in training at most.
 _TRAINING_SLOTS = 1 << 14
 #: Lanes in which a run reads its valid split.
@@ -63,8 +66,8 @@ def estimate_run(recipe: Recipe, precision: Precision, lane_tokens: int) -> Esti
         lane_tokens: Tokens of an epoch over all lanes.
     """
     num_parameters = count_parameters(recipe.model)
-    efficiency = _EFFICIENCY[precision.device.type]
-    rate = efficiency * _probe_flops(precision) / flops_per_token(recipe)
+    multiplying = flops_per_token(recipe) / (_EFFICIENCY * _probe_flops(precision))
+    rate = 1 / (multiplying + _recurring_seconds(recipe))
     budget = Amount.parse(recipe.train.budget, "train.budget")
     tokens = {
         "tokens": budget.value,
@@ -138,6 +141,14 @@ def flops_per_token(recipe: Recipe) -> float:
     weights = multiplied_weights(model)
     reach = _num_heads(recipe) * (_window(recipe) + recipe.data.segment_length) * model.embed_dim
     return 6.0 * (weights + 2 * reach)
+
+
+def _recurring_seconds(recipe: Recipe) -> float:
+    """Return what a token's share is of the time in which lanes wait for the token before."""
+    if recipe.model.architecture == "transformer":
+        return 0.0
+    lanes = recipe.data.num_lanes // recipe.train.grad_accum_steps
+    return recipe.model.num_layers * _RECURRENCE_SECONDS / lanes
 
 
 def multiplied_weights(model: ModelConfig) -> int:
