@@ -107,7 +107,7 @@ def test_a_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ag
     Path("b").mkdir()
     Path("a.txt").write_text("a text\n" * 50)
     Path("link.txt").symlink_to("a.txt")
-    with pytest.raises(ConfigError, match="named twice.*name each file once"):
+    with pytest.raises(ConfigError, match=r"named twice.*name each file once"):
         prepare(["a.txt", again])
 
 
