@@ -42,6 +42,8 @@ inline uint32_t hashed(uint32_t seed, uint32_t i) {
   return h ^ (h >> 16);
 }
 
+// To a parallel loop it goes as firstprivate: of a shared one the compiler would read all members again
+// for every element, since a store might have changed them, and make no vector code.
 struct Dropout {
   uint32_t seed, threshold;  // an element is dropped where its number is below the threshold
   A scale;                   // 1 / (1 - rate)
@@ -127,7 +129,7 @@ void boom_forward(const T *z, T *out, isize rows, isize chunks, isize dim, isize
                   int threads) {
   const Dropout keep(seed, rate);
   const isize blocks = (dim + BLOCK - 1) / BLOCK;
-#pragma omp parallel for num_threads(threads)
+#pragma omp parallel for num_threads(threads) firstprivate(keep)
   for (isize job = 0; job < rows * blocks; ++job) {
     const isize row = job / blocks, start = job % blocks * BLOCK;
     const isize count = std::min(BLOCK, dim - start);
@@ -154,7 +156,7 @@ void boom_forward(const T *z, T *out, isize rows, isize chunks, isize dim, isize
 void boom_backward(const T *z, const T *out_grad, T *z_grad, isize rows, isize chunks, isize dim,
                    isize seed, double rate, int threads) {
   const Dropout keep(seed, rate);
-#pragma omp parallel for num_threads(threads)
+#pragma omp parallel for num_threads(threads) firstprivate(keep)
   for (isize job = 0; job < rows * chunks; ++job) {
     const isize at = job * dim;
     const T *__restrict__ x = z + at;
@@ -211,7 +213,7 @@ void softmax_backward(T *grad, const T *weights, isize tokens, isize rows, int t
 // `out[i] = in[i] · mask[i] / (1 - rate)`; `out` may be `in`.
 void dropout(const T *in, T *out, isize count, isize seed, double rate, int threads) {
   const Dropout keep(seed, rate);
-#pragma omp parallel for simd num_threads(threads)
+#pragma omp parallel for simd num_threads(threads) firstprivate(keep)
   for (isize i = 0; i < count; ++i) store(out[i], load(in[i]) * keep(i));
 }
 
