@@ -1,7 +1,7 @@
 """Settings that a run chooses when it begins: as large a model as budget, machine and text pay for.
 
-What 90 seconds buy at which size is measured in EXPERIMENTS.md, and so are n-grams and dropout over one
-and over several passes; the other budgets follow by the number of tokens that a weight sees.
+What 90 seconds buy at which size is measured in EXPERIMENTS.md, and so are n-grams over one and over six
+passes and dropout over six, 19 and 38; other budgets follow by the number of tokens that a weight sees.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _TOKENS_PER_WEIGHT = 1.3
 #: Weights of the blocks for each token of the text at most.
 _WEIGHTS_PER_TEXT_TOKEN = 2.0
 #: Passes over the text within the budget, and the dropout from there on.
-_DROPOUTS = ((24.0, 0.3), (8.0, 0.2), (3.0, 0.1), (0.0, 0.0))
+_DROPOUTS = ((48.0, 0.2), (12.0, 0.1), (0.0, 0.0))
 #: Passes over the text, how often an n-gram must then stand in it to have a row, and the tokens of a text
 #: (as far as they are counted) for each that does: what was read once is not known by heart yet.
 _NGRAMS = ((3.0, 50, 300), (1.0, 20, 130), (0.0, 5, 50))
