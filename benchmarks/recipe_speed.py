@@ -15,7 +15,6 @@ import argparse
 import gc
 import math
 import re
-import shlex
 import statistics
 import sys
 import tempfile
@@ -30,8 +29,8 @@ from bench import Report, make_parser, product_ceiling, race
 from sharnn.config import Recipe, recipe_from_settings
 from sharnn.data.corpus import Corpus
 from sharnn.data.prepare import prepare
-from sharnn.errors import SharnnError
-from sharnn.experiments.contenders import Budget, Contender
+from sharnn.errors import ConfigError, SharnnError
+from sharnn.experiments.contenders import Budget, Contender, named_words
 from sharnn.train import RunFolder, Trainer, resolve_device
 from sharnn.train.estimate import flops_per_token, used_memory_bytes
 from sharnn.train.fit import fit
@@ -94,15 +93,21 @@ def short(name: str) -> str:
 
 
 def measure(options: argparse.Namespace, report: Report) -> None:
-    """Time each contender, one after the other, and add the tables."""
+    """Time each contender, one after the other, and add the tables.
+
+    Raises:
+        SharnnError: A contender is none, or there is nothing to time.
+    """
+    if options.steps < 1:
+        raise ConfigError(f"--steps is {options.steps}: it must be at least 1")
     device = report.device
     corpus = prepare([options.text])
     dtype = Precision.resolve(device, "auto").name
     ceiling = race({"": product_ceiling(options.device, dtype)}, 3)[""].rate
     rows = []
     for contender in options.contender:
-        name, _, command = contender.partition("=")
-        recipe = resolved(name, shlex.split(command), options.text, options.budget)
+        name, words = named_words("--contender", contender)
+        recipe = resolved(name, words, options.text, options.budget)
         with tempfile.TemporaryDirectory() as folder:
             trainer = make_trainer(recipe, corpus, device, Path(folder))
             rows.append([name, *row_of(trainer, options.steps, ceiling)])

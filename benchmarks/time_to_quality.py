@@ -56,6 +56,7 @@ from sharnn.experiments.contenders import (
     Outside,
     Plan,
     make_plans,
+    named_words,
 )
 from sharnn.experiments.processes import interrupted_by_kill
 from sharnn.experiments.store import Run, Shown, Store, all_runs
@@ -290,24 +291,12 @@ def chosen(options: argparse.Namespace) -> dict[str, AnyContender]:
     contenders: dict[str, AnyContender] = {name: CONTENDERS[name] for name in names}
     for option, texts in (("--contender", options.contender), ("--outside", options.outside)):
         for text in texts:
-            name, equals, line = text.partition("=")
-            words = _words(option, line)
-            if not (name and equals and words):
-                raise ConfigError(f"{option} is '{text}': give NAME='…'")
+            name, words = named_words(option, text)
             if name in contenders:
                 raise ConfigError(f"{option}: there is a contender '{name}' already, rename one")
             own = option == "--contender"
             contenders[name] = Contender.parse(name, words) if own else Outside(tuple(words))
     return contenders
-
-
-def _words(option: str, line: str) -> list[str]:
-    try:
-        return shlex.split(line)
-    except ValueError as failure:
-        raise ConfigError(
-            f"{option} has '{line}', which is no command line: {failure}"
-        ) from failure
 
 
 def compare(options: argparse.Namespace) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import subprocess
 import sys
 from pathlib import Path
@@ -99,3 +100,35 @@ def test_adapting_is_measured(tmp_path: Path) -> None:
     assert "the bytes after those: 55 bytes**" in text
     assert all(f"| {row} | " in text for row in ("both, rms", "ideal, context 12, stride 8"))
     assert "nan" not in text
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--contender", "mine"], "give NAME="),
+        (["--contender", "a=none"], "none"),
+        (["--contender", "a=demo", "--steps", "0"], "--steps is 0"),
+    ],
+)
+def test_wrong_calls_of_recipe_speed(tmp_path: Path, options: list[str], message: str) -> None:
+    command = [sys.executable, str(FOLDER / "recipe_speed.py"), str(write_text(tmp_path)), *options]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert result.stderr.startswith("recipe_speed: error: ")
+    assert message in result.stderr
+
+
+def test_documentation_becomes_a_text(tmp_path: Path) -> None:
+    games, manual = tmp_path / "usr/share/games", tmp_path / "usr/share/man/man1"
+    games.mkdir(parents=True)
+    manual.mkdir(parents=True)
+    (games / "fortunes").write_bytes(b"a fortune\n" * 100)
+    (manual / "a.1.gz").write_bytes(gzip.compress(b"a manual\n" * 100))
+    (games / "index.dat").write_bytes(b"\0" * 1_000)
+    script, out = FOLDER / "documentation_text.py", tmp_path / "out.txt"
+    command = [sys.executable, str(script), str(tmp_path), str(out), "--bytes"]
+    assert subprocess.run([*command, "1900"], check=True, capture_output=True).returncode == 0
+    assert sorted(out.read_bytes()) == sorted(b"a fortune\n" * 100 + b"a manual\n" * 100)
+    short = subprocess.run([*command, "1901"], check=False, capture_output=True, text=True)
+    assert short.returncode == 1
+    assert "has 1,900 bytes of text" in short.stderr

@@ -96,7 +96,7 @@ def test_any_split_equals_one_forward(name: str) -> None:
 
 
 def test_dropout_goes_backward_through_the_mask_it_went_forward() -> None:
-    """Boom and attention are linear in what is dropped: doubling it doubles the gradient."""
+    """With the same mask drawn each time, the gradient tells the slope along any direction."""
     x, weight, bias = (torch.randn(shape, device="cuda") for shape in ((2, 9, 32), (64, 32), (64,)))
     rows, gate, step = torch.randn(2, 30, 32).cuda(), torch.ones(32).cuda(), 1e-2
     for op in (

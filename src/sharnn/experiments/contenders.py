@@ -138,6 +138,24 @@ class Outside:
 AnyContender = Contender | Outside
 
 
+def named_words(option: str, text: str) -> tuple[str, list[str]]:
+    """Return the name and the words of NAME='WORD …', the value of an option.
+
+    Raises:
+        ConfigError: It has not that form.
+    """
+    name, _, line = text.partition("=")
+    try:
+        words = shlex.split(line)
+    except ValueError as failure:
+        raise ConfigError(
+            f"{option} has '{line}', which is no command line: {failure}"
+        ) from failure
+    if not (name and words):
+        raise ConfigError(f"{option} is '{text}': give NAME='…'")
+    return name, words
+
+
 @dataclass(frozen=True)
 class Plan:
     """A run that a comparison asks for.

@@ -26,8 +26,8 @@ class Block(nn.Module):
 
     `window` is the reach that is in force. It starts as the config's and may be set at any time, for
     nothing that was learnt depends on it: a longer memory than trained with just works. A memory has
-    `window` rows, the oldest of which is out of every later position's reach: a power of two is what
-    products run with quickest.
+    `window` rows, the oldest of which is out of every later position's reach: with `window - 1` the
+    matrices of a window that is a multiple of 8 would begin at odd places (`ops.attention`).
     """
 
     def __init__(self, config: ModelConfig) -> None:
