@@ -46,9 +46,9 @@ def test_a_containers_limit_is_kept(
 
 
 def test_few_lanes_wait_for_the_token_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Speeds of an H200 at its 784 TFLOP/s (benchmarks/results/nvidia-h200.md), within a tenth or so."""
+    """Speeds of an H200 at its 784 TFLOP/s (benchmarks/results/nvidia-h200*.md), within 15%."""
     monkeypatch.setattr(estimate, "_probe_flops", lambda precision: 784e12)
-    measured = {"enwik8-hour": 611_020, "paper-enwik8-one": 81_946}
+    measured = {"enwik8-hour": 611_020, "paper-enwik8-one": 103_380}
     for name, tokens_per_second in measured.items():
         recipe = recipe_from_settings(load_recipe_settings(name))
         ours = estimate.estimate_run(recipe, Precision(CPU, torch.bfloat16), 90_000_000)
