@@ -54,6 +54,15 @@ def test_seeds_that_stand_at_other_places_are_read_where_all_are() -> None:
     assert "lowest to highest seed" not in legends(alone)
 
 
+@pytest.mark.filterwarnings("error")
+def test_what_a_fine_tuned_model_begins_with_is_left_of_the_picture() -> None:
+    run = make_run(0, 2.0)
+    run["valid_curve"] = [[0, 0.0, 3.5], *run["valid_curve"]]
+    for axis, first in (("seconds", 1.0), ("tokens", 100)):
+        (axes,) = draw_comparison({"x": [[run]]}, "title", axis).axes
+        assert axes.get_xlim()[0] == pytest.approx(0.8 * first)
+
+
 def test_a_table_says_the_same_everywhere() -> None:
     table = Table("a < b", ["name", "what", "score"], [["x", "<b> & [b]", "1.5"]], texts=["what"])
     assert table.to_markdown().splitlines()[2:] == [

@@ -126,7 +126,9 @@ def _frame(axes: Axes, runs: Sequence[Run], axis: Axis) -> None:
     margin = 0.06 * (max(bits) - low) + 0.01
     axes.set_ylim(low - margin, max(bits) + margin)
     axes.set_xscale("log")
-    axes.set_xlim(0.8 * min([point[_PLACE[axis]] for point in points] + ends), 1.15 * max(ends))
+    # What a fine-tuned model begins with is scored at nothing, which has no place on this axis.
+    places = [point[_PLACE[axis]] for point in points if point[_PLACE[axis]] > 0]
+    axes.set_xlim(0.8 * min(places + ends), 1.15 * max(ends))
 
 
 def _dress(axes: Axes, title: str, axis: Axis) -> None:
