@@ -136,6 +136,19 @@ def test_the_shipped_model_can_be_tuned(
     assert load_model("again").card["fine-tuned from"] == "tuned"
 
 
+@pytest.mark.parametrize(("budget", "rate"), [("1steps", 0.0), ("13epochs", 0.1)])
+def test_fine_tuning_drops_out_what_is_read_often(
+    learnt: Path, tmp_path: Path, budget: str, rate: float
+) -> None:
+    (tmp_path / "short.txt").write_text("Read again and again. " * 40)
+    call = ["train", "--from", str(learnt), str(tmp_path / "short.txt"), "--budget", budget]
+    assert main([*call, "--out", str(tmp_path / "run"), *TINY]) == 0
+    recipe = load_recipe_settings(str(tmp_path / "run" / "recipe.yaml"))
+    names = ("input_dropout", "hidden_dropout", "output_dropout")
+    assert [recipe["model"][name] for name in names] == [rate] * 3
+    assert recipe["data"]["num_lanes"] < load_recipe_settings("finetune")["data"]["num_lanes"]
+
+
 @pytest.mark.parametrize(
     ("argv", "code", "message"),
     [
