@@ -55,12 +55,20 @@ def test_seeds_that_stand_at_other_places_are_read_where_all_are() -> None:
 
 
 @pytest.mark.filterwarnings("error")
-def test_what_a_fine_tuned_model_begins_with_is_left_of_the_picture() -> None:
-    run = make_run(0, 2.0)
-    run["valid_curve"] = [[0, 0.0, 3.5], *run["valid_curve"]]
-    for axis, first in (("seconds", 1.0), ("tokens", 100)):
-        (axes,) = draw_comparison({"x": [[run]]}, "title", axis).axes
-        assert axes.get_xlim()[0] == pytest.approx(0.8 * first)
+@pytest.mark.parametrize(("axis", "first"), [("seconds", 1.0), ("tokens", 100)])
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_what_a_fine_tuned_model_begins_with_is_left_out(
+    axis: Any, first: float, seeds: int
+) -> None:
+    runs = [make_run(seed, 2.0) for seed in range(seeds)]
+    for run in runs:
+        run["valid_curve"] = [[0, 0.0, 3.5], *run["valid_curve"]]
+    (axes,) = draw_comparison({"x": [runs]}, "title", axis).axes
+    assert axes.get_xlim()[0] == pytest.approx(0.8 * first)
+    assert axes.get_ylim()[1] < 3.5
+    drawn = [line.get_xdata() for line in axes.lines if len(line.get_xdata()) > 1]
+    assert drawn
+    assert min(places[0] for places in drawn) >= first
 
 
 def test_a_table_says_the_same_everywhere() -> None:

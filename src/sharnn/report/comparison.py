@@ -94,6 +94,14 @@ def _draw_contender(
     )  # fmt: skip
 
 
+def _placed(curve: Sequence[Sequence[float]], axis: Axis) -> list[Sequence[float]]:
+    """Return the points that have a place on a logarithmic axis.
+
+    What a fine-tuned model begins with has none: it is scored before anything is spent.
+    """
+    return [point for point in curve if point[_PLACE[axis]] > 0]
+
+
 def _on_one_grid(
     curves: Sequence[Sequence[Sequence[float]]], axis: Axis
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
@@ -102,14 +110,15 @@ def _on_one_grid(
     A single curve keeps its own points; several are read where all of them are.
     """
     place = _PLACE[axis]
-    points = [np.array([[p[place], p[_BITS]] for p in curve], float) for curve in curves if curve]
+    placed = [_placed(curve, axis) for curve in curves]
+    points = [np.array([[p[place], p[_BITS]] for p in curve], float) for curve in placed if curve]
     if not points:
         return np.empty(0), np.empty((0, 0))
     if len(points) == 1:
         return points[0][:, 0], points[0][None, :, 1]
     start = max(curve[0, 0] for curve in points)
     stop = max(min(curve[-1, 0] for curve in points), start)
-    grid = np.geomspace(max(start, 1e-9), max(stop, 1e-9), _GRID_POINTS)
+    grid = np.geomspace(start, stop, _GRID_POINTS)
     return grid, np.stack([np.interp(grid, curve[:, 0], curve[:, 1]) for curve in points])
 
 
@@ -119,16 +128,14 @@ def _end(run: Run, axis: Axis) -> float:
 
 def _frame(axes: Axes, runs: Sequence[Run], axis: Axis) -> None:
     """Show what tells contenders apart: all validations and scores, without the steep beginning."""
-    points = [point for run in runs for point in run["valid_curve"]]
+    points = [point for run in runs for point in _placed(run["valid_curve"], axis)]
     ends = [_end(run, axis) for run in runs]
     bits = [run["bits_per_byte"] for run in runs] + [point[_BITS] for point in points]
     low = min(bits + [point[_BITS] for run in runs for point in run["train_curve"]])
     margin = 0.06 * (max(bits) - low) + 0.01
     axes.set_ylim(low - margin, max(bits) + margin)
     axes.set_xscale("log")
-    # What a fine-tuned model begins with is scored at nothing, which has no place on this axis.
-    places = [point[_PLACE[axis]] for point in points if point[_PLACE[axis]] > 0]
-    axes.set_xlim(0.8 * min(places + ends), 1.15 * max(ends))
+    axes.set_xlim(0.8 * min([point[_PLACE[axis]] for point in points] + ends), 1.15 * max(ends))
 
 
 def _dress(axes: Axes, title: str, axis: Axis) -> None:
