@@ -3,7 +3,7 @@
     python benchmarks/train_base.py --train enwik8-head.txt:0.9 wikitext2/train.txt \\
         --valid enwik8-head.txt:0.9:0.95 wikitext2/valid.txt --budget 2h
 
-The texts to train on are read in shuffled blocks, as one; those to validate on choose nothing and are
+The texts to train on are joined, in order, and read as one; those to validate on choose nothing and are
 only scored: the model that ships is the run's last. Each text is a file, or a share of it (FILE:0.9 its
 first nine tenths, FILE:0.9:0.95 what lies between these shares); one that is named twice is read twice
 as often. Weights go to src/sharnn/weights/base
