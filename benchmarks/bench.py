@@ -23,8 +23,9 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from sharnn.process import wait_briefly
+from sharnn.machine import bound_libraries, wait_briefly
 
+bound_libraries()
 wait_briefly()  # before torch is imported, as the command line does
 
 import torch  # noqa: E402

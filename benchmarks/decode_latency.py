@@ -18,9 +18,9 @@ import torch
 from bench import BYTES, EAGER, Contender, Report, full_state, make_parser, memory_ceiling, race
 from sharnn.config import ModelConfig
 from sharnn.generation import RingDecoder
+from sharnn.machine import keep_freed_memory
 from sharnn.model import LanguageModel
 from sharnn.ops import FAST
-from sharnn.process import keep_freed_memory
 from sharnn.train.precision import resolve_device
 
 #: Tokens of a prompt that the eager path reads at once; more make it slower.

@@ -9,9 +9,13 @@ from pathlib import Path
 # Tiny tensors gain nothing from threads, and two test processes that each want all cores stall.
 os.environ["OMP_NUM_THREADS"] = "1"
 
-import pytest
-import torch
-from hypothesis import settings
+from sharnn.machine import bound_libraries
+
+bound_libraries()  # before torch is imported
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+from hypothesis import settings  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).parent))
 

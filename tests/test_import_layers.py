@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 TIERS = [
-    {"errors", "files", "config", "process", "native"},
+    {"errors", "files", "config", "machine", "kernels"},
     {"text", "ops"},
     {"data", "model", "optim"},
     {"checkpoint"},

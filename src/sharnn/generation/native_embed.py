@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sharnn import native
+from sharnn import kernels
 from sharnn.model import LanguageModel
 from sharnn.model.ngrams import NgramEmbedding
 from sharnn.model.recall import Recall
@@ -48,7 +48,7 @@ def available(model: LanguageModel) -> bool:
     weight = model.embedding.weight
     looks_up = model.ngrams is not None or model.recall is not None
     takes = weight.device.type == "cpu" and weight.dtype in _KINDS
-    return looks_up and takes and native.load(_SOURCE, *DEFINITIONS) is not None
+    return looks_up and takes and kernels.load(_SOURCE, *DEFINITIONS) is not None
 
 
 class NativeEmbedding:
@@ -65,7 +65,7 @@ class NativeEmbedding:
             self._pointer(weight), self._ngrams(model.ngrams), self._recall(model.recall),
             self._vocab_size, self._dim, model.looks_back, _KINDS[weight.dtype],
         )  # fmt: skip
-        library = native.load(_SOURCE, *DEFINITIONS)
+        library = kernels.load(_SOURCE, *DEFINITIONS)
         assert library is not None
         self._embed = library.embed
         self._embed.restype = _LONG

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sharnn import native
+from sharnn import kernels
 from sharnn.generation.packed import Matrix, Norm, PackedLayer
 from sharnn.generation.ring import Ring
 from sharnn.ops.reference import LstmResult
@@ -64,11 +64,11 @@ class _Model(ctypes.Structure):
 def available(stored: torch.dtype, memory: torch.dtype, device: torch.device) -> bool:
     """Whether the kernel takes such weights and memory rows here."""
     kinds = stored in _KINDS and memory in _KINDS
-    return kinds and device.type == "cpu" and native.load(_SOURCE) is not None
+    return kinds and device.type == "cpu" and kernels.load(_SOURCE) is not None
 
 
 def _library() -> ctypes.CDLL:
-    library = native.load(_SOURCE)
+    library = kernels.load(_SOURCE)
     assert library is not None
     return library
 

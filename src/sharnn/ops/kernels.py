@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sharnn import native
+from sharnn.kernels import load
 
 _SOURCE = Path(__file__).with_name("kernels.cpp")
 _STORED = {torch.float32: "float", torch.float64: "double", torch.bfloat16: "bfloat16"}
@@ -46,4 +46,4 @@ def _as_argument(value: Tensor | int | float) -> ctypes.c_void_p | ctypes.c_int6
 
 @functools.cache
 def _library(dtype: torch.dtype) -> ctypes.CDLL | None:
-    return native.load(_SOURCE, f"STORED={_STORED[dtype]}")
+    return load(_SOURCE, f"STORED={_STORED[dtype]}")

@@ -13,6 +13,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from sharnn import machine
+
 #: Rows from which packing a matrix for a single product pays.
 _MIN_ROWS = 1024
 
@@ -68,9 +70,11 @@ def has_onednn(x: Tensor) -> bool:
 
 
 def has_fast_bf16(device: torch.device) -> bool:
-    """Whether the hardware multiplies bf16 matrices faster than fp32 ones."""
+    """Whether the hardware multiplies bf16 matrices faster than fp32 ones, and the level admits it."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
+    if machine.level() != "native":
+        return False
     probes = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
     return any(getattr(torch.cpu, probe, lambda: False)() for probe in probes)
 

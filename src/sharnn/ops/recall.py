@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sharnn import native
+from sharnn import kernels
 from sharnn.ops import ngram_keys, reference, triton_kernels
 
 _SOURCE = Path(__file__).with_name("recall.cpp")
@@ -52,4 +52,4 @@ def recall(
 
 @functools.cache
 def _library() -> ctypes.CDLL | None:
-    return native.load(_SOURCE, *DEFINITIONS)
+    return kernels.load(_SOURCE, *DEFINITIONS)

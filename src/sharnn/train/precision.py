@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 
 from sharnn.errors import ConfigError
+from sharnn.machine import keep_freed_memory
 from sharnn.ops.matmul import has_fast_bf16
-from sharnn.process import keep_freed_memory
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 

@@ -1,4 +1,4 @@
-"""Small C++ kernels, compiled for this processor on first use; everything works without them.
+"""Small C++ kernels, compiled for an instruction set on first use; everything works without them.
 
 A kernel file lies beside the Python that calls it. Where there is a C++ compiler it is built once
 (a few seconds), kept in the cache folder under a digest of all that went into it, and called through
@@ -11,12 +11,13 @@ import ctypes
 import functools
 import hashlib
 import os
-import platform
 import shutil
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import NamedTuple
 
+from sharnn import machine
 from sharnn.files import cache_folder
 
 #: What the kernels share.
@@ -45,7 +46,7 @@ def load(source: Path, *definitions: str) -> ctypes.CDLL | None:
     compiler = _compiler()
     if compiler is None or os.environ.get("SHARNN_NATIVE") == "0":
         return None
-    flags = (*_FLAGS, *_machine_flags(), *(f"-D{definition}" for definition in definitions))
+    flags = (*_FLAGS, *variant().flags, *(f"-D{definition}" for definition in definitions))
     for openmp in (("-fopenmp",), ()):
         library = _build(compiler, source, (*flags, *openmp))
         if library is not None:
@@ -59,17 +60,51 @@ def _compiler() -> str | None:
     return next((path for name in names if name and (path := shutil.which(name))), None)
 
 
-def _machine_flags() -> tuple[str, ...]:
-    """Return the options that let the compiler use all of this processor."""
-    if platform.machine() in ("x86_64", "AMD64"):
-        return ("-march=native", "-mprefer-vector-width=512")
-    return ("-mcpu=native",)
+class Variant(NamedTuple):
+    """A build for an instruction set.
+
+    Attributes:
+        name: Told in file names and results.
+        level: The lowest level that admits it.
+        features: What it needs beyond that, by the names of /proc/cpuinfo.
+        flags: What the compiler is told.
+    """
+
+    name: str
+    level: str
+    features: frozenset[str]
+    flags: tuple[str, ...]
+
+
+_WIDE = ("-march=x86-64-v4", "-mprefer-vector-width=512")
+#: By rising demands.
+X86_VARIANTS = (
+    Variant("portable", "portable", frozenset(), ("-march=x86-64-v2",)),
+    Variant("avx2", "avx2", frozenset(), ("-march=x86-64-v3",)),
+    Variant("avx512", "avx512", frozenset(), _WIDE),
+    Variant("avx512-vnni", "native", frozenset({"avx512_vnni"}), (*_WIDE, "-mavx512vnni")),
+    Variant(
+        "avx512-bf16",
+        "native",
+        frozenset({"avx512_vnni", "avx512_bf16"}),
+        (*_WIDE, "-mavx512vnni", "-mavx512bf16"),
+    ),
+)
+ARM_VARIANTS = (Variant("neon", "portable", frozenset(), ("-march=armv8-a",)),)
+
+
+def variant() -> Variant:
+    """Return the build with the highest demands that processor and level meet."""
+    if not machine.is_x86():
+        return ARM_VARIANTS[-1]
+    admitted = machine.levels()[: machine.levels().index(machine.level()) + 1]
+    return [v for v in X86_VARIANTS if v.level in admitted and v.features <= machine.features()][-1]
 
 
 def _build(compiler: str, source: Path, flags: tuple[str, ...]) -> ctypes.CDLL | None:
     """Compile, unless the cache has it, and load; None where either fails."""
     texts = (file.read_text(encoding="utf-8") for file in (source, *_HEADERS))
-    parts = (*texts, _version(compiler), *flags, _processor())
+    parts = (*texts, _version(compiler), *flags)
     digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
     library = cache_folder() / "native" / f"{source.stem}-{digest}.so"
     try:
@@ -101,13 +136,3 @@ def _compile(compiler: str, source: Path, flags: tuple[str, ...], library: Path)
 def _version(compiler: str) -> str:
     result = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False)
     return result.stdout
-
-
-@functools.cache
-def _processor() -> str:
-    """Return what tells processors apart that must not share a library."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() + platform.machine()
-    return "".join(sorted({line for line in lines if line.startswith(("flags", "Features"))}))
