@@ -1,7 +1,7 @@
 """What this machine is, told once: instruction sets, and what a process does best before its work.
 
-`SHARNN_CPU=portable|avx2|avx512|native` bounds the instruction sets in use, those of our kernels, PyTorch,
-oneDNN and MKL alike. So a machine with AVX-512 can test and measure what one with AVX2 alone does.
+`SHARNN_CPU=portable|avx2|avx512|native` bounds the instruction sets in use: those of our kernels,
+PyTorch, oneDNN and MKL alike. So a machine with AVX-512 can test and measure what one with AVX2 does.
 Nothing here imports torch: its libraries read their bounds when they are first used.
 """
 
