@@ -50,3 +50,14 @@ def test_decay_is_decoupled_and_no_gradient_means_no_step() -> None:
     Muon([weight, idle], lr=0.1, weight_decay=0.5).step()
     assert torch.allclose(weight, torch.full((4, 4), 0.95))
     assert torch.equal(idle, torch.ones(4, 4))
+
+
+@pytest.mark.parametrize("fast_bf16", [False, True])
+def test_iterations_are_in_bf16_where_that_is_fast(
+    fast_bf16: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sharnn.optim.muon.has_fast_bf16", lambda _: fast_bf16)
+    torch.manual_seed(4)
+    made = orthogonalised(torch.randn(2, 16, 16))
+    assert made.dtype == torch.float32
+    assert torch.equal(made, made.bfloat16().float()) == fast_bf16

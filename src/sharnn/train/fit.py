@@ -81,7 +81,7 @@ def _largest_that_pays(
     memory = _MEMORY_SHARE * available_memory_bytes(precision.device)
     best: _Plan | None = None
     for dim, depth in SIZES:
-        sized = _with_size(recipe, dim, depth if with_depth else recipe.model.num_layers)
+        sized = resized(recipe, dim, depth if with_depth else recipe.model.num_layers)
         plan = _Plan(sized, estimate_run(sized, precision, num_tokens))
         weights = multiplied_weights(sized.model) - sized.model.vocab_size * dim
         pays = (
@@ -100,7 +100,7 @@ def _with(recipe: Recipe, section: str, **values: Any) -> Recipe:
     return dataclasses.replace(recipe, **{section: changed})
 
 
-def _with_size(recipe: Recipe, dim: int, depth: int) -> Recipe:
+def resized(recipe: Recipe, dim: int, depth: int) -> Recipe:
     """Return the recipe at another size; what followed from the old one follows from the new one."""
     model = recipe.model
     values: dict[str, Any] = {"embed_dim": dim, "num_layers": depth}

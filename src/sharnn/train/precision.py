@@ -49,12 +49,16 @@ class Precision:
         """Return what `auto`, `fp32`, `bf16` or `fp16` means on `device`.
 
         Raises:
-            ConfigError: The device cannot train in that dtype.
+            ConfigError: The device cannot train in that dtype, or emulates it.
         """
         if name == "auto":
             name = "bf16" if has_fast_bf16(device) else "fp32"
         if name == "fp16" and device.type == "cpu":
             raise ConfigError("dtype fp16 trains on CUDA only: give fp32, bf16 or auto on a CPU")
+        if name == "bf16" and not has_fast_bf16(device):
+            raise ConfigError(
+                f"dtype bf16 is emulated on this {device.type}, many times slower than fp32: give fp32 or auto"
+            )
         return cls(device, _DTYPES[name])
 
     def prepare(self) -> None:
