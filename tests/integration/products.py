@@ -1,4 +1,4 @@
-"""Which dtypes matrix products have, by what is done; run by `test_emulated_bf16.py` at a level of its own.
+"""Which dtypes matrix products have, by what is done; run by `test_emulated_bf16.py` at its level.
 
     python products.py FOLDER MODEL…
 

@@ -1,4 +1,4 @@
-"""Where the hardware has no products in bf16, nothing multiplies in it: they are emulated, very slowly."""
+"""Where the hardware has no products in bf16, nothing multiplies in it: that is emulated, slowly."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ def test_bf16_is_for_hardware_that_multiplies_in_it(
     if fast:
         assert Precision.resolve(CPU, "bf16").name == "bf16"
     else:
-        with pytest.raises(ConfigError, match="emulated on this cpu.*give fp32 or auto"):
+        with pytest.raises(ConfigError, match=r"emulated on this cpu.*give fp32 or auto"):
             Precision.resolve(CPU, "bf16")
 
 

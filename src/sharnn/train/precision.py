@@ -57,7 +57,8 @@ class Precision:
             raise ConfigError("dtype fp16 trains on CUDA only: give fp32, bf16 or auto on a CPU")
         if name == "bf16" and not has_fast_bf16(device):
             raise ConfigError(
-                f"dtype bf16 is emulated on this {device.type}, many times slower than fp32: give fp32 or auto"
+                f"dtype bf16 is emulated on this {device.type}, many times slower than fp32: give "
+                "fp32 or auto"
             )
         return cls(device, _DTYPES[name])
 
