@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 # Tiny tensors gain nothing from threads, and two test processes that each want all cores stall.
 os.environ["OMP_NUM_THREADS"] = "1"
 
-from sharnn.machine import bound_libraries
+import pytest
+import torch
+from hypothesis import settings
 
-bound_libraries()  # before torch is imported
-
-import pytest  # noqa: E402
-import torch  # noqa: E402
-from hypothesis import settings  # noqa: E402
+from sharnn import kernels
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -25,6 +24,18 @@ settings.load_profile("sharnn")
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    patch = pytest.MonkeyPatch()
-    patch.setenv("SHARNN_CACHE", str(tmp_path_factory.mktemp("cache")))
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> None:
+    """Give the tests a cache of their own, where only compiled kernels outlive them."""
+    cache = tmp_path_factory.mktemp("cache")
+    if kept := getattr(request.config, "cache", None):
+        native = kept.mkdir("native")
+        native.chmod(0o700)
+        (cache / "native").symlink_to(native)
+    pytest.MonkeyPatch().setenv("SHARNN_CACHE", str(cache))
+
+
+@pytest.fixture(params=[*kernels.variants(), kernels.NONE])
+def kernel_variant(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Run a test with the kernels for each instruction set that this machine has, and with none."""
+    with kernels.at(request.param):
+        yield request.param

@@ -5,8 +5,12 @@ The public names load on first use, so that `import sharnn` and `sharnn --help` 
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from typing import Any
+
+from sharnn.errors import ConfigError
+from sharnn.machine import bound_libraries, level
 
 __version__ = "0.1.0"
 
@@ -33,10 +37,15 @@ _HOMES = {
 
 __all__ = ["__version__", *_HOMES]
 
+# Before torch computes. The command line and whoever loads a public name hear of a level that is wrong.
+with contextlib.suppress(ConfigError):
+    bound_libraries()
+
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'sharnn' has no attribute '{name}'")
+    level()
     return getattr(importlib.import_module(_HOMES[name]), name)
 
 

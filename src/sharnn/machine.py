@@ -11,7 +11,10 @@ import ctypes
 import functools
 import os
 import platform
-import re
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 from sharnn.errors import ConfigError
@@ -24,18 +27,29 @@ LEVELS = ("portable", "avx2", "avx512", "native")
 #: What a level needs of an x86-64 processor, by the names of /proc/cpuinfo: x86-64-v2, -v3 and -v4.
 _NEEDS = {
     "portable": {"sse4_2", "ssse3", "popcnt"},
-    "avx2": {"avx2", "fma", "f16c", "bmi1", "bmi2", "movbe"},
+    "avx2": {"avx2", "fma", "f16c", "bmi1", "bmi2", "movbe", "abm"},
     "avx512": {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"},
 }
-#: Features that only `native` admits.
-_NATIVE_FEATURES = {"avx512_vnni", "avx512_bf16", "amx_tile", "amx_int8", "amx_bf16"}
 #: How a level is said to PyTorch, oneDNN and MKL.
 _LIBRARY_BOUNDS = {
-    "portable": ("default", "SSE41", "SSE4_2"),
-    "avx2": ("avx2", "AVX2", "AVX2"),
-    "avx512": ("avx512", "AVX512_CORE", "AVX512"),
+    "portable": {
+        "ATEN_CPU_CAPABILITY": "default",
+        "ONEDNN_MAX_CPU_ISA": "SSE41",
+        "MKL_ENABLE_INSTRUCTIONS": "SSE4_2",
+        # On processors that are not Intel's, MKL heeds this alone. There it never goes beyond AVX2.
+        "MKL_CBWR": "COMPATIBLE",
+    },
+    "avx2": {
+        "ATEN_CPU_CAPABILITY": "avx2",
+        "ONEDNN_MAX_CPU_ISA": "AVX2",
+        "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+    },
+    "avx512": {
+        "ATEN_CPU_CAPABILITY": "avx512",
+        "ONEDNN_MAX_CPU_ISA": "AVX512_CORE",
+        "MKL_ENABLE_INSTRUCTIONS": "AVX512",
+    },
 }
-_LIBRARY_VARIABLES = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS")
 
 #: How long PyTorch's OpenMP threads (GNU's) busy-wait for each other before they sleep; read when torch
 #: is first imported. By default they spin so long that one other busy process makes a training step
@@ -45,26 +59,77 @@ _SPIN_COUNT = "2000"
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 _LARGEST_KEPT_BYTES = 1 << 30
 
+_CPUINFO = Path("/proc/cpuinfo")
+_PF_SSSE3, _PF_SSE4_2, _PF_AVX2 = 36, 38, 40  # of winnt.h
+
 
 # ------------------------------------------------------------------------------- instruction sets
 
 
 @functools.cache
 def features() -> frozenset[str]:
-    """Return the names of the processor's features, as Linux spells them; none where they are unknown."""
-    system = platform.system()
-    if system == "Linux":
-        return _features_of_linux(Path("/proc/cpuinfo"))
-    return frozenset()
+    """Return the names of the processor's features, as Linux spells them.
+
+    Where an x86-64 processor does not tell, those of `portable` are assumed.
+    """
+    found: frozenset[str] = frozenset()
+    if platform.system() == "Linux":
+        found = _features_of_linux(_CPUINFO)
+    elif platform.system() == "Darwin":
+        found = _features_of_macos()
+    elif platform.system() == "Windows":
+        found = _features_of_windows(_is_present_on_windows)
+    return found or frozenset(_NEEDS["portable"] if is_x86() else ())
 
 
 def _features_of_linux(cpuinfo: Path) -> frozenset[str]:
+    """Return what the file says of the first processor."""
     try:
-        text = cpuinfo.read_text()
+        with cpuinfo.open() as lines:
+            for line in lines:
+                name, _, value = line.partition(":")
+                if name.strip() in ("flags", "Features"):
+                    return frozenset(value.split())
     except OSError:
+        pass
+    return frozenset()
+
+
+def _features_of_macos() -> frozenset[str]:
+    """Return what an Intel processor has; of Apple's own nothing is asked."""
+    names = [f"machdep.cpu.{name}" for name in ("features", "leaf7_features", "extfeatures")]
+    try:
+        told = subprocess.run(
+            ["/usr/sbin/sysctl", "-n", *names], capture_output=True, text=True, timeout=10
+        ).stdout
+    except (OSError, subprocess.SubprocessError):
         return frozenset()
-    found = re.search(r"^(?:flags|Features)\s*:\s*(.*)$", text, re.MULTILINE)
-    return frozenset(found[1].split()) if found else frozenset()
+    return _features_by_apple_names(told)
+
+
+def _features_by_apple_names(told: str) -> frozenset[str]:
+    names = told.lower().replace(".", "_").split()
+    return frozenset("abm" if name == "lzcnt" else name for name in names)
+
+
+def _features_of_windows(is_present: Callable[[int], bool]) -> frozenset[str]:
+    """Return the levels' features by the numbers that winnt.h gives instruction sets.
+
+    It tells of AVX-512's foundation alone, which is less than the level asks for.
+    """
+    found = set()
+    if is_present(_PF_SSSE3) and is_present(_PF_SSE4_2):
+        found |= _NEEDS["portable"]
+        if is_present(_PF_AVX2):
+            found |= _NEEDS["avx2"]
+    return frozenset(found)
+
+
+def _is_present_on_windows(number: int) -> bool:
+    try:
+        return bool(ctypes.windll.kernel32.IsProcessorFeaturePresent(number))  # type: ignore[attr-defined]
+    except (AttributeError, OSError):
+        return False
 
 
 def is_x86() -> bool:
@@ -72,16 +137,17 @@ def is_x86() -> bool:
     return platform.machine() in ("x86_64", "AMD64")
 
 
+def needs(name: str) -> frozenset[str]:
+    """Return the features that an x86-64 processor has at a level, those of lower ones among them."""
+    return frozenset().union(*(_NEEDS[below] for below in LEVELS[: LEVELS.index(name) + 1]))
+
+
 def levels() -> tuple[str, ...]:
-    """Return the levels that this machine has."""
+    """Return the levels that this machine has, by rising demands."""
     if not is_x86():
         return ("portable", "native")
-    found = []
-    for level, needs in _NEEDS.items():
-        if not needs <= features():
-            break
-        found.append(level)
-    return (*found, "native")
+    have = (name for name in ("avx2", "avx512") if needs(name) <= features())
+    return ("portable", *have, "native")
 
 
 def level() -> str:
@@ -91,8 +157,12 @@ def level() -> str:
         ConfigError: `SHARNN_CPU` names an unknown level, or one that the machine lacks.
     """
     wanted = os.environ.get(VARIABLE) or "native"
+    if wanted == "native":
+        return wanted
     if wanted not in LEVELS:
-        raise ConfigError(f"{VARIABLE} is '{wanted}': give {', '.join(LEVELS)}")
+        raise ConfigError(
+            f"{VARIABLE} is '{wanted}', which is no level: this processor has {', '.join(levels())}"
+        )
     if wanted not in levels():
         raise ConfigError(
             f"{VARIABLE} is '{wanted}', which this processor lacks: it has {', '.join(levels())}"
@@ -100,28 +170,45 @@ def level() -> str:
     return wanted
 
 
-def allows(feature: str) -> bool:
-    """Whether the processor has a feature, named as in /proc/cpuinfo, and the level admits it."""
-    if feature not in features():
-        return False
+def allowed() -> frozenset[str]:
+    """Return the processor's features that the level admits, named as in /proc/cpuinfo."""
     bound = level()
     if bound == "native" or not is_x86():
-        return True
-    admitted = _NEEDS["portable"].union(
-        *(_NEEDS[name] for name in _NEEDS if LEVELS.index(name) <= LEVELS.index(bound))
-    )
-    return feature in admitted
+        return features()
+    return features() & needs(bound)
+
+
+def allows(feature: str) -> bool:
+    """Whether the processor has a feature, named as in /proc/cpuinfo, and the level admits it."""
+    return feature in allowed()
 
 
 def bound_libraries() -> None:
-    """Hold PyTorch, oneDNN and MKL to the level; call it before torch is imported.
+    """Hold PyTorch, oneDNN and MKL to the level; call it before they first compute.
+
+    They read their bounds once, PyTorch with its first operation. Warns where that was before.
 
     Raises:
         ConfigError: The level is unknown, or the machine lacks it.
     """
     bound = level()
-    if bound in _LIBRARY_BOUNDS and is_x86():
-        os.environ.update(zip(_LIBRARY_VARIABLES, _LIBRARY_BOUNDS[bound], strict=True))
+    if bound == "native":
+        return
+    names = _LIBRARY_BOUNDS[bound] if is_x86() else {"ATEN_CPU_CAPABILITY": "default"}
+    os.environ.update(names)
+    if "torch" in sys.modules:
+        _warn_if_too_late(bound, names["ATEN_CPU_CAPABILITY"])
+
+
+def _warn_if_too_late(bound: str, capability: str) -> None:
+    found = sys.modules["torch"].backends.cpu.get_cpu_capability().lower()
+    if found != capability:
+        warnings.warn(
+            f"{VARIABLE} is '{bound}', but PyTorch computed before sharnn was imported and keeps "
+            f"to {found}: import sharnn first",
+            RuntimeWarning,
+            stacklevel=3,
+        )
 
 
 # ------------------------------------------------------------------------------ before the work

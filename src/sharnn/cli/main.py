@@ -14,7 +14,7 @@ from types import ModuleType
 from sharnn import __version__
 from sharnn.config import did_you_mean
 from sharnn.errors import SharnnError
-from sharnn.machine import bound_libraries, keep_freed_memory, wait_briefly
+from sharnn.machine import keep_freed_memory, level, wait_briefly
 
 VERBS = (
     "train", "evaluate", "generate", "report", "attention", "compare", "tokenization-attack",
@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
-        bound_libraries()
+        level()  # refused here, before any work, where it is wrong
         return _dispatch(arguments)
     except KeyboardInterrupt:
         print("sharnn: interrupted", file=sys.stderr)

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from sharnn import kernels
+from sharnn.kernels.table import NGRAM_DEFINITIONS
 from sharnn.model import LanguageModel
 from sharnn.model.ngrams import NgramEmbedding
 from sharnn.model.recall import Recall
-from sharnn.ops.recall import DEFINITIONS
 
 _SOURCE = Path(__file__).with_name("embed.cpp")
 _KINDS = {torch.float32: 0, torch.bfloat16: 1}
@@ -48,7 +48,7 @@ def available(model: LanguageModel) -> bool:
     weight = model.embedding.weight
     looks_up = model.ngrams is not None or model.recall is not None
     takes = weight.device.type == "cpu" and weight.dtype in _KINDS
-    return looks_up and takes and kernels.load(_SOURCE, *DEFINITIONS) is not None
+    return looks_up and takes and kernels.load(_SOURCE, *NGRAM_DEFINITIONS) is not None
 
 
 class NativeEmbedding:
@@ -65,7 +65,7 @@ class NativeEmbedding:
             self._pointer(weight), self._ngrams(model.ngrams), self._recall(model.recall),
             self._vocab_size, self._dim, model.looks_back, _KINDS[weight.dtype],
         )  # fmt: skip
-        library = kernels.load(_SOURCE, *DEFINITIONS)
+        library = kernels.load(_SOURCE, *NGRAM_DEFINITIONS)
         assert library is not None
         self._embed = library.embed
         self._embed.restype = _LONG

@@ -1,5 +1,5 @@
-"""Small C++ kernels, built for an instruction set; everything works without them."""
+"""Small C++ kernels, built for each instruction set; everything works without them."""
 
-from sharnn.kernels.build import load
+from sharnn.kernels.loading import NONE, at, load, origin, variant, variants
 
-__all__ = ["load"]
+__all__ = ["NONE", "at", "load", "origin", "variant", "variants"]

@@ -1,138 +1,184 @@
-"""Small C++ kernels, compiled for an instruction set on first use; everything works without them.
+"""How kernels are compiled, on first use and into a wheel.
 
-A kernel file lies beside the Python that calls it. Where there is a C++ compiler it is built once
-(a few seconds), kept in the cache folder under a digest of all that went into it, and called through
-ctypes. Where there is none, the callers take PyTorch's own operations instead.
+Nothing here needs more than the standard library: a wheel is built where there is no PyTorch.
 """
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import hashlib
 import os
+import platform
 import shutil
+import signal
 import subprocess
+import sys
 import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
 
-from sharnn import machine
-from sharnn.files import cache_folder
+from sharnn.kernels.table import KERNELS, Kernel, Variant, built_variants
 
-#: What the kernels share.
-_HEADERS = sorted(Path(__file__).parent.glob("*.h"))
-_FLAGS = (
-    f"-I{Path(__file__).parent}",
-    "-O3",
-    "-std=c++17",
-    "-fPIC",
-    "-fno-math-errno",
-    "-fno-trapping-math",
+_HEADERS = Path(__file__).parent
+_FLAGS = ("-O3", "-std=c++17", "-fPIC", "-fno-math-errno", "-fno-trapping-math")
+#: A library for other machines brings what it takes from the compiler's own libraries.
+_FLAGS_FOR_OTHERS = (
+    ("-static-libstdc++", "-static-libgcc", "-Wl,--exclude-libs,ALL", "-Wl,-s")
+    if platform.system() == "Linux"
+    else ()
 )
-_TIMEOUT_SECONDS = 120
+#: A kernel takes some seconds.
+TIMEOUT_SECONDS = 120.0
 
 
-@functools.cache
-def load(source: Path, *definitions: str) -> ctypes.CDLL | None:
-    """Return the library built from a C++ file; None where that can't be.
+class BuildError(Exception):
+    """A kernel that was not built; says why."""
 
-    `SHARNN_NATIVE=0` in the environment says not to build any.
 
-    Args:
-        source: The file; what it exports is `extern "C"`.
-        definitions: Macros that it is built with, as `NAME=VALUE`.
-    """
-    compiler = _compiler()
-    if compiler is None or os.environ.get("SHARNN_NATIVE") == "0":
+class CompilerHangsError(BuildError):
+    """A compiler that did not end in time."""
+
+
+def find_compiler() -> str | None:
+    """Return the path of `$CXX` or of a common C++ compiler; None under `SHARNN_NATIVE=0`."""
+    if os.environ.get("SHARNN_NATIVE") == "0":
         return None
-    flags = (*_FLAGS, *variant().flags, *(f"-D{definition}" for definition in definitions))
-    for openmp in (("-fopenmp",), ()):
-        library = _build(compiler, source, (*flags, *openmp))
-        if library is not None:
-            return library
-    return None
-
-
-def _compiler() -> str | None:
-    """Return the path of `$CXX` or of a common C++ compiler."""
     names = (os.environ.get("CXX"), "g++", "clang++", "c++")
     return next((path for name in names if name and (path := shutil.which(name))), None)
 
 
-class Variant(NamedTuple):
-    """A build for an instruction set.
+@functools.cache
+def compiler_version(compiler: str) -> str:
+    """Return what the compiler says of itself.
 
-    Attributes:
-        name: Told in file names and results.
-        level: The lowest level that admits it.
-        features: What it needs beyond that, by the names of /proc/cpuinfo.
-        flags: What the compiler is told.
+    Raises:
+        BuildError: It fails, or does not end in time.
     """
-
-    name: str
-    level: str
-    features: frozenset[str]
-    flags: tuple[str, ...]
+    return _run([compiler, "--version"])
 
 
-_WIDE = ("-march=x86-64-v4", "-mprefer-vector-width=512")
-#: By rising demands.
-X86_VARIANTS = (
-    Variant("portable", "portable", frozenset(), ("-march=x86-64-v2",)),
-    Variant("avx2", "avx2", frozenset(), ("-march=x86-64-v3",)),
-    Variant("avx512", "avx512", frozenset(), _WIDE),
-    Variant("avx512-vnni", "native", frozenset({"avx512_vnni"}), (*_WIDE, "-mavx512vnni")),
-    Variant(
-        "avx512-bf16",
-        "native",
-        frozenset({"avx512_vnni", "avx512_bf16"}),
-        (*_WIDE, "-mavx512vnni", "-mavx512bf16"),
-    ),
-)
-ARM_VARIANTS = (Variant("neon", "portable", frozenset(), ("-march=armv8-a",)),)
+def file_name(kernel: Kernel, variant: Variant, openmp: bool, version: str = "") -> str:
+    """Return the name of a library: it changes with all that goes into it.
 
-
-def variant() -> Variant:
-    """Return the build with the highest demands that processor and level meet."""
-    if not machine.is_x86():
-        return ARM_VARIANTS[-1]
-    admitted = machine.levels()[: machine.levels().index(machine.level()) + 1]
-    return [v for v in X86_VARIANTS if v.level in admitted and v.features <= machine.features()][-1]
-
-
-def _build(compiler: str, source: Path, flags: tuple[str, ...]) -> ctypes.CDLL | None:
-    """Compile, unless the cache has it, and load; None where either fails."""
-    texts = (file.read_text(encoding="utf-8") for file in (source, *_HEADERS))
-    parts = (*texts, _version(compiler), *flags)
+    Args:
+        kernel: What is built.
+        variant: For which instruction set.
+        openmp: Whether with threads.
+        version: Of the compiler; none where the library comes with the package.
+    """
+    headers = sorted({*_HEADERS.glob("*.h"), *kernel.source.parent.glob("*.h")})
+    texts = (file.read_text(encoding="utf-8") for file in (kernel.source, *headers))
+    parts = (*texts, *_flags(kernel, variant, openmp), version or " ".join(_FLAGS_FOR_OTHERS))
     digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
-    library = cache_folder() / "native" / f"{source.stem}-{digest}.so"
-    try:
-        if not library.exists():
-            _compile(compiler, source, flags, library)
-        return ctypes.CDLL(str(library))
-    except (OSError, subprocess.SubprocessError):
-        return None
+    return f"{kernel.source.stem}-{variant.name}-{digest}.so"
 
 
-def _compile(compiler: str, source: Path, flags: tuple[str, ...], library: Path) -> None:
+def compile_kernel(
+    compiler: str,
+    kernel: Kernel,
+    variant: Variant,
+    openmp: bool,
+    library: Path,
+    for_others: bool = False,
+) -> None:
     """Build a shared library that appears whole, so that processes may build it side by side.
 
     OpenMP's own library is not linked: its functions are found in the one that PyTorch brings, for
     two pools of threads would wait for the same cores.
+
+    Args:
+        compiler: Its path.
+        kernel: What is built.
+        variant: For which instruction set.
+        openmp: Whether with threads.
+        library: The file that appears.
+        for_others: Whether it must load on machines that have no compiler's libraries.
+
+    Raises:
+        BuildError: The compiler fails or does not end, or the file cannot be written.
     """
-    library.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=library.parent) as folder:
-        compiled, linked = Path(folder) / "kernels.o", Path(folder) / "kernels.so"
-        for command in (
-            [compiler, *flags, "-c", str(source), "-o", str(compiled)],
-            [compiler, "-shared", str(compiled), "-o", str(linked)],
-        ):
-            subprocess.run(command, check=True, capture_output=True, timeout=_TIMEOUT_SECONDS)
-        os.replace(linked, library)
+    link_flags = _FLAGS_FOR_OTHERS if for_others else ()
+    try:
+        with tempfile.TemporaryDirectory(dir=library.parent) as folder:
+            compiled, linked = Path(folder) / "kernels.o", Path(folder) / "kernels.so"
+            include = f"-I{_HEADERS}"
+            flags = _flags(kernel, variant, openmp)
+            _run([compiler, include, *flags, "-c", str(kernel.source), "-o", str(compiled)])
+            _run([compiler, "-shared", str(compiled), *link_flags, "-o", str(linked)])
+            linked.chmod(0o755 if for_others else 0o700)
+            os.replace(linked, library)
+    except OSError as failure:
+        raise BuildError(f"{failure.strerror}: {failure.filename}") from failure
 
 
-@functools.cache
-def _version(compiler: str) -> str:
-    result = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False)
-    return result.stdout
+def prebuild(folder: Path) -> None:
+    """Build all kernels for every instruction set into a folder; says on stderr which do not build.
+
+    Where there is no compiler nothing is built, and the folder does not appear.
+    """
+    compiler = find_compiler()
+    if compiler is None:
+        print("sharnn: no C++ compiler: the wheel carries no kernels", file=sys.stderr)
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    wanted = {
+        file_name(kernel, variant, openmp=True): (kernel, variant)
+        for kernel in KERNELS
+        for variant in built_variants()
+    }
+    for file in folder.iterdir():  # of an earlier build
+        if file.name not in wanted:
+            file.unlink()
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        jobs = {
+            pool.submit(compile_kernel, compiler, *what, True, folder / name, True): what
+            for name, what in wanted.items()
+            if not (folder / name).exists()
+        }
+        for job, (kernel, variant) in jobs.items():
+            try:
+                job.result()
+            except BuildError as failure:
+                told = (
+                    f"sharnn: the wheel has no {kernel.source.name} for {variant.name}: {failure}"
+                )
+                print(told, file=sys.stderr)
+                if isinstance(failure, CompilerHangsError):
+                    pool.shutdown(cancel_futures=True)
+                    return
+
+
+def _flags(kernel: Kernel, variant: Variant, openmp: bool) -> tuple[str, ...]:
+    definitions = (f"-D{definition}" for definition in kernel.definitions)
+    return (*_FLAGS, *variant.flags, *definitions, *(("-fopenmp",) if openmp else ()))
+
+
+def _run(command: Sequence[str]) -> str:
+    """Return what a command prints; whatever it started ends with it."""
+    name = Path(command[0]).name
+    grouped = os.name == "posix"
+    try:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            text=True, errors="replace", start_new_session=grouped,
+        )  # fmt: skip
+    except OSError as failure:
+        raise BuildError(f"{name} does not start ({failure.strerror})") from failure
+    try:
+        printed, complaints = process.communicate(timeout=TIMEOUT_SECONDS)
+    except BaseException as interruption:
+        if grouped:
+            os.killpg(process.pid, signal.SIGKILL)
+        else:
+            process.kill()
+        process.wait()
+        if isinstance(interruption, subprocess.TimeoutExpired):
+            raise CompilerHangsError(
+                f"{name} did not end in {TIMEOUT_SECONDS:g} seconds"
+            ) from interruption
+        raise
+    if process.returncode:
+        lines = [line for line in complaints.splitlines() if "error" in line] or [""]
+        raise BuildError(f"{name} failed with {process.returncode} {lines[0].strip()}".strip())
+    return printed

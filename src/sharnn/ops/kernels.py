@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import functools
 from pathlib import Path
 
 import torch
@@ -44,6 +43,5 @@ def _as_argument(value: Tensor | int | float) -> ctypes.c_void_p | ctypes.c_int6
     return ctypes.c_int64(value) if isinstance(value, int) else ctypes.c_double(value)
 
 
-@functools.cache
 def _library(dtype: torch.dtype) -> ctypes.CDLL | None:
     return load(_SOURCE, f"STORED={_STORED[dtype]}")

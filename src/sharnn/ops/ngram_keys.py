@@ -9,9 +9,7 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-#: Keys are polynomials modulo a prime below 2³¹, so that no product leaves 64 bits anywhere.
-PRIME = 2_147_483_647
-MULTIPLIER = 1_000_003_019
+from sharnn.kernels.table import MULTIPLIER, PRIME
 
 
 def ngram_keys(text: Tensor, longest: int) -> Iterator[Tensor]:

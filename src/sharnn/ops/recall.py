@@ -6,7 +6,6 @@ Legend: B lanes · T tokens · N highest order · O orders · S slots.
 from __future__ import annotations
 
 import ctypes
-import functools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,16 +13,10 @@ import torch
 from torch import Tensor
 
 from sharnn import kernels
-from sharnn.ops import ngram_keys, reference, triton_kernels
+from sharnn.kernels.table import NGRAM_DEFINITIONS
+from sharnn.ops import reference, triton_kernels
 
 _SOURCE = Path(__file__).with_name("recall.cpp")
-#: What kernels that include `ngrams.h` are built with: the keys' numbers, and the parts of a slot.
-DEFINITIONS = (
-    f"PRIME={ngram_keys.PRIME}",
-    f"MULTIPLIER={ngram_keys.MULTIPLIER}",
-    f"TOKEN_BITS={reference.TOKEN_BITS}",
-    f"PLACE_BITS={reference.PLACE_BITS}",
-)
 
 
 def recall(
@@ -50,6 +43,5 @@ def recall(
     return found, slots_BOS
 
 
-@functools.cache
 def _library() -> ctypes.CDLL | None:
-    return kernels.load(_SOURCE, *DEFINITIONS)
+    return kernels.load(_SOURCE, *NGRAM_DEFINITIONS)

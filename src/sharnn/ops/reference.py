@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sharnn.kernels.table import PLACE_BITS, TOKEN_BITS
 from sharnn.ops.ngram_keys import ngram_keys
 
 LstmResult = tuple[Tensor, Tensor, Tensor]
@@ -21,12 +22,7 @@ LstmResult = tuple[Tensor, Tensor, Tensor]
 #: Slope of the sigmoid in Boom's activation x·σ(1.702 x), an approximation of GELU.
 GELU_SLOPE = 1.702
 
-#: A slot of recall holds, from its lowest bits up, two tokens plus 1 and what tells n-grams apart that
-#: share the slot: their key without the bits that say which slot it is.
-TOKEN_BITS = 20
 _TOKEN = (1 << TOKEN_BITS) - 1
-#: Slots of a table are a power of two from this on, so that place and rest say the whole key.
-PLACE_BITS = 8
 
 
 def lstm(

@@ -1,0 +1,14 @@
+"""What a user is told of kernels, on stderr."""
+
+from __future__ import annotations
+
+import sys
+
+_told: set[str] = set()
+
+
+def tell_once(topic: str, text: str) -> None:
+    """Print a line on stderr, unless there was one on this topic in this process."""
+    if topic not in _told:
+        _told.add(topic)
+        print(f"sharnn: {text}", file=sys.stderr, flush=True)

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import contextlib
+import ctypes
+from pathlib import Path
+
+import pytest
+import torch
+
+from sharnn import kernels, machine
+from sharnn.errors import ConfigError
+from sharnn.kernels.table import KERNELS
+from sharnn.ops import kernels as pointwise
+
+SOURCES = Path(kernels.__file__).parents[1]
+
+
+def test_every_variant_loads_and_computes(kernel_variant: str) -> None:
+    x = torch.linspace(-1, 1, 32)
+    assert pointwise.available(x) == (kernel_variant != kernels.NONE)
+    if kernel_variant == kernels.NONE:
+        assert kernels.variant() is None
+        return
+    in_use = kernels.variant()
+    assert in_use is not None
+    assert in_use.name == kernel_variant
+    for kernel in KERNELS:
+        library = kernels.load(kernel.source, *kernel.definitions)
+        assert library is not None
+        assert f"-{kernel_variant}-" in library._name
+
+
+def test_variants_are_different_libraries() -> None:
+    kernel = KERNELS[0]
+    names = set()
+    for name in kernels.variants():
+        with kernels.at(name):
+            library = kernels.load(kernel.source, *kernel.definitions)
+            assert isinstance(library, ctypes.CDLL)
+            names.add(library._name)
+    assert len(names) == len(kernels.variants())
+
+
+def test_blocks_nest_and_end() -> None:
+    before = kernels.variant()
+    with kernels.at(kernels.variants()[0]):
+        outer = kernels.variant()
+        with contextlib.suppress(RuntimeError), kernels.at(kernels.NONE):
+            assert kernels.variant() is None
+            raise RuntimeError
+        assert kernels.variant() is outer
+    assert kernels.variant() is before
+
+
+def test_an_unknown_variant_is_refused() -> None:
+    with (
+        pytest.raises(ConfigError, match="there are no kernels 'sse9' here: portable"),
+        kernels.at("sse9"),
+    ):
+        pass
+
+
+def test_the_table_holds_every_source() -> None:
+    assert {kernel.source for kernel in KERNELS} == set(SOURCES.rglob("*.cpp"))
+
+
+def test_the_level_bounds_the_variants() -> None:
+    allowed = machine.allowed()
+    for name in kernels.variants():
+        with kernels.at(name):
+            in_use = kernels.variant()
+            assert in_use is not None
+            assert in_use.features <= allowed
