@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import math
 import os
 import platform
 import subprocess
@@ -237,3 +238,93 @@ def keep_freed_memory() -> None:
         return
     mallopt(_M_MMAP_THRESHOLD, _LARGEST_KEPT_BYTES)
     mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
+
+
+# ------------------------------------------------------------------------------------- threads
+
+#: Where Linux tells a container its share of the processors, and each process the group it is in.
+_CGROUPS = Path("/sys/fs/cgroup")
+_OWN_CGROUPS = Path("/proc/self/cgroup")
+#: Of versions 1 and 2 of cgroups.
+_QUOTA_FILES = (("cpu.cfs_quota_us", "cpu.cfs_period_us"), ("cpu.max",))
+#: More threads than any machine has cores.
+_MANY = 1 << 16
+
+
+def bound_threads() -> None:
+    """Make the number of threads certain, unless torch is there already, which then has its threads.
+
+    oneDNN packs a matrix for the threads that OpenMP promises, and multiplies wrongly where it then gives
+    fewer: with `OMP_THREAD_LIMIT`, or with `OMP_DYNAMIC` on a busy machine. And in a container with a
+    quota of processor time, more threads than that is enough for wait for each other.
+    """
+    if "torch" in sys.modules:
+        return
+    os.environ["OMP_DYNAMIC"] = "false"
+    bound = thread_bound()
+    if bound is not None:
+        os.environ["OMP_NUM_THREADS"] = str(bound)
+
+
+def thread_bound() -> int | None:
+    """Return how many threads the environment leaves; None where PyTorch's own choice is right.
+
+    What the user says by `OMP_NUM_THREADS` counts more than a container's quota, and `OMP_THREAD_LIMIT`
+    counts more than both.
+    """
+    given, limit = _whole_number("OMP_NUM_THREADS"), _whole_number("OMP_THREAD_LIMIT")
+    wanted = given or math.ceil(min(_processor_quota(), _MANY))
+    bound = min(wanted, limit or wanted)
+    if bound in (given, _MANY):
+        return None
+    return bound if given else min(bound, _num_cores())
+
+
+def threads_vary() -> bool:
+    """Whether OpenMP may give fewer threads than it promised, by how busy the machine is."""
+    return os.environ.get("OMP_DYNAMIC", "").strip().lower() == "true"
+
+
+def _whole_number(variable: str) -> int | None:
+    """Return what an environment variable of OpenMP says; None where it says nothing of use."""
+    text = os.environ.get(variable, "").split(",")[0].strip()  # of nested teams, the outermost
+    return int(text) if text.isdecimal() and int(text) > 0 else None
+
+
+def _num_cores() -> int:
+    """Return the cores that this process may run on, as PyTorch counts them: without hyper-threads."""
+    import psutil  # here, so that a process without a bound does without it
+
+    logical = (
+        len(psutil.Process().cpu_affinity()) if hasattr(psutil.Process, "cpu_affinity") else _MANY
+    )
+    return min(logical, psutil.cpu_count(logical=False) or _MANY)
+
+
+def _processor_quota() -> float:
+    """Return how many processors' time this process and its groups have at most; infinity for all."""
+    try:
+        own = _OWN_CGROUPS.read_text().splitlines()
+    except OSError:  # not Linux
+        return math.inf
+    quotas = [math.inf]
+    for line in own:
+        _, controllers, path = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        root, names = (
+            (_CGROUPS / "cpu", _QUOTA_FILES[0]) if controllers else (_CGROUPS, _QUOTA_FILES[1])
+        )
+        # The group and those around it. A container is shown its own as the root, whatever its path.
+        group = Path(path.lstrip("/"))
+        quotas += (_quota(root / part, names) for part in (group, *group.parents))
+    return min(quotas)
+
+
+def _quota(folder: Path, names: tuple[str, ...]) -> float:
+    """Return the time for each period that a group may use, from files that hold both in µs."""
+    try:
+        time, period = (int(word) for name in names for word in (folder / name).read_text().split())
+    except (OSError, ValueError):  # no such group, or its time is "max"
+        return math.inf
+    return time / period if time > 0 and period > 0 else math.inf

@@ -260,3 +260,17 @@ def test_help_knows_the_defaults(capsys: pytest.CaptureFixture[str]) -> None:
     assert f"below 1 ({cache.weight})" in words
     assert f"alike ({cache.flatness})" in words
     assert f"the weights move ({DYNAMIC_SEGMENT_LENGTH})" in words
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_what_is_not_finite_is_no_score(
+    options: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = write_model(Path("diverged"))
+    with torch.no_grad():
+        model.embedding.weight[ord("e")] = float("nan")
+    save_model(Path("nan"), model, ByteTokenizer(), {})
+    assert main(["evaluate", "nan", "a.txt", *options]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "nan gives the text no finite score (nan nats)" in captured.err

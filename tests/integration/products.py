@@ -16,23 +16,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sharnn.machine import bound_libraries
-
-bound_libraries()  # before torch is imported
-
-import torch  # noqa: E402
-from torch import Tensor  # noqa: E402
-from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from sharnn.checkpoint import load_model  # noqa: E402
-from sharnn.config import Recipe, load_recipe_settings, recipe_from_settings  # noqa: E402
-from sharnn.data.prepare import prepare  # noqa: E402
-from sharnn.evaluate import evaluate_static  # noqa: E402
-from sharnn.generation.decoder import RingDecoder  # noqa: E402
-from sharnn.train.fit import resized  # noqa: E402
-from train.runs import make_trainer, tiny_corpus  # noqa: E402
+from sharnn.checkpoint import load_model
+from sharnn.config import Recipe, load_recipe_settings, recipe_from_settings
+from sharnn.data.prepare import prepare
+from sharnn.evaluate import evaluate_static
+from sharnn.generation.decoder import RingDecoder
+from sharnn.train.fit import resized
+from train.runs import make_trainer, tiny_corpus
 
 _PRODUCTS = ("mm", "bmm", "addmm", "baddbmm", "mv", "addmv", "dot", "linear", "_linear_pointwise",
              "mkldnn_rnn_layer", "mkldnn_linear")  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import TYPE_CHECKING, Any, Literal
 
 from sharnn.cli.common import (
@@ -15,7 +16,7 @@ from sharnn.cli.common import (
     options_first,
     prepare_bar,
 )
-from sharnn.errors import ConfigError, DataError
+from sharnn.errors import CheckpointError, ConfigError, DataError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -122,6 +123,7 @@ def run(argv: list[str]) -> int:
         _check_statistics(trained_on, corpus, split_name)
     with prepare_bar(console) as progress:
         score = _score(options, loaded, corpus, split_name, rule, cache, trained_on, progress)
+    _check_finite(score, loaded)
     if options.json:
         facts = {"model": str(loaded.folder), "text": corpus.name, "split": split_name}
         if trained_on is not None:
@@ -335,6 +337,20 @@ def _score(
         defaults = {"num_lanes": lanes, "segment_length": 1024}
         reading = {**defaults, **_given(num_lanes=options.lanes), **reading}
     return evaluate_static(*text, protocol=options.protocol, cache=cache, **reading, report=report)
+
+
+def _check_finite(score: Score, loaded: LoadedModel) -> None:
+    """Refuse to pass off as a score what is none.
+
+    Raises:
+        CheckpointError: The sum of nats is infinite or not a number.
+    """
+    if not math.isfinite(score.nats):
+        raise CheckpointError(
+            f"{loaded.folder} gives the text no finite score ({score.nats} nats): its weights are not "
+            "finite or too large, as after training that diverged: take an earlier checkpoint, train "
+            "with a lower optim.lr, or lower --dynamic-lr where that is given"
+        )
 
 
 def _shown(progress: Progress | None, what: str) -> Callable[[int, int], None] | None:

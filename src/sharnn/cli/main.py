@@ -14,7 +14,7 @@ from types import ModuleType
 from sharnn import __version__
 from sharnn.config import did_you_mean
 from sharnn.errors import SharnnError
-from sharnn.machine import keep_freed_memory, level, wait_briefly
+from sharnn.machine import bound_threads, keep_freed_memory, level, wait_briefly
 
 VERBS = (
     "train", "evaluate", "generate", "report", "attention", "compare", "tokenization-attack",
@@ -51,6 +51,7 @@ _KINDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit code: 0, 1 for a failure, 2 for a wrong call, 130 for Ctrl-C."""
     wait_briefly()
+    bound_threads()
     keep_freed_memory()
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments

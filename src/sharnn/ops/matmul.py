@@ -8,6 +8,7 @@ the time of a product with few rows.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import torch
@@ -64,6 +65,8 @@ def has_onednn(x: Tensor) -> bool:
     """Whether oneDNN multiplies such tensors here."""
     if x.device.type != "cpu" or not torch.backends.mkldnn.is_available():
         return False
+    if not _multiplies_packed_rightly(torch.get_num_threads()):
+        return False
     if x.dtype == torch.bfloat16:
         return torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return x.dtype == torch.float32
@@ -77,6 +80,24 @@ def has_fast_bf16(device: torch.device) -> bool:
         return False
     probes = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
     return any(getattr(torch.cpu, probe, lambda: False)() for probe in probes)
+
+
+@functools.cache
+def _multiplies_packed_rightly(num_threads: int) -> bool:
+    """Whether a product with a packed matrix equals a plain one in this process.
+
+    It does not where OpenMP gives fewer threads than the matrix was packed for: what the others should
+    have computed is left as it was in memory.
+    """
+    if machine.threads_vary():
+        return False
+    a_NK, b_MK = (
+        torch.linspace(-1, 1, count * 64, dtype=torch.float32).view(count, 64)
+        for count in (64 * num_threads, 64)
+    )
+    with torch.autocast("cpu", enabled=False):
+        found = _onednn(a_NK, _pack(b_MK, len(a_NK)), None)
+        return torch.allclose(found, a_NK @ b_MK.t(), atol=1e-3)
 
 
 def _pack(weight_MK: Tensor, num_rows: int) -> Tensor:
