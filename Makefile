@@ -1,9 +1,9 @@
-# All that a contributor must remember: make demo · make test · make check · make bench
+# All that a contributor must remember: make demo · make test · make check · make bench · make wheel
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench wheel clean
 
 demo: $(STAMP)
 	$(BIN)/sharnn demo
@@ -18,6 +18,12 @@ check: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/run_all.py
+
+# For this platform, with kernels for every instruction set; tested as where there is no compiler.
+wheel: $(STAMP)
+	rm -rf dist
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+	SHARNN_TEST_WHEEL="$$(ls dist/*.whl)" $(BIN)/python -m pytest tests/integration/test_wheel.py
 
 # PyTorch goes first and pinned, so that no other package's looser range picks a different build.
 $(STAMP): pyproject.toml constraints.txt

@@ -17,7 +17,8 @@ HELP = "tell what a model is"
 
 _DESCRIPTION = """\
 Tell what MODEL is: its settings, its size, and what its card says of its training. Without MODEL it is
-'base', the model that comes with sharnn."""
+'base', the model that comes with sharnn. Tells also which instruction sets are used here (SHARNN_CPU),
+and where the kernels for them come from."""
 
 _EXAMPLES = """\
 examples:
@@ -45,6 +46,7 @@ def run(argv: list[str]) -> int:
 
 
 def _facts(loaded: Any) -> dict[str, Any]:
+    from sharnn import kernels, machine
     from sharnn.checkpoint.format import WEIGHTS
     from sharnn.config import to_dict
 
@@ -59,6 +61,8 @@ def _facts(loaded: Any) -> dict[str, Any]:
         "weights on disk in MiB": round((loaded.folder / WEIGHTS).stat().st_size / 2**20, 1),
         "state of one lane in KiB": round(model.state_bytes() / 2**10, 1),
         "tokenizer": loaded.tokenizer.name,
+        "instruction sets": f"{machine.level()}; there are {', '.join(machine.levels())}",
+        "kernels": kernels.origin(),
         "model": to_dict(model.config),
         "card": loaded.card,
     }

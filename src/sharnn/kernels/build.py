@@ -18,16 +18,11 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from sharnn.kernels.table import KERNELS, Kernel, Variant, built_variants
+from sharnn.kernels.table import KERNELS, Kernel, Variant
 
 _HEADERS = Path(__file__).parent
 _FLAGS = ("-O3", "-std=c++17", "-fPIC", "-fno-math-errno", "-fno-trapping-math")
-#: A library for other machines brings what it takes from the compiler's own libraries.
-_FLAGS_FOR_OTHERS = (
-    ("-static-libstdc++", "-static-libgcc", "-Wl,--exclude-libs,ALL", "-Wl,-s")
-    if platform.system() == "Linux"
-    else ()
-)
+_LINK_FLAGS = ("-Wl,-s",) if platform.system() == "Linux" else ()
 #: A kernel takes some seconds.
 TIMEOUT_SECONDS = 120.0
 
@@ -69,23 +64,20 @@ def file_name(kernel: Kernel, variant: Variant, openmp: bool, version: str = "")
     """
     headers = sorted({*_HEADERS.glob("*.h"), *kernel.source.parent.glob("*.h")})
     texts = (file.read_text(encoding="utf-8") for file in (kernel.source, *headers))
-    parts = (*texts, *_flags(kernel, variant, openmp), version or " ".join(_FLAGS_FOR_OTHERS))
+    parts = (*texts, *_flags(kernel, variant, openmp), *_LINK_FLAGS, version)
     digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
     return f"{kernel.source.stem}-{variant.name}-{digest}.so"
 
 
 def compile_kernel(
-    compiler: str,
-    kernel: Kernel,
-    variant: Variant,
-    openmp: bool,
-    library: Path,
-    for_others: bool = False,
+    compiler: str, kernel: Kernel, variant: Variant, openmp: bool, library: Path
 ) -> None:
     """Build a shared library that appears whole, so that processes may build it side by side.
 
     OpenMP's own library is not linked: its functions are found in the one that PyTorch brings, for
-    two pools of threads would wait for the same cores.
+    two pools of threads would wait for the same cores. The compiler's C++ library is linked as
+    PyTorch links it: kernels need less of it, and of glibc, than PyTorch does, so that they load wherever
+    PyTorch does. Linked statically they would ask for the glibc of the machine that built them.
 
     Args:
         compiler: Its path.
@@ -93,29 +85,31 @@ def compile_kernel(
         variant: For which instruction set.
         openmp: Whether with threads.
         library: The file that appears.
-        for_others: Whether it must load on machines that have no compiler's libraries.
 
     Raises:
         BuildError: The compiler fails or does not end, or the file cannot be written.
     """
-    link_flags = _FLAGS_FOR_OTHERS if for_others else ()
     try:
         with tempfile.TemporaryDirectory(dir=library.parent) as folder:
             compiled, linked = Path(folder) / "kernels.o", Path(folder) / "kernels.so"
             include = f"-I{_HEADERS}"
             flags = _flags(kernel, variant, openmp)
             _run([compiler, include, *flags, "-c", str(kernel.source), "-o", str(compiled)])
-            _run([compiler, "-shared", str(compiled), *link_flags, "-o", str(linked)])
-            linked.chmod(0o755 if for_others else 0o700)
+            _run([compiler, "-shared", str(compiled), *_LINK_FLAGS, "-o", str(linked)])
+            linked.chmod(0o755)
             os.replace(linked, library)
     except OSError as failure:
         raise BuildError(f"{failure.strerror}: {failure.filename}") from failure
 
 
-def prebuild(folder: Path) -> None:
-    """Build all kernels for every instruction set into a folder; says on stderr which do not build.
+def prebuild(folder: Path, variants: Sequence[Variant]) -> None:
+    """Build all kernels into a folder, and keep nothing else there; says on stderr which do not build.
 
     Where there is no compiler nothing is built, and the folder does not appear.
+
+    Args:
+        folder: Where libraries go; those that are there already are not built again.
+        variants: The instruction sets.
     """
     compiler = find_compiler()
     if compiler is None:
@@ -125,14 +119,14 @@ def prebuild(folder: Path) -> None:
     wanted = {
         file_name(kernel, variant, openmp=True): (kernel, variant)
         for kernel in KERNELS
-        for variant in built_variants()
+        for variant in variants
     }
     for file in folder.iterdir():  # of an earlier build
         if file.name not in wanted:
             file.unlink()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         jobs = {
-            pool.submit(compile_kernel, compiler, *what, True, folder / name, True): what
+            pool.submit(compile_kernel, compiler, *what, True, folder / name): what
             for name, what in wanted.items()
             if not (folder / name).exists()
         }

@@ -1,0 +1,200 @@
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from sharnn import machine
+from sharnn.errors import ConfigError
+
+NEHALEM = "fpu sse sse2 ssse3 sse4_1 sse4_2 popcnt"
+HASWELL = f"{NEHALEM} avx f16c fma abm bmi1 bmi2 movbe avx2"
+SKYLAKE_X = f"{HASWELL} avx512f avx512dq avx512cd avx512bw avx512vl"
+ZEN_4 = f"{SKYLAKE_X} avx512_vnni avx512_bf16"
+#: Its AVX-512 is not what the level asks for.
+KNIGHTS_LANDING = f"{HASWELL} avx512f avx512cd avx512er avx512pf"
+
+ON_X86 = pytest.mark.skipif(not machine.is_x86(), reason="needs an x86-64 processor")
+
+
+@pytest.fixture
+def processor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """Return a function that makes this a Linux machine with such flags."""
+
+    def become(flags: str, kind: str = "x86_64", name: str = "flags\t\t") -> None:
+        cpuinfo = tmp_path / "cpuinfo"
+        first = f"processor\t: 0\nmodel name\t: some\n{name}: {flags}\nbugs\t\t: none\n\n"
+        cpuinfo.write_text(first + first.replace(flags, "of another core"))
+        monkeypatch.setattr(machine, "_CPUINFO", cpuinfo)
+        monkeypatch.setattr(machine.platform, "system", lambda: "Linux")
+        monkeypatch.setattr(machine.platform, "machine", lambda: kind)
+        machine.features.cache_clear()
+
+    yield become
+    machine.features.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("flags", "levels"),
+    [
+        (NEHALEM, ("portable", "native")),
+        (HASWELL, ("portable", "avx2", "native")),
+        (HASWELL.replace(" movbe", ""), ("portable", "native")),
+        (KNIGHTS_LANDING, ("portable", "avx2", "native")),
+        (SKYLAKE_X, ("portable", "avx2", "avx512", "native")),
+        (ZEN_4, ("portable", "avx2", "avx512", "native")),
+        ("", ("portable", "native")),
+    ],
+    ids=["nehalem", "haswell", "no movbe", "knights landing", "skylake-x", "zen 4", "unknown"],
+)
+def test_levels_by_cpuinfo(
+    processor: Callable[..., None], flags: str, levels: tuple[str, ...]
+) -> None:
+    processor(flags)
+    assert machine.levels() == levels
+
+
+def test_a_processor_that_does_not_tell_is_portable(
+    processor: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    processor("whatever")
+    monkeypatch.setattr(machine, "_CPUINFO", Path("/nonexistent"))
+    machine.features.cache_clear()
+    assert machine.features() == machine.needs("portable")
+    monkeypatch.setattr(machine.platform, "system", lambda: "Plan 9")
+    machine.features.cache_clear()
+    assert machine.levels() == ("portable", "native")
+
+
+def test_arm_has_portable_and_native(
+    processor: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    processor("fp asimd bf16", kind="aarch64", name="Features\t")
+    assert machine.levels() == ("portable", "native")
+    assert machine.allows("asimd")
+    monkeypatch.setenv("SHARNN_CPU", "avx2")
+    with pytest.raises(ConfigError, match="lacks: it has portable, native"):
+        machine.level()
+
+
+@pytest.mark.parametrize(
+    ("level", "allowed", "denied"),
+    [
+        ("portable", "sse4_2", "avx2"),
+        ("avx2", "fma", "avx512f"),
+        ("avx512", "avx512bw", "avx512_vnni"),
+        ("native", "avx512_bf16", "amx_tile"),
+    ],
+)
+def test_a_level_admits_its_features_alone(
+    processor: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    level: str,
+    allowed: str,
+    denied: str,
+) -> None:
+    processor(ZEN_4)
+    monkeypatch.setenv("SHARNN_CPU", level)
+    assert machine.allows(allowed)
+    assert not machine.allows(denied)
+
+
+def test_wrong_levels_are_refused_with_what_there_is(
+    processor: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    processor(HASWELL)
+    monkeypatch.setenv("SHARNN_CPU", "avx3")
+    with pytest.raises(
+        ConfigError, match="'avx3', which is no level: this processor has portable, avx2, native"
+    ):
+        machine.level()
+    monkeypatch.setenv("SHARNN_CPU", "avx512")
+    with pytest.raises(ConfigError, match="lacks: it has portable, avx2, native"):
+        machine.level()
+    monkeypatch.setenv("SHARNN_CPU", "")
+    assert machine.level() == "native"
+
+
+def test_names_of_macos() -> None:
+    told = "FPU SSE2 SSSE3 FMA SSE4.1 SSE4.2 MOVBE POPCNT AVX1.0 F16C\nBMI1 AVX2 BMI2\nLZCNT XD\n"
+    assert machine.needs("avx2") <= machine._features_by_apple_names(told)
+    assert not machine.needs("avx512") <= machine._features_by_apple_names(told)
+
+
+@pytest.mark.parametrize(
+    ("present", "level"), [({36, 38, 40, 41}, "avx2"), ({36, 38}, "portable"), (set(), None)]
+)
+def test_numbers_of_windows(present: set[int], level: str | None) -> None:
+    found = machine._features_of_windows(present.__contains__)
+    assert found == (machine.needs(level) if level else frozenset())
+
+
+def run(code: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    bounds = machine._LIBRARY_BOUNDS["portable"]
+    environment = {name: value for name, value in os.environ.items() if name not in bounds}
+    return subprocess.run(
+        [sys.executable, "-W", "always", "-c", code],
+        env=environment | variables, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+
+
+_PRODUCTS = """
+a = torch.randn(64, 64)
+a @ a
+w = torch.ops.mkldnn._reorder_linear_weight(a, 64)
+torch.ops.mkldnn._linear_pointwise(a, w, None, "none", [], "")
+print("capability", torch.backends.cpu.get_cpu_capability())
+print("variant", sharnn.kernels.variant().name)
+"""
+
+
+@ON_X86
+@pytest.mark.parametrize("order", ["import sharnn, torch", "import torch, sharnn"])
+def test_avx2_bounds_every_library(order: str) -> None:
+    if "avx2" not in machine.levels():
+        pytest.skip("needs AVX2")
+    code = f"{order}\nimport sharnn.kernels, os{_PRODUCTS}"
+    code += "print('MKL', os.environ['MKL_ENABLE_INSTRUCTIONS'])"
+    done = run(code, SHARNN_CPU="avx2", ONEDNN_VERBOSE="1", MKL_VERBOSE="1")
+    assert done.returncode == 0, done.stderr
+    assert "capability AVX2\n" in done.stdout
+    assert "variant avx2\n" in done.stdout
+    assert "MKL AVX2\n" in done.stdout
+    assert "cpu,isa:Intel AVX2\n" in done.stdout
+    assert "avx512" not in done.stdout.lower().replace("-", "")
+    assert "RuntimeWarning" not in done.stderr
+
+
+@ON_X86
+def test_a_bound_that_comes_too_late_is_told() -> None:
+    done = run("import torch; torch.zeros(9).exp(); import sharnn", SHARNN_CPU="portable")
+    if re.search(
+        "DEFAULT", run("import torch; print(torch.backends.cpu.get_cpu_capability())").stdout
+    ):
+        pytest.skip("PyTorch has nothing better than portable here")
+    assert done.returncode == 0
+    assert (
+        "SHARNN_CPU is 'portable', but PyTorch computed before sharnn was imported" in done.stderr
+    )
+
+
+def test_a_wrong_level_is_refused_by_command_and_library() -> None:
+    done = run(
+        "import sys; from sharnn.cli.main import main; sys.exit(main(['info']))", SHARNN_CPU="x"
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("sharnn: error: SHARNN_CPU is 'x', which is no level")
+    assert "portable" in done.stderr
+    done = run("import sharnn; sharnn.load_model", SHARNN_CPU="x")
+    assert done.returncode == 1
+    assert "ConfigError: SHARNN_CPU is 'x'" in done.stderr
+
+
+def test_import_of_sharnn_needs_no_torch() -> None:
+    done = run("import sharnn, sys; print('torch' in sys.modules)", SHARNN_CPU="portable")
+    assert done.stdout == "False\n"
