@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sharnn.model.attention import NORM_EPS
 from sharnn.model.block import Block, LstmBlock, ShaRnnBlock, lstm_weights
-from sharnn.ops.quantize import quantized
+from sharnn.ops.quantize import integer_product, quantized
 
 #: What weights and memory rows may be kept as; float64 serves tests.
 STORED = {
@@ -54,7 +54,7 @@ class Matrix:
         if self.scale is None:
             return F.linear(x_BK.to(self.weight.dtype), self.weight).to(x_BK.dtype) + self.bias
         integers_BK, scale_B = quantized(x_BK)
-        product = torch._int_mm(integers_BK, self.weight.t())
+        product = integer_product(integers_BK, self.weight)
         return product * (scale_B[:, None] * self.scale) + self.bias
 
 

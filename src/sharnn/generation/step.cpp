@@ -7,45 +7,21 @@
 // the others where the next phase needs all features; what is small, each thread computes for itself.
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
-#include <thread>
 #include <vector>
-#ifdef _OPENMP
-#include <omp.h>
-#endif
-#ifdef __AVX512F__
-#include <immintrin.h>
-#endif
 #if __has_include(<sys/mman.h>)
 #include <sys/mman.h>
 #endif
 
-#include "numbers.h"
-
-using isize = int64_t;
-
-enum Kind : isize { FLOAT = 0, BFLOAT16 = 1, INT8 = 2 };
+#include "products.h"
+#include "threads.h"
 
 extern "C" {
 
 struct Norm {
   const float *gain, *bias;  // [D] each; no norm where they are null
-};
-
-// A matrix [P · D, K], laid out as it is read, from its first byte to its last. Its rows stand in panels of
-// 16: features 0 to 15 of part 0, then the same of part 1, …, then features 16 to 31. A panel is a sequence
-// of lines of 64 bytes: 16 rows × 1 column of float, 2 of bfloat16 or 4 of int8. Rows and columns that are
-// missing to whole panels and lines are zeros. int8: a row stands for `scale[row]` times its integers, whose
-// sum is `sum[row]`.
-struct Matrix {
-  const char *lines;
-  const float *scale;
-  const int32_t *sum;
-  const float *bias;
-  isize rows, columns, kind;  // rows with those that fill up the panels
 };
 
 // Rows [B, W, D] of the lanes' memories; int8 rows with a scale each, `scale` [B, W].
@@ -76,234 +52,11 @@ struct Model {
 
 namespace {
 
-constexpr int WIDTH = 16;
-typedef float Floats __attribute__((vector_size(4 * WIDTH)));
-typedef int32_t Ints __attribute__((vector_size(4 * WIDTH)));
-typedef uint32_t Bits __attribute__((vector_size(4 * WIDTH)));
-typedef uint16_t Halves __attribute__((vector_size(2 * WIDTH)));
-typedef int8_t Bytes __attribute__((vector_size(WIDTH)));
-
-inline Floats load(const float *p) {
-  Floats x;
-  std::memcpy(&x, p, sizeof x);
-  return x;
-}
-inline Floats load(const bfloat16 *p) {
-  Halves halves;
-  std::memcpy(&halves, p, sizeof halves);
-  const Bits bits = __builtin_convertvector(halves, Bits) << 16;
-  Floats x;
-  std::memcpy(&x, &bits, sizeof x);
-  return x;
-}
-inline Floats load(const int8_t *p) {
-#ifdef __AVX512F__  // GCC would convert one number after the other
-  return (Floats)_mm512_cvtepi32_ps(
-      _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i *>(p))));
-#else
-  Bytes bytes;
-  std::memcpy(&bytes, p, sizeof bytes);
-  return __builtin_convertvector(bytes, Floats);
-#endif
-}
 inline float value(float x) { return x; }
 inline float value(int8_t x) { return x; }
 inline float value(bfloat16 x) { return widened(x); }
 
-template <class V> inline auto sum(V x) {
-  x += __builtin_shufflevector(x, x, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7);
-  x += __builtin_shufflevector(x, x, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11);
-  x += __builtin_shufflevector(x, x, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13);
-  x += __builtin_shufflevector(x, x, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14);
-  return x[0];
-}
-
-// The sums of four vectors at once, in less than the time of two.
-template <class V, class N> inline void sums(const V (&x)[4], N (&out)[4]) {
-  // Pairs of a and b side by side, then of all four, then halves onto halves.
-  const V ab = __builtin_shufflevector(x[0], x[1], 0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30) +
-               __builtin_shufflevector(x[0], x[1], 1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31);
-  const V cd = __builtin_shufflevector(x[2], x[3], 0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30) +
-               __builtin_shufflevector(x[2], x[3], 1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31);
-  V all = __builtin_shufflevector(ab, cd, 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29) +
-          __builtin_shufflevector(ab, cd, 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31);
-  all += __builtin_shufflevector(all, all, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7);
-  all += __builtin_shufflevector(all, all, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11);
-  std::memcpy(out, &all, sizeof out);
-}
-template <class V, class N> inline void sums(const V (&x)[1], N (&out)[1]) { out[0] = sum(x[0]); }
-
 inline float sigmoid(float x) { return 1.0f / (1.0f + exponential(-x)); }
-
-// ------------------------------------------------------------------------------------ products
-
-// A line of each kind in registers, and how it adds its products with a lane's next columns to a total.
-struct FloatLine {
-  using X = float;
-  using Total = Floats;
-  static constexpr isize COLUMNS = 1;
-  Floats weights;
-  void read(const char *line) { std::memcpy(&weights, line, sizeof weights); }
-  void add_to(Total &total, const X *x) const { total += weights * *x; }
-};
-
-struct Bfloat16Line {
-  using X = bfloat16;
-  using Total = Floats;
-  static constexpr isize COLUMNS = 2;
-#ifdef __AVX512BF16__
-  __m512i weights;
-  void read(const char *line) { weights = _mm512_loadu_si512(line); }
-  void add_to(Total &total, const X *x) const {
-    int32_t both;
-    std::memcpy(&both, x, sizeof both);
-    total = (Floats)_mm512_dpbf16_ps((__m512)total, (__m512bh)weights, (__m512bh)_mm512_set1_epi32(both));
-  }
-#else
-  Floats even, odd;
-  void read(const char *line) {
-    Bits both;
-    std::memcpy(&both, line, sizeof both);
-    const Bits low = both << 16, high = both & 0xFFFF0000u;
-    std::memcpy(&even, &low, sizeof even);
-    std::memcpy(&odd, &high, sizeof odd);
-  }
-  void add_to(Total &total, const X *x) const { total += even * widened(x[0]) + odd * widened(x[1]); }
-#endif
-};
-
-struct Int8Line {
-  using X = uint8_t;
-  using Total = Ints;
-  static constexpr isize COLUMNS = 4;
-#ifdef __AVX512VNNI__
-  __m512i weights;
-  void read(const char *line) { weights = _mm512_loadu_si512(line); }
-  void add_to(Total &total, const X *x) const {
-    int32_t four;
-    std::memcpy(&four, x, sizeof four);
-    total = (Ints)_mm512_dpbusd_epi32((__m512i)total, _mm512_set1_epi32(four), weights);
-  }
-#else
-  Ints columns[COLUMNS];
-  void read(const char *line) {
-    Ints four;
-    std::memcpy(&four, line, sizeof four);
-    for (int c = 0; c < COLUMNS; ++c) columns[c] = (four << (24 - 8 * c)) >> 24;
-  }
-  void add_to(Total &total, const X *x) const {
-    for (int c = 0; c < COLUMNS; ++c) total += columns[c] * int32_t(x[c]);
-  }
-#endif
-};
-
-// What a matrix multiplies, for all lanes, as its lines want it: float, bfloat16, or integers around 128
-// with a scale for each lane. Columns are filled up with zeros to a whole line.
-struct Activations {
-  const float *x;  // [B, K]
-  isize stride;
-  std::vector<bfloat16> halves;
-  std::vector<uint8_t> integers;
-  std::vector<float> scale;
-
-  Activations(const Matrix &m, const float *x, isize lanes) : x(x), stride(m.columns) {
-    if (m.kind == BFLOAT16) halve(lanes, m.columns);
-    if (m.kind == INT8) quantize(lanes, m.columns);
-  }
-  const float *of(const FloatLine *) const { return x; }
-  const bfloat16 *of(const Bfloat16Line *) const { return halves.data(); }
-  const uint8_t *of(const Int8Line *) const { return integers.data(); }
-
- private:
-  void halve(isize lanes, isize columns) {
-    stride = columns + columns % 2;
-    halves.resize(lanes * stride);
-    for (isize lane = 0; lane < lanes; ++lane)
-      for (isize k = 0; k < columns; ++k) halves[lane * stride + k] = rounded(x[lane * columns + k]);
-  }
-  void quantize(isize lanes, isize columns) {
-    stride = (columns + 3) / 4 * 4;
-    integers.resize(lanes * stride);
-    scale.resize(lanes);
-    for (isize lane = 0; lane < lanes; ++lane) {
-      const float *from = x + lane * columns;
-      float largest = 0;
-#pragma omp simd reduction(max : largest)
-      for (isize k = 0; k < columns; ++k) largest = std::max(largest, std::fabs(from[k]));
-      const float inverse = largest > 0 ? 127 / largest : 0;
-      uint8_t *to = integers.data() + lane * stride;
-      for (isize k = 0; k < columns; ++k) {
-        const float shifted = from[k] * inverse + 12582912.0f;  // rounds to nearest, ties to even
-        uint32_t bits;
-        std::memcpy(&bits, &shifted, sizeof bits);
-        to[k] = uint8_t(bits + 128);
-      }
-      scale[lane] = largest / 127;
-    }
-  }
-};
-
-inline Floats scaled(const Matrix &, const Activations &, isize, isize, Floats total) { return total; }
-inline Floats scaled(const Matrix &m, const Activations &a, isize row, isize lane, Ints total) {
-  Ints sum;
-  std::memcpy(&sum, m.sum + row, sizeof sum);
-  return __builtin_convertvector(total - sum * 128, Floats) * (load(m.scale + row) * a.scale[lane]);
-}
-
-// Add the products of `PANELS` panels with `LANES` lanes to `out` [B, rows]. The order of additions is the
-// same however many there are, so a lane's result depends on no other lane.
-template <class Line, int PANELS, int LANES>
-void block(const Matrix &m, const Activations &a, isize panel, isize lane, float *out) {
-  typename Line::Total totals[LANES][PANELS] = {};
-  const isize length = (m.columns + Line::COLUMNS - 1) / Line::COLUMNS;
-  const char *lines = m.lines + panel * length * 64;
-  const auto *x = a.of(static_cast<const Line *>(nullptr)) + lane * a.stride;
-  for (isize k = 0; k < length; ++k) {
-    Line line[PANELS];
-    for (int p = 0; p < PANELS; ++p) line[p].read(lines + (p * length + k) * 64);
-    for (int l = 0; l < LANES; ++l)
-      for (int p = 0; p < PANELS; ++p) line[p].add_to(totals[l][p], x + l * a.stride + k * Line::COLUMNS);
-  }
-  for (int l = 0; l < LANES; ++l)
-    for (int p = 0; p < PANELS; ++p) {
-      const isize row = (panel + p) * WIDTH;
-      float *place = out + (lane + l) * m.rows + row;
-      const Floats sum = load(place) + scaled(m, a, row, lane + l, totals[l][p]);
-      std::memcpy(place, &sum, sizeof sum);
-    }
-}
-
-// As many totals as registers hold: 4 panels × 1 or 4 lanes, 2 × 8. A group of panels stays in the cache
-// from one group of lanes to the next.
-template <class Line, int PANELS>
-void panels_with_lanes(const Matrix &m, const Activations &a, isize panel, isize lanes, float *out) {
-  constexpr int SOME = std::min(PANELS, 2);
-  isize lane = 0;
-  for (; lane + 8 <= lanes; lane += 8)
-    for (int p = 0; p < PANELS; p += SOME) block<Line, SOME, 8>(m, a, panel + p, lane, out);
-  for (; lane + 4 <= lanes; lane += 4) block<Line, PANELS, 4>(m, a, panel, lane, out);
-  for (; lane < lanes; ++lane) block<Line, PANELS, 1>(m, a, panel, lane, out);
-}
-template <class Line>
-void multiply_add_of(const Matrix &m, const Activations &a, isize lanes, isize begin, isize end, float *out) {
-  isize panel = begin / WIDTH;
-  const isize last = end / WIDTH;
-  for (; panel + 4 <= last; panel += 4) panels_with_lanes<Line, 4>(m, a, panel, lanes, out);
-  for (; panel < last; ++panel) panels_with_lanes<Line, 1>(m, a, panel, lanes, out);
-}
-
-// Add `W x` of rows [begin, end), whole panels, to `out` [B, rows].
-void multiply_add(const Matrix &m, const float *x, isize lanes, isize begin, isize end, float *out) {
-  const Activations a(m, x, lanes);
-  if (m.kind == INT8) multiply_add_of<Int8Line>(m, a, lanes, begin, end, out);
-  else if (m.kind == BFLOAT16) multiply_add_of<Bfloat16Line>(m, a, lanes, begin, end, out);
-  else multiply_add_of<FloatLine>(m, a, lanes, begin, end, out);
-}
-
-void start_with_bias(const Matrix &m, isize lanes, isize begin, isize end, float *out) {
-  for (isize lane = 0; lane < lanes; ++lane)
-    std::copy(m.bias + begin, m.bias + end, out + lane * m.rows + begin);
-}
 
 // LayerNorm of one lane. Not inlined: each copy that the compiler makes may round in its own way.
 __attribute__((noinline)) void normalize_lane(const Norm &norm, const float *x, isize dim, float *out) {
@@ -339,7 +92,7 @@ template <int R, class W> inline void dots(const W *rows, const float *x, isize 
   isize d = 0;
   for (; d + WIDTH <= dim; d += WIDTH) {
     const Floats part = load(x + d);
-    for (int r = 0; r < R; ++r) totals[r] += load(rows + r * dim + d) * part;
+    UNROLLED for (int r = 0; r < R; ++r) totals[r].add_product(load(rows + r * dim + d), part);
   }
   sums(totals, out);
   for (int r = 0; r < R; ++r)
@@ -355,9 +108,10 @@ void mix_rows(const W *rows, const float *weights, isize count, isize dim, float
   isize d = 0;
   for (; d + LINE <= dim; d += LINE) {
     Floats totals[LINE / WIDTH];
-    for (isize i = 0; i < LINE / WIDTH; ++i) totals[i] = load(mixed + d + i * WIDTH) * shrink;
+    UNROLLED for (isize i = 0; i < LINE / WIDTH; ++i) totals[i] = load(mixed + d + i * WIDTH) * shrink;
     for (isize j = 0; j < count; ++j) {
-      for (isize i = 0; i < LINE / WIDTH; ++i) totals[i] += load(rows + j * dim + d + i * WIDTH) * weights[j];
+      UNROLLED for (isize i = 0; i < LINE / WIDTH; ++i)
+        totals[i].add_product(load(rows + j * dim + d + i * WIDTH), weights[j]);
       __builtin_prefetch(rows + (count + j) * dim + d, 0, 2);
     }
     std::memcpy(mixed + d, totals, sizeof totals);
@@ -456,47 +210,6 @@ void attend_share(const Ring &ring, isize lane, const float *query, isize dim, i
 }
 
 // ---------------------------------------------------------------------------------------- step
-
-// Phases are some 10 µs long: threads wait for each other awake, and let others run if it takes longer.
-class Barrier {
- public:
-  void wait(int threads) {
-    const int phase = phase_.load();
-    if (arrived_.fetch_add(1) + 1 == threads) {
-      arrived_.store(0);
-      phase_.store(phase + 1);
-      return;
-    }
-    for (int spins = 0; phase_.load(std::memory_order_acquire) == phase; ++spins)
-      if (spins > 4096) std::this_thread::yield();
-  }
-
- private:
-  std::atomic<int> arrived_{0}, phase_{0};
-};
-
-// Features [begin, end) that a thread takes, whole vectors but at the end of all; `filled` is where the last
-// vector ends.
-struct Share {
-  isize begin, end, filled;
-};
-
-Share share_of(isize dim, int thread, int threads) {
-  const isize vectors = (dim + WIDTH - 1) / WIDTH, each = (vectors + threads - 1) / threads;
-  const isize first = std::min(vectors, thread * each), last = std::min(vectors, first + each);
-  if (first == last) return {0, 0, 0};
-  return {first * WIDTH, std::min(dim, last * WIDTH), last * WIDTH};
-}
-
-// Call `work(thread, threads)` in as many threads.
-template <class Work> void in_parallel(int threads, Work work) {
-#ifdef _OPENMP
-#pragma omp parallel num_threads(threads)
-  work(omp_get_thread_num(), omp_get_num_threads());
-#else
-  work(0, 1);
-#endif
-}
 
 // The LSTM's cell and hidden state [D] of a thread's features, from their gates [D / 16, 4, 16].
 void update(const float *gates, float *cell, float *hidden, Share share) {

@@ -1,6 +1,6 @@
 """Rows of numbers as small integers with a scale each.
 
-Legend: K columns of a row.
+Legend: K columns of a row · N, M rows.
 """
 
 from __future__ import annotations
@@ -8,7 +8,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from sharnn import machine
+
 _INT8_LARGEST = 127
+#: Columns up to which float32 holds every sum of products: 127² · 1,024 < 2²⁴.
+_EXACT_COLUMNS = 1024
 
 
 def quantized(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -17,3 +21,14 @@ def quantized(x: Tensor) -> tuple[Tensor, Tensor]:
     largest = x.abs().amax(-1)
     inverse = torch.where(largest > 0, _INT8_LARGEST / largest, 0.0)
     return (x * inverse[..., None]).round().to(torch.int8), largest / _INT8_LARGEST
+
+
+def integer_product(a_NK: Tensor, b_MK: Tensor) -> Tensor:
+    """Return `a bᵀ` of int8 matrices, `[N, M]` in int32 and exact.
+
+    Without VNNI, oneDNN adds up pairs of products in 16 bits, which saturate: float32 is exact there.
+    """
+    if machine.allows("avx512_vnni"):
+        return torch._int_mm(a_NK, b_MK.t())
+    pairs = zip(a_NK.split(_EXACT_COLUMNS, 1), b_MK.split(_EXACT_COLUMNS, 1), strict=True)
+    return sum((a.float() @ b.float().t()).int() for a, b in pairs)
