@@ -59,6 +59,7 @@ _SPIN_COUNT = "2000"
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 _LARGEST_KEPT_BYTES = 1 << 30
+_LARGE_PAGE, _MADV_HUGEPAGE = 1 << 21, 14
 
 _CPUINFO = Path("/proc/cpuinfo")
 _PF_SSSE3, _PF_SSE4_2, _PF_AVX2 = 36, 38, 40  # of winnt.h
@@ -238,6 +239,18 @@ def keep_freed_memory() -> None:
         return
     mallopt(_M_MMAP_THRESHOLD, _LARGEST_KEPT_BYTES)
     mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
+
+
+def prefer_large_pages(address: int, num_bytes: int) -> None:
+    """Ask the system for large pages under memory that is still to be written.
+
+    Whoever reads all of a matrix spends time on finding its pages. Does nothing where there are none.
+    """
+    first = -(-address // _LARGE_PAGE) * _LARGE_PAGE
+    last = (address + num_bytes) // _LARGE_PAGE * _LARGE_PAGE
+    if platform.system() == "Linux" and first < last:
+        size = ctypes.c_size_t(last - first)
+        ctypes.CDLL(None).madvise(ctypes.c_void_p(first), size, _MADV_HUGEPAGE)
 
 
 # ------------------------------------------------------------------------------------- threads

@@ -21,7 +21,7 @@ from sharnn.generation.packed import STORED, PackedHead, PackedLayer, pack, pack
 from sharnn.generation.ring import Ring
 from sharnn.model import LanguageModel, LayerState, RecurrentState
 from sharnn.ops import Ops
-from sharnn.ops.matmul import has_fast_bf16, linear
+from sharnn.ops.matmul import has_fast_bf16
 from sharnn.ops.reference import GELU_SLOPE, LstmResult
 
 #: Tokens of a prompt that are read at once; bounds what a long prompt needs.
@@ -181,10 +181,12 @@ class RingDecoder:
                 logits = self.step(token_B)
             return logits
         ops = None
-        if self._native is not None:
+        if self._native is not None and self._stored == torch.int8:
             layers = range(len(self._hidden))
-            ops = [_reading(self.model.ops, self._native, layer, self._stored) for layer in layers]
-        few_bits = self._stored.itemsize < 4 and has_fast_bf16(self.model.device)
+            ops = [_reading(self.model.ops, self._native, layer) for layer in layers]
+        own = self.model.embedding.weight.dtype  # autocast leaves float64 alone
+        few_bits = self._stored.itemsize < 4 and own != torch.float64
+        few_bits = few_bits and has_fast_bf16(self.model.device)
         with torch.autocast(self.model.device.type, torch.bfloat16, enabled=few_bits):
             last_BD, state = _read(self.model, tokens_BT, self.state(), ops)
         self.load(state)
@@ -304,20 +306,8 @@ def _copied(tensor: Tensor | None) -> Tensor | None:
     return None if tensor is None else tensor.clone(memory_format=torch.contiguous_format)
 
 
-def _reading(ops: Ops, native: NativeWeights, layer: int, stored: torch.dtype) -> Ops:
-    """Return a block's operations for prefilling.
-
-    With int8 they are those of a step, many tokens at once. Else PyTorch multiplies with the inputs,
-    which it does quicker, and what is left of the LSTM goes as in a step.
-    """
-
-    def recur(
-        x_BTD: Tensor, hidden_BD: Tensor, cell_BD: Tensor, weights: Sequence[Tensor]
-    ) -> LstmResult:
-        weight_ih, _, bias_ih, bias_hh = weights
-        gates_BT4D = linear(x_BTD, weight_ih, bias_ih + bias_hh)
-        y_BTD, hidden_BD, cell_BD = native.recur(layer, gates_BT4D, hidden_BD, cell_BD)
-        return y_BTD.to(x_BTD.dtype), hidden_BD, cell_BD
+def _reading(ops: Ops, native: NativeWeights, layer: int) -> Ops:
+    """Return a block's operations for prefilling with int8: those of a step, many tokens at once."""
 
     def lstm(x_BTD: Tensor, hidden_BD: Tensor, cell_BD: Tensor, _: Sequence[Tensor]) -> LstmResult:
         y_BTD, hidden_BD, cell_BD = native.lstm(layer, x_BTD, hidden_BD, cell_BD)
@@ -326,6 +316,4 @@ def _reading(ops: Ops, native: NativeWeights, layer: int, stored: torch.dtype) -
     def boom(x_BTD: Tensor, *_: object) -> Tensor:
         return native.boom(layer, x_BTD).to(x_BTD.dtype)
 
-    if stored == torch.int8:
-        return replace(ops, lstm=lstm, boom=boom)
-    return replace(ops, lstm=recur)
+    return replace(ops, lstm=lstm, boom=boom)

@@ -12,29 +12,20 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from sharnn import kernels
 from sharnn.generation.packed import Matrix, Norm, PackedLayer
 from sharnn.generation.ring import Ring
+from sharnn.ops.panels import KINDS, MatrixStruct, by_panels, lines
 from sharnn.ops.reference import LstmResult
 
 _SOURCE = Path(__file__).with_name("step.cpp")
-_KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
-_PANEL_ROWS, _LINE_BYTES = 16, 64
 _LONG, _POINTER = ctypes.c_int64, ctypes.c_void_p
 
 
 class _Norm(ctypes.Structure):
     _fields_ = (("gain", _POINTER), ("bias", _POINTER))
-
-
-class _Matrix(ctypes.Structure):
-    _fields_ = (
-        ("lines", _POINTER), ("scale", _POINTER), ("sum", _POINTER), ("bias", _POINTER),
-        ("rows", _LONG), ("columns", _LONG), ("kind", _LONG),
-    )  # fmt: skip
 
 
 class _Ring(ctypes.Structure):
@@ -47,7 +38,7 @@ class _Ring(ctypes.Structure):
 class _Layer(ctypes.Structure):
     _fields_ = (
         *((name, _Norm) for name in ("start", "mid", "memory", "query_norm", "skip", "boom_norm")),
-        *((name, _Matrix) for name in ("from_input", "from_hidden", "query", "boom")),
+        *((name, MatrixStruct) for name in ("from_input", "from_hidden", "query", "boom")),
         ("query_scale", _POINTER), ("value_gate", _POINTER),
         ("hidden", _POINTER), ("cell", _POINTER), ("ring", _Ring),
         ("attends", _LONG),
@@ -63,7 +54,7 @@ class _Model(ctypes.Structure):
 
 def available(stored: torch.dtype, memory: torch.dtype, device: torch.device) -> bool:
     """Whether the kernel takes such weights and memory rows here."""
-    kinds = stored in _KINDS and memory in _KINDS
+    kinds = stored in KINDS and memory in KINDS
     return kinds and device.type == "cpu" and kernels.load(_SOURCE) is not None
 
 
@@ -87,28 +78,6 @@ class NativeWeights:
         self._kept: list[Tensor] = []  # what the pointers point to
         self.layers = [self._layer(layer) for layer in layers]
         self.final = self._norm(final)
-
-    def recur(
-        self, layer: int, gates_BT4D: Tensor, hidden_BD: Tensor, cell_BD: Tensor
-    ) -> LstmResult:
-        """Run an LSTM's recurrence over a segment: all of it that must wait for the token before.
-
-        Args:
-            layer: Whose LSTM.
-            gates_BT4D: What inputs and biases give.
-            hidden_BD: State before the segment.
-            cell_BD: As `hidden_BD`.
-
-        Returns:
-            Hidden states `[B, T, D]` and the hidden and cell state after the segment, in float32.
-        """
-        if gates_BT4D.dtype != torch.bfloat16:
-            gates_BT4D = gates_BT4D.float()
-        gates_BT4D = gates_BT4D.contiguous()
-        gates = _pointer(gates_BT4D), _LONG(_KINDS[gates_BT4D.dtype])
-        from_hidden = ctypes.byref(self.layers[layer].from_hidden)
-        state = hidden_BD, cell_BD
-        return _run_lstm(_library().recur, (from_hidden, *gates), state, gates_BT4D.shape[1])
 
     def lstm(self, layer: int, x_BTD: Tensor, hidden_BD: Tensor, cell_BD: Tensor) -> LstmResult:
         """Run an LSTM over a segment from its inputs, with the very products of a step."""
@@ -149,17 +118,16 @@ class NativeWeights:
             return _Norm()
         return _Norm(self._kept_pointer(norm.gain), self._kept_pointer(norm.bias))
 
-    def _matrix(self, matrix: Matrix, num_parts: int) -> _Matrix:
-        columns, kind = matrix.weight.shape[1], _KINDS[matrix.weight.dtype]
-        lines = _lines(matrix.weight, num_parts)
+    def _matrix(self, matrix: Matrix, num_parts: int) -> MatrixStruct:
+        columns, kind = matrix.weight.shape[1], KINDS[matrix.weight.dtype]
         scale = total = None
         if matrix.scale is not None:
-            scale = self._kept_pointer(_by_panels(matrix.scale, num_parts))
+            scale = self._kept_pointer(by_panels(matrix.scale, num_parts))
             sums = matrix.weight.sum(-1, dtype=torch.int32)
-            total = self._kept_pointer(_by_panels(sums, num_parts))
-        bias = _by_panels(matrix.bias, num_parts)
-        pointers = self._kept_pointer(lines), scale, total, self._kept_pointer(bias)
-        return _Matrix(*pointers, len(bias), columns, kind)
+            total = self._kept_pointer(by_panels(sums, num_parts))
+        bias = by_panels(matrix.bias, num_parts)
+        pointers = self._kept_pointer(lines(matrix.weight, num_parts)), scale, total, self._kept_pointer(bias)
+        return MatrixStruct(*pointers, len(bias), columns, kind)
 
     def _kept_pointer(self, tensor: Tensor) -> int:
         self._kept.append(tensor)
@@ -184,25 +152,6 @@ def _run_lstm(
 
 def _pointer(tensor: Tensor) -> ctypes.c_void_p:
     return _POINTER(tensor.data_ptr())
-
-
-def _by_panels(rows: Tensor, num_parts: int) -> Tensor:
-    """Return `[P D, …]` in the order of panels, features 0 to 15 of each part first; zeros fill up."""
-    rows = rows.unflatten(0, (num_parts, -1))
-    missing = -rows.shape[1] % _PANEL_ROWS
-    rows = F.pad(rows, (*(0, 0) * (rows.ndim - 2), 0, missing))
-    return rows.unflatten(1, (-1, _PANEL_ROWS)).transpose(0, 1).flatten(0, 2)
-
-
-def _lines(weight: Tensor, num_parts: int) -> Tensor:
-    """Return `[P D, K]` as `[panels, lines, 16, columns of a line]`; see `Matrix` in `step.cpp`."""
-    columns = _LINE_BYTES // _PANEL_ROWS // weight.element_size()
-    rows = _by_panels(weight, num_parts)
-    rows = F.pad(rows, (0, -rows.shape[1] % columns))
-    panels = rows.view(-1, _PANEL_ROWS, rows.shape[1] // columns, columns).transpose(1, 2)
-    lines = torch.empty_like(panels, memory_format=torch.contiguous_format)
-    _library().prefer_large_pages(_pointer(lines), _LONG(lines.nbytes))
-    return lines.copy_(panels)
 
 
 class NativeStep:
@@ -287,4 +236,4 @@ class _Threads:
 
 def _ring(ring: Ring) -> _Ring:
     scale = None if ring.scale is None else ring.scale.data_ptr()
-    return _Ring(ring.rows.data_ptr(), scale, None, ring.rows.shape[1], _KINDS[ring.rows.dtype])
+    return _Ring(ring.rows.data_ptr(), scale, None, ring.rows.shape[1], KINDS[ring.rows.dtype])

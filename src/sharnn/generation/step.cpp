@@ -11,9 +11,6 @@
 #include <cstdint>
 #include <cstring>
 #include <vector>
-#if __has_include(<sys/mman.h>)
-#include <sys/mman.h>
-#endif
 
 #include "products.h"
 #include "threads.h"
@@ -243,14 +240,6 @@ void activate_and_sum(const float *z, isize chunks, Share share, const float *sk
   }
 }
 
-// Put a lane's gates [4, D] in the order of panels, [D / 16, 4, 16].
-template <class T> void gather(const T *gates, isize dim, Share share, float *out) {
-  for (isize first = share.begin; first < share.end; first += WIDTH)
-    for (isize part = 0; part < 4; ++part)
-      for (isize j = 0; j < std::min<isize>(WIDTH, share.end - first); ++j)
-        out[4 * first + part * WIDTH + j] = value(gates[part * dim + first + j]);
-}
-
 struct Step {
   const Model &model;
   isize lanes, dim;
@@ -407,21 +396,8 @@ void step(const Model *model, float *h, isize lanes, int threads) {
   in_parallel(threads, [&](int thread, int threads) { work.run(thread, threads); });
 }
 
-// The recurrence of an LSTM over a segment: all that must wait for the token before. `gates` [B, T, 4, D],
-// float or bfloat16 by `kind`, is what inputs and biases give; `hidden`, `cell` [B, D] go from before the
-// segment to after it; `out` [B, T, D] gets the hidden states.
-void recur(const Matrix *from_hidden, const void *gates, isize kind, float *hidden, float *cell, float *out,
-           isize lanes, isize tokens, int threads) {
-  const isize dim = from_hidden->columns;
-  const Segment segment{*from_hidden, hidden, cell, out, lanes, tokens};
-  run_recurrence(segment, threads, [=](Share share, isize t, isize lane, float *to) {
-    const isize at = (lane * tokens + t) * 4 * dim;
-    if (kind == FLOAT) gather(static_cast<const float *>(gates) + at, dim, share, to);
-    else gather(static_cast<const bfloat16 *>(gates) + at, dim, share, to);
-  });
-}
-
-// The same from the LSTM's inputs `x` [B, T, D], whose products come a block of tokens at a time.
+// An LSTM over a segment from its inputs `x` [B, T, D], whose products come a block of tokens at a time.
+// `hidden`, `cell` [B, D] go from before the segment to after it; `out` [B, T, D] gets the hidden states.
 void read_lstm(const Matrix *from_input, const Matrix *from_hidden, const float *x, float *hidden,
                float *cell, float *out, isize lanes, isize tokens, int threads) {
   const isize dim = from_hidden->columns, rows = from_hidden->rows;
@@ -453,17 +429,6 @@ void read_boom(const Matrix *boom, const float *x, float *out, isize count, int 
         activate_and_sum(z.data() + i * boom->rows, chunks, share, nullptr, out + (t + i) * dim);
     }
   });
-}
-
-// Ask the system for large pages under a matrix that is still to be written: a step reads all of it, and
-// finding its pages takes time. Nothing happens where there are none.
-void prefer_large_pages(void *start, isize bytes) {
-#ifdef MADV_HUGEPAGE
-  constexpr uintptr_t PAGE = 1 << 21;
-  const uintptr_t first = (reinterpret_cast<uintptr_t>(start) + PAGE - 1) / PAGE * PAGE;
-  const uintptr_t last = (reinterpret_cast<uintptr_t>(start) + bytes) / PAGE * PAGE;
-  if (first < last) madvise(reinterpret_cast<void *>(first), last - first, MADV_HUGEPAGE);
-#endif
 }
 
 }  // extern "C"

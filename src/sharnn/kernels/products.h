@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <type_traits>
 #include <vector>
 
 #include "vectors.h"
@@ -286,7 +287,7 @@ void multiply_add_of(const Matrix &m, const T *x, isize lanes, isize begin, isiz
 }
 
 // Add `W x` of rows [begin, end), whole panels, to `out` [B, rows].
-void multiply_add(const Matrix &m, const float *x, isize lanes, isize begin, isize end, float *out) {
+inline void multiply_add(const Matrix &m, const float *x, isize lanes, isize begin, isize end, float *out) {
   if (m.kind == INT8) multiply_add_of<Int8Line>(m, x, lanes, begin, end, out);
   else if (m.kind == BFLOAT16) multiply_add_of<Bfloat16Line>(m, x, lanes, begin, end, out);
   else multiply_add_of<FloatLine>(m, x, lanes, begin, end, out);

@@ -1,4 +1,4 @@
-"""The kernels of `kernels.cpp`, called with tensors; see there for what each does."""
+"""The kernels of `kernels.cpp` and `recurrence.cpp`, called with tensors; see there for what each does."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ import torch
 from torch import Tensor
 
 from sharnn.kernels import load
+from sharnn.ops.panels import PackedMatrix
 
-_SOURCE = Path(__file__).with_name("kernels.cpp")
+_POINTWISE, _RECURRENCE = (
+    Path(__file__).with_name(name) for name in ("kernels.cpp", "recurrence.cpp")
+)
 _STORED = {torch.float32: "float", torch.float64: "double", torch.bfloat16: "bfloat16"}
 
 
@@ -19,29 +22,34 @@ def available(x: Tensor) -> bool:
     return x.device.type == "cpu" and x.dtype in _STORED and _library(x.dtype) is not None
 
 
-def computed_dtype(dtype: torch.dtype) -> torch.dtype:
-    """Return what the kernels compute numbers of `dtype` as."""
-    return torch.float64 if dtype == torch.float64 else torch.float32
+def recurrence_available(x: Tensor) -> bool:
+    """Whether there are kernels for an LSTM of tensors such as this one."""
+    return available(x) and x.dtype != torch.float64
 
 
-def call(name: str, dtype: torch.dtype, *arguments: Tensor | int | float) -> None:
+def call(name: str, dtype: torch.dtype, *arguments: Tensor | PackedMatrix | int | float) -> None:
     """Call a kernel, with the number of threads behind its other arguments.
 
     Args:
-        name: Its name in `kernels.cpp`.
+        name: Its name in the source.
         dtype: What it is built for.
-        arguments: Dense tensors, sizes, seeds (int) and rates (float), in its order.
+        arguments: Dense tensors, packed matrices, sizes, seeds (int) and rates (float), in its order.
     """
-    library = _library(dtype)
+    source = _RECURRENCE if name in ("lstm_forward", "lstm_backward") else _POINTWISE
+    library = _library(dtype, source)
     assert library is not None
     getattr(library, name)(*map(_as_argument, arguments), torch.get_num_threads())
 
 
-def _as_argument(value: Tensor | int | float) -> ctypes.c_void_p | ctypes.c_int64 | ctypes.c_double:
+def _as_argument(
+    value: Tensor | PackedMatrix | int | float,
+) -> ctypes.c_void_p | ctypes.c_int64 | ctypes.c_double:
+    if isinstance(value, PackedMatrix):
+        return value.address
     if isinstance(value, Tensor):
         return ctypes.c_void_p(value.data_ptr())
     return ctypes.c_int64(value) if isinstance(value, int) else ctypes.c_double(value)
 
 
-def _library(dtype: torch.dtype) -> ctypes.CDLL | None:
-    return load(_SOURCE, f"STORED={_STORED[dtype]}")
+def _library(dtype: torch.dtype, source: Path = _POINTWISE) -> ctypes.CDLL | None:
+    return load(source, f"STORED={_STORED[dtype]}")

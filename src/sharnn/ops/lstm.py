@@ -3,9 +3,10 @@
 Legend: B lanes · T tokens · D embed_dim · N = B T.
 
 What does not wait for the last token is done for the whole segment at once: the products with the
-inputs, and in the backward pass those that give the gradients of inputs and weights. What is left for
-each token is one product with a matrix packed beforehand, and one pass of pointwise work. PyTorch's
-own backward on a CPU (oneDNN's) loses its pace once the matrices outgrow a core's cache.
+inputs, and in the backward pass those that give the gradients of inputs and weights. What is left is one
+call of `recurrence.cpp`, which multiplies with a packed matrix and does the pointwise work for one token
+after the other. PyTorch's own backward on a CPU (oneDNN's) loses its pace once the matrices outgrow a
+core's cache.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from sharnn.ops import kernels
-from sharnn.ops.matmul import in_autocast_dtype, packed, product
+from sharnn.ops.matmul import in_autocast_dtype, product
+from sharnn.ops.panels import PackedMatrix
 from sharnn.ops.reference import LstmResult
 
 
@@ -27,7 +29,7 @@ def lstm(
 ) -> LstmResult:
     """Equal `reference.lstm` in outputs and gradients."""
     x_BTD = in_autocast_dtype(x_BTD)
-    if not kernels.available(x_BTD):
+    if not kernels.recurrence_available(x_BTD):
         return lstm_of_pytorch(x_BTD, hidden_BD, cell_BD, weights)
     weight_ih, weight_hh, bias_ih, bias_hh = (weight.to(x_BTD.dtype) for weight in weights)
     y_BTD, cell_BD = _Lstm.apply(x_BTD, hidden_BD, cell_BD, weight_ih, weight_hh, bias_ih + bias_hh)
@@ -55,7 +57,7 @@ def _in_one_piece(weights: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]
 
 
 class _Lstm(torch.autograd.Function):
-    """`(x, hidden, cell, weights) → (y, last cell)`; the cell stays in the dtype of computation."""
+    """`(x, hidden, cell, weights) → (y, last cell)`; cells stay in float32."""
 
     @staticmethod
     def forward(
@@ -67,22 +69,18 @@ class _Lstm(torch.autograd.Function):
         weight_hh: Tensor,
         bias_4D: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        dtype = x_BTD.dtype
         num_lanes, num_tokens, dim = x_BTD.shape
         x_TBD = x_BTD.transpose(0, 1).contiguous()
         gates_TB4D = product(x_TBD.view(-1, dim), weight_ih, bias_4D).view(-1, num_lanes, 4 * dim)
-        cells = x_TBD.new_empty(num_tokens + 1, num_lanes, dim, dtype=kernels.computed_dtype(dtype))
+        cells = x_TBD.new_empty(num_tokens + 1, num_lanes, dim, dtype=torch.float32)
         cells[0] = cell_BD
         # The hidden states with the first one before them: the backward pass wants them so.
         hiddens = x_TBD.new_empty(num_tokens + 1, num_lanes, dim)
         hiddens[0] = hidden_BD
-        recur, steps = packed(weight_hh, num_lanes), list(hiddens.unbind())
-        for gates, before, after, last, hidden in zip(
-            gates_TB4D.unbind(), cells[:-1].unbind(), cells[1:].unbind(), steps, steps[1:], strict=False
-        ):  # fmt: skip
-            kernels.call(
-                "lstm_forward", dtype, gates, recur(last), before, after, hidden, num_lanes, dim
-            )
+        kernels.call(
+            "lstm_forward", x_BTD.dtype,
+            PackedMatrix(weight_hh, 4), gates_TB4D, cells, hiddens, num_lanes, num_tokens,
+        )  # fmt: skip
         ctx.save_for_backward(x_TBD, hiddens, cells, gates_TB4D, weight_ih, weight_hh)
         ctx.state_dtypes = hidden_BD.dtype, cell_BD.dtype
         return hiddens[1:].transpose(0, 1).contiguous(), cells[-1].clone()
@@ -91,23 +89,19 @@ class _Lstm(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, y_grad_BTD: Tensor, cell_grad_BD: Tensor) -> tuple[Tensor, ...]:
         x_TBD, hiddens, cells, gates_TB4D, weight_ih, weight_hh = ctx.saved_tensors
-        dtype, (num_tokens, num_lanes, dim) = x_TBD.dtype, x_TBD.shape
-        y_grads = y_grad_BTD.transpose(0, 1).contiguous().unbind()
-        cell_grad = cell_grad_BD.to(cells.dtype, copy=True)
-        gate_grads_TB4D = torch.empty_like(gates_TB4D)
-        recur, from_later = packed(weight_hh.t(), num_lanes), torch.zeros_like(x_TBD[0])
-        gates, gate_grads, cell = gates_TB4D.unbind(), gate_grads_TB4D.unbind(), cells.unbind()
-        for t in range(num_tokens - 1, -1, -1):
-            kernels.call(
-                "lstm_backward", dtype, gates[t], cell[t], cell[t + 1], y_grads[t], from_later,
-                cell_grad, gate_grads[t], num_lanes, dim,
-            )  # fmt: skip
-            from_later = recur(gate_grads[t])
+        num_tokens, num_lanes, dim = x_TBD.shape
+        cell_grad = cell_grad_BD.to(torch.float32, copy=True).contiguous()
+        hidden_grad, gate_grads_TB4D = torch.empty_like(cell_grad), torch.empty_like(gates_TB4D)
+        kernels.call(
+            "lstm_backward", x_TBD.dtype,
+            PackedMatrix(weight_hh.t(), 1), gates_TB4D, cells, y_grad_BTD.transpose(0, 1).contiguous(),
+            cell_grad, hidden_grad, gate_grads_TB4D, num_lanes, num_tokens,
+        )  # fmt: skip
         gate_grads_N4D = gate_grads_TB4D.view(-1, 4 * dim)
         x_grad_TBD = product(gate_grads_N4D, weight_ih.t()).view_as(x_TBD)
         return (
             x_grad_TBD.transpose(0, 1),
-            from_later.to(ctx.state_dtypes[0]),
+            hidden_grad.to(ctx.state_dtypes[0]),
             cell_grad.to(ctx.state_dtypes[1]),
             product(gate_grads_N4D.t(), x_TBD.view(-1, dim).t()),
             product(gate_grads_N4D.t(), hiddens[:-1].view(-1, dim).t()),

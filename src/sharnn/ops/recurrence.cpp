@@ -1,0 +1,132 @@
+// What of an LSTM must wait for the token before, over a whole segment, forward and backward.
+//
+// Legend: B lanes · T tokens · D embed_dim.
+// All arrays are dense and row-major. The file is built once for each dtype, with STORED as float or bfloat16;
+// sums and cells are float. Each thread takes a range of features: it reads its part of the matrix for every
+// token, and waits for the others once a token.
+
+#include <type_traits>
+
+#include "products.h"
+#include "threads.h"
+
+namespace {
+
+using T = STORED;
+using Line = std::conditional_t<std::is_same_v<T, float>, FloatLine, Bfloat16Line>;
+
+inline float value(float x) { return x; }
+inline float value(bfloat16 x) { return widened(x); }
+inline void put(float &place, float x) { place = x; }
+inline void put(bfloat16 &place, float x) { place = rounded(x); }
+inline float sigmoid(float x) { return 1.0f / (1.0f + exponential(-x)); }
+
+// One lane's gates, cell and hidden state of up to 16 features. `gates` (4 rows, `dim` apart) comes with what
+// inputs and biases give, leaves activated; `recurrent` [4, 16] is what the last hidden state gives.
+void lstm_step(T *__restrict__ gates, const float *__restrict__ recurrent, const float *__restrict__ before,
+               float *__restrict__ cell, T *__restrict__ hidden, isize dim, isize count) {
+#pragma omp simd
+  for (isize d = 0; d < count; ++d) {
+    const float input = sigmoid(value(gates[d]) + recurrent[d]);
+    const float forget = sigmoid(value(gates[d + dim]) + recurrent[d + WIDTH]);
+    const float candidate = hyperbolic_tangent(value(gates[d + 2 * dim]) + recurrent[d + 2 * WIDTH]);
+    const float output = sigmoid(value(gates[d + 3 * dim]) + recurrent[d + 3 * WIDTH]);
+    const float c = forget * before[d] + input * candidate;
+    cell[d] = c;
+    put(gates[d], input);
+    put(gates[d + dim], forget);
+    put(gates[d + 2 * dim], candidate);
+    put(gates[d + 3 * dim], output);
+    put(hidden[d], output * hyperbolic_tangent(c));
+  }
+}
+
+// The same backwards. With h = o tanh(c), c = f c' + i g and δ = ∂L/∂h, of the output and of later gates:
+//   ∂L/∂c += δ o (1 - tanh² c)     ∂L/∂i = ∂L/∂c g     ∂L/∂f = ∂L/∂c c'     ∂L/∂g = ∂L/∂c i     ∂L/∂o = δ tanh c
+//   ∂L/∂c' = ∂L/∂c f
+// and before activation each times σ' = σ (1 - σ), that of g times 1 - g².
+void lstm_step_backward(const T *__restrict__ gates, const float *__restrict__ before,
+                        const float *__restrict__ cell, const T *__restrict__ hidden_grad,
+                        const float *__restrict__ later, float *__restrict__ cell_grad, T *__restrict__ grads,
+                        isize dim, isize count) {
+#pragma omp simd
+  for (isize d = 0; d < count; ++d) {
+    const float input = value(gates[d]), forget = value(gates[d + dim]);
+    const float candidate = value(gates[d + 2 * dim]), output = value(gates[d + 3 * dim]);
+    const float squashed = hyperbolic_tangent(cell[d]);
+    const float from_hidden = value(hidden_grad[d]) + later[d];
+    const float from_cell = cell_grad[d] + from_hidden * output * (1 - squashed * squashed);
+    put(grads[d], from_cell * candidate * input * (1 - input));
+    put(grads[d + dim], from_cell * before[d] * forget * (1 - forget));
+    put(grads[d + 2 * dim], from_cell * input * (1 - candidate * candidate));
+    put(grads[d + 3 * dim], from_hidden * squashed * output * (1 - output));
+    cell_grad[d] = from_cell * forget;
+  }
+}
+
+}  // namespace
+
+extern "C" {
+
+// `from_hidden` has 4 parts: input, forget, candidate, output. `gates` [T, B, 4, D] comes with what inputs and
+// biases give, leaves activated; `cells` and `hiddens` [T + 1, B, D] come with their first, leave whole.
+void lstm_forward(const Matrix *from_hidden, T *gates, float *cells, T *hiddens, isize lanes, isize tokens,
+                  int threads) {
+  const isize dim = from_hidden->columns, size = lanes * dim;
+  Barrier barrier;
+  in_parallel(threads, [&](int thread, int threads) {
+    const Share share = share_of(dim, thread, threads);
+    std::vector<float> recurrent(lanes * 4 * WIDTH);
+    for (isize t = 0; t < tokens; ++t) {
+      const Activations<Line> last(*from_hidden, hiddens + t * size, lanes);
+      for (isize first = share.begin; first < share.end; first += WIDTH) {
+        const isize row_of_first = 4 * first, count = std::min<isize>(WIDTH, share.end - first);
+        products(*from_hidden, last, lanes, row_of_first, row_of_first + 4 * WIDTH,
+                 [&](isize row, isize lane, const Floats &sum) {
+                   store(&recurrent[lane * 4 * WIDTH + row - row_of_first], sum);
+                 });
+        for (isize lane = 0; lane < lanes; ++lane) {
+          const isize at = (t * lanes + lane) * dim + first;
+          lstm_step(gates + (t * lanes + lane) * 4 * dim + first, &recurrent[lane * 4 * WIDTH], cells + at,
+                    cells + at + size, hiddens + at + size, dim, count);
+        }
+      }
+      barrier.wait(threads);
+    }
+  });
+}
+
+// `from_gates` is the transposed matrix, in one part. `gates`, `cells`: as they left the forward pass.
+// `hidden_grads` [T, B, D] are those of the outputs; `cell_grad` [B, D] goes from after the segment to before
+// it; `later` [B, D] leaves with the gradient of the hidden state before the segment; `gate_grads`
+// [T, B, 4, D] with those before activation.
+void lstm_backward(const Matrix *from_gates, const T *gates, const float *cells, const T *hidden_grads,
+                   float *cell_grad, float *later, T *gate_grads, isize lanes, isize tokens, int threads) {
+  const isize dim = from_gates->columns / 4, size = lanes * dim;
+  Barrier barrier;
+  in_parallel(threads, [&](int thread, int threads) {
+    const Share share = share_of(dim, thread, threads);
+    for (isize lane = 0; lane < lanes; ++lane)
+      std::fill(later + lane * dim + share.begin, later + lane * dim + share.end, 0.0f);
+    for (isize t = tokens - 1; t >= 0; --t) {
+      T *grads = gate_grads + t * 4 * size;
+      for (isize lane = 0; lane < lanes; ++lane) {
+        const isize at = lane * dim + share.begin, in_segment = t * size + at;
+        const isize of_gates = 4 * lane * dim + share.begin;
+        lstm_step_backward(gates + t * 4 * size + of_gates, cells + in_segment, cells + in_segment + size,
+                           hidden_grads + in_segment, later + at, cell_grad + at, grads + of_gates, dim,
+                           share.end - share.begin);
+      }
+      barrier.wait(threads);
+      const Activations<Line> all(*from_gates, grads, lanes);
+      products(*from_gates, all, lanes, share.begin, share.filled,
+               [&](isize row, isize lane, const Floats &sum) {
+                 float whole[WIDTH];
+                 store(whole, sum);
+                 std::copy(whole, whole + std::min<isize>(WIDTH, share.end - row), later + lane * dim + row);
+               });
+    }
+  });
+}
+
+}  // extern "C"
