@@ -16,8 +16,8 @@ from torch import Tensor
 
 from sharnn import kernels
 from sharnn.generation.packed import Matrix, Norm, PackedLayer
+from sharnn.generation.panels import KINDS, MatrixStruct, by_panels, lines
 from sharnn.generation.ring import Ring
-from sharnn.ops.panels import KINDS, MatrixStruct, by_panels, lines
 from sharnn.ops.reference import LstmResult
 
 _SOURCE = Path(__file__).with_name("step.cpp")
@@ -126,7 +126,12 @@ class NativeWeights:
             sums = matrix.weight.sum(-1, dtype=torch.int32)
             total = self._kept_pointer(by_panels(sums, num_parts))
         bias = by_panels(matrix.bias, num_parts)
-        pointers = self._kept_pointer(lines(matrix.weight, num_parts)), scale, total, self._kept_pointer(bias)
+        pointers = (
+            self._kept_pointer(lines(matrix.weight, num_parts)),
+            scale,
+            total,
+            self._kept_pointer(bias),
+        )
         return MatrixStruct(*pointers, len(bias), columns, kind)
 
     def _kept_pointer(self, tensor: Tensor) -> int:

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from sharnn.kernels import load
-from sharnn.ops.panels import PackedMatrix
 
 _POINTWISE, _RECURRENCE = (
     Path(__file__).with_name(name) for name in ("kernels.cpp", "recurrence.cpp")
@@ -27,13 +26,13 @@ def recurrence_available(x: Tensor) -> bool:
     return available(x) and x.dtype != torch.float64
 
 
-def call(name: str, dtype: torch.dtype, *arguments: Tensor | PackedMatrix | int | float) -> None:
+def call(name: str, dtype: torch.dtype, *arguments: Tensor | int | float) -> None:
     """Call a kernel, with the number of threads behind its other arguments.
 
     Args:
         name: Its name in the source.
         dtype: What it is built for.
-        arguments: Dense tensors, packed matrices, sizes, seeds (int) and rates (float), in its order.
+        arguments: Dense tensors, sizes, seeds (int) and rates (float), in its order.
     """
     source = _RECURRENCE if name in ("lstm_forward", "lstm_backward") else _POINTWISE
     library = _library(dtype, source)
@@ -41,11 +40,7 @@ def call(name: str, dtype: torch.dtype, *arguments: Tensor | PackedMatrix | int 
     getattr(library, name)(*map(_as_argument, arguments), torch.get_num_threads())
 
 
-def _as_argument(
-    value: Tensor | PackedMatrix | int | float,
-) -> ctypes.c_void_p | ctypes.c_int64 | ctypes.c_double:
-    if isinstance(value, PackedMatrix):
-        return value.address
+def _as_argument(value: Tensor | int | float) -> ctypes.c_void_p | ctypes.c_int64 | ctypes.c_double:
     if isinstance(value, Tensor):
         return ctypes.c_void_p(value.data_ptr())
     return ctypes.c_int64(value) if isinstance(value, int) else ctypes.c_double(value)

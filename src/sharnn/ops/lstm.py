@@ -4,8 +4,8 @@ Legend: B lanes · T tokens · D embed_dim · N = B T.
 
 What does not wait for the last token is done for the whole segment at once: the products with the
 inputs, and in the backward pass those that give the gradients of inputs and weights. What is left is one
-call of `recurrence.cpp`, which multiplies with a packed matrix and does the pointwise work for one token
-after the other. PyTorch's own backward on a CPU (oneDNN's) loses its pace once the matrices outgrow a
+call of `recurrence.cpp`, which packs a matrix, multiplies with it and does the pointwise work, for one
+token after the other. PyTorch's own backward on a CPU (oneDNN's) loses its pace once the matrices outgrow a
 core's cache.
 """
 
@@ -20,7 +20,6 @@ from torch.autograd.function import once_differentiable
 
 from sharnn.ops import kernels
 from sharnn.ops.matmul import in_autocast_dtype, product
-from sharnn.ops.panels import PackedMatrix
 from sharnn.ops.reference import LstmResult
 
 
@@ -79,7 +78,7 @@ class _Lstm(torch.autograd.Function):
         hiddens[0] = hidden_BD
         kernels.call(
             "lstm_forward", x_BTD.dtype,
-            PackedMatrix(weight_hh, 4), gates_TB4D, cells, hiddens, num_lanes, num_tokens,
+            weight_hh.contiguous(), gates_TB4D, cells, hiddens, num_lanes, num_tokens, dim,
         )  # fmt: skip
         ctx.save_for_backward(x_TBD, hiddens, cells, gates_TB4D, weight_ih, weight_hh)
         ctx.state_dtypes = hidden_BD.dtype, cell_BD.dtype
@@ -94,8 +93,8 @@ class _Lstm(torch.autograd.Function):
         hidden_grad, gate_grads_TB4D = torch.empty_like(cell_grad), torch.empty_like(gates_TB4D)
         kernels.call(
             "lstm_backward", x_TBD.dtype,
-            PackedMatrix(weight_hh.t(), 1), gates_TB4D, cells, y_grad_BTD.transpose(0, 1).contiguous(),
-            cell_grad, hidden_grad, gate_grads_TB4D, num_lanes, num_tokens,
+            weight_hh.contiguous(), gates_TB4D, cells, y_grad_BTD.transpose(0, 1).contiguous(),
+            cell_grad, hidden_grad, gate_grads_TB4D, num_lanes, num_tokens, dim,
         )  # fmt: skip
         gate_grads_N4D = gate_grads_TB4D.view(-1, 4 * dim)
         x_grad_TBD = product(gate_grads_N4D, weight_ih.t()).view_as(x_TBD)

@@ -64,24 +64,52 @@ void lstm_step_backward(const T *__restrict__ gates, const float *__restrict__ b
   }
 }
 
+// A thread's rows of a matrix, packed by the thread itself. Element (part, feature, column) stands at
+// `weight[(part * dim + feature) * row_stride + column * column_stride]`.
+class OwnRows {
+ public:
+  OwnRows(const T *weight, isize dim, isize parts, isize row_stride, isize columns, isize column_stride, Share share) {
+    constexpr isize TOGETHER = LINE_BYTES / WIDTH / sizeof(T);  // columns of a line
+    const isize lines = (columns + TOGETHER - 1) / TOGETHER, rows = parts * (share.filled - share.begin);
+    bytes_.assign(rows / WIDTH * lines * LINE_BYTES + LINE_BYTES, 0);
+    char *start = bytes_.data() + (-reinterpret_cast<uintptr_t>(bytes_.data())) % LINE_BYTES;
+    matrix = {start, nullptr, nullptr, nullptr, rows, columns, 0};
+    T *panel = reinterpret_cast<T *>(start);
+    for (isize first = share.begin; first < share.end; first += WIDTH)
+      for (isize part = 0; part < parts; ++part, panel += lines * WIDTH * TOGETHER) {
+        const T *from = weight + (part * dim + first) * row_stride;
+        const isize count = std::min<isize>(WIDTH, share.end - first);
+        for (isize k = 0; k < columns; ++k)
+          for (isize r = 0; r < count; ++r)
+            panel[(k / TOGETHER * WIDTH + r) * TOGETHER + k % TOGETHER] = from[r * row_stride + k * column_stride];
+      }
+  }
+  Matrix matrix;
+
+ private:
+  std::vector<char> bytes_;
+};
+
 }  // namespace
 
 extern "C" {
 
-// `from_hidden` has 4 parts: input, forget, candidate, output. `gates` [T, B, 4, D] comes with what inputs and
-// biases give, leaves activated; `cells` and `hiddens` [T + 1, B, D] come with their first, leave whole.
-void lstm_forward(const Matrix *from_hidden, T *gates, float *cells, T *hiddens, isize lanes, isize tokens,
+// `weight` [4, D, D] multiplies the hidden state; parts are input, forget, candidate, output. `gates`
+// [T, B, 4, D] comes with what inputs and biases give, leaves activated; `cells` and `hiddens` [T + 1, B, D]
+// come with their first, leave whole.
+void lstm_forward(const T *weight, T *gates, float *cells, T *hiddens, isize lanes, isize tokens, isize dim,
                   int threads) {
-  const isize dim = from_hidden->columns, size = lanes * dim;
+  const isize size = lanes * dim;
   Barrier barrier;
   in_parallel(threads, [&](int thread, int threads) {
     const Share share = share_of(dim, thread, threads);
+    const OwnRows own(weight, dim, 4, dim, dim, 1, share);
     std::vector<float> recurrent(lanes * 4 * WIDTH);
     for (isize t = 0; t < tokens; ++t) {
-      const Activations<Line> last(*from_hidden, hiddens + t * size, lanes);
+      const Activations<Line> last(own.matrix, hiddens + t * size, lanes);
       for (isize first = share.begin; first < share.end; first += WIDTH) {
-        const isize row_of_first = 4 * first, count = std::min<isize>(WIDTH, share.end - first);
-        products(*from_hidden, last, lanes, row_of_first, row_of_first + 4 * WIDTH,
+        const isize row_of_first = 4 * (first - share.begin), count = std::min<isize>(WIDTH, share.end - first);
+        products(own.matrix, last, lanes, row_of_first, row_of_first + 4 * WIDTH,
                  [&](isize row, isize lane, const Floats &sum) {
                    store(&recurrent[lane * 4 * WIDTH + row - row_of_first], sum);
                  });
@@ -96,16 +124,16 @@ void lstm_forward(const Matrix *from_hidden, T *gates, float *cells, T *hiddens,
   });
 }
 
-// `from_gates` is the transposed matrix, in one part. `gates`, `cells`: as they left the forward pass.
-// `hidden_grads` [T, B, D] are those of the outputs; `cell_grad` [B, D] goes from after the segment to before
-// it; `later` [B, D] leaves with the gradient of the hidden state before the segment; `gate_grads`
-// [T, B, 4, D] with those before activation.
-void lstm_backward(const Matrix *from_gates, const T *gates, const float *cells, const T *hidden_grads,
-                   float *cell_grad, float *later, T *gate_grads, isize lanes, isize tokens, int threads) {
-  const isize dim = from_gates->columns / 4, size = lanes * dim;
+// `gates`, `cells`: as they left the forward pass. `hidden_grads` [T, B, D] are those of the outputs;
+// `cell_grad` [B, D] goes from after the segment to before it; `later` [B, D] leaves with the gradient of the
+// hidden state before the segment; `gate_grads` [T, B, 4, D] with those before activation.
+void lstm_backward(const T *weight, const T *gates, const float *cells, const T *hidden_grads, float *cell_grad,
+                   float *later, T *gate_grads, isize lanes, isize tokens, isize dim, int threads) {
+  const isize size = lanes * dim;
   Barrier barrier;
   in_parallel(threads, [&](int thread, int threads) {
     const Share share = share_of(dim, thread, threads);
+    const OwnRows own(weight, dim, 1, 1, 4 * dim, dim, share);  // transposed
     for (isize lane = 0; lane < lanes; ++lane)
       std::fill(later + lane * dim + share.begin, later + lane * dim + share.end, 0.0f);
     for (isize t = tokens - 1; t >= 0; --t) {
@@ -118,13 +146,13 @@ void lstm_backward(const Matrix *from_gates, const T *gates, const float *cells,
                            share.end - share.begin);
       }
       barrier.wait(threads);
-      const Activations<Line> all(*from_gates, grads, lanes);
-      products(*from_gates, all, lanes, share.begin, share.filled,
-               [&](isize row, isize lane, const Floats &sum) {
-                 float whole[WIDTH];
-                 store(whole, sum);
-                 std::copy(whole, whole + std::min<isize>(WIDTH, share.end - row), later + lane * dim + row);
-               });
+      const Activations<Line> all(own.matrix, grads, lanes);
+      products(own.matrix, all, lanes, 0, own.matrix.rows, [&](isize row, isize lane, const Floats &sum) {
+        float whole[WIDTH];
+        store(whole, sum);
+        const isize first = share.begin + row;
+        std::copy(whole, whole + std::min<isize>(WIDTH, share.end - first), later + lane * dim + first);
+      });
     }
   });
 }

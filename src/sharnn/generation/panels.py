@@ -47,24 +47,3 @@ def lines(weight: Tensor, num_parts: int) -> Tensor:
     packed = torch.empty_like(panels, memory_format=torch.contiguous_format)
     prefer_large_pages(packed.data_ptr(), packed.nbytes)
     return packed.copy_(panels)
-
-
-class PackedMatrix:
-    """A matrix for products alone: no bias, and floats of as many bits as it has.
-
-    Args:
-        weight: `[P D, K]`, float32 or bfloat16.
-        num_parts: P.
-    """
-
-    def __init__(self, weight: Tensor, num_parts: int) -> None:
-        self._lines = lines(weight, num_parts)
-        rows = self._lines.shape[0] * _PANEL_ROWS
-        self._struct = MatrixStruct(
-            self._lines.data_ptr(), None, None, None, rows, weight.shape[1], KINDS[weight.dtype]
-        )
-
-    @property
-    def address(self) -> ctypes.c_void_p:
-        """Where the kernels find it, as long as this object lives."""
-        return ctypes.c_void_p(ctypes.addressof(self._struct))
