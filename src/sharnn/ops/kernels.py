@@ -1,4 +1,4 @@
-"""The kernels of `kernels.cpp` and `recurrence.cpp`, called with tensors; see there for what each does."""
+"""The kernels of `kernels.cpp` and `recurrence.cpp`, called with tensors; see there."""
 
 from __future__ import annotations
 

@@ -5,8 +5,8 @@ Legend: B lanes · T tokens · D embed_dim · N = B T.
 What does not wait for the last token is done for the whole segment at once: the products with the
 inputs, and in the backward pass those that give the gradients of inputs and weights. What is left is one
 call of `recurrence.cpp`, which packs a matrix, multiplies with it and does the pointwise work, for one
-token after the other. PyTorch's own backward on a CPU (oneDNN's) loses its pace once the matrices outgrow a
-core's cache.
+token after the other. PyTorch's own backward on a CPU (oneDNN's) loses its pace once the matrices outgrow
+a core's cache.
 """
 
 from __future__ import annotations
