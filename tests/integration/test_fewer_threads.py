@@ -26,7 +26,7 @@ import torch
 from sharnn.config import ModelConfig
 from sharnn.generation.decoder import RingDecoder
 from sharnn.model import LanguageModel
-from sharnn.ops.matmul import packed, product
+from sharnn.ops.matmul import product
 torch.manual_seed(0)
 model = LanguageModel(ModelConfig(embed_dim=64, num_layers=2, window=32)).eval()
 tokens = torch.randint(256, (2, 40))
@@ -38,8 +38,7 @@ expected = model(tokens, model.initial_state(2))[0][:, -1]
 assert torch.allclose(logits, expected, atol=1e-3)
 for rows in (64, 2048):
     a, b = torch.randn(rows, 128), torch.randn(256, 128)
-    for found in (packed(b, rows)(a), product(a, b)):
-        assert torch.allclose(found, (a.double() @ b.t().double()).float(), atol=1e-3)
+    assert torch.allclose(product(a, b), (a.double() @ b.t().double()).float(), atol=1e-3)
 print(torch.get_num_threads())
 """
 

@@ -11,6 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from sharnn import kernels as kernel_builds
+from sharnn.kernels import variants as kernel_variants
 from sharnn.ops import FAST, REFERENCE, kernels
 from sharnn.ops.attention import _QUERY_BLOCK
 from sharnn.ops.reference import reach_mask
@@ -81,6 +83,22 @@ def test_lstm(lanes: int, tokens: int, dim: int) -> None:
     assert_equal_with_gradients(
         joined_lstm(FAST.lstm), joined_lstm(REFERENCE.lstm), lstm_inputs(lanes, tokens, dim)
     )
+
+
+@settings(max_examples=12)
+@given(
+    lanes=st.integers(1, 20), tokens=st.integers(1, 5), dim=st.sampled_from([8, 16, 40, 64]),
+    variant=st.sampled_from(kernel_variants()),
+)  # fmt: skip
+def test_the_recurrence_of_every_build(lanes: int, tokens: int, dim: int, variant: str) -> None:
+    """Tiles of every number of lanes, whole vectors and cut ones; kernels know no float64."""
+    exact = lstm_inputs(lanes, tokens, dim)
+    inputs = [x / (dim**0.5 if x.ndim == 2 and x.shape[1] == dim else 1) for x in exact]
+    expected = results_of(joined_lstm(REFERENCE.lstm), inputs)
+    with kernel_builds.at(variant):
+        found = results_of(joined_lstm(FAST.lstm), [x.float() for x in inputs])
+    for ours, theirs in zip(found, expected, strict=True):
+        assert (ours - theirs).norm() <= 1e-5 * (1 + theirs.norm())
 
 
 @same_function

@@ -57,6 +57,10 @@ KERNELS = (
         Kernel(_PACKAGE / "ops" / "kernels.cpp", (f"STORED={stored}",))
         for stored in ("float", "double", "bfloat16")
     ),
+    *(
+        Kernel(_PACKAGE / "ops" / "recurrence.cpp", (f"STORED={stored}",))
+        for stored in ("float", "bfloat16")
+    ),
     Kernel(_PACKAGE / "ops" / "recall.cpp", NGRAM_DEFINITIONS),
     Kernel(_PACKAGE / "generation" / "step.cpp"),
     Kernel(_PACKAGE / "generation" / "embed.cpp", NGRAM_DEFINITIONS),

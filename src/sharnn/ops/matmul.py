@@ -2,14 +2,12 @@
 
 On a CPU, PyTorch gives float32 products to MKL. oneDNN, which it uses for bfloat16, is up to a quarter
 quicker on processors that are not Intel's, but packs the second matrix first, which pays only where the
-first has many rows and lies as it is read (EXPERIMENTS.md). With a matrix packed beforehand it takes half
-the time of a product with few rows.
+first has many rows and lies as it is read (EXPERIMENTS.md).
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -33,13 +31,6 @@ def multiply_packed(a_NK: Tensor, b_MK: Tensor, bias_M: Tensor | None = None) ->
     return _onednn(a_NK, _pack(b_MK, a_NK.shape[0]), bias_M)
 
 
-def linear(x: Tensor, weight_MK: Tensor, bias_M: Tensor) -> Tensor:
-    """Return `x Wᵀ + bias` for `x […, K]`, in autocast's dtype where that is on; no gradient."""
-    if torch.is_autocast_enabled(x.device.type):
-        return torch.nn.functional.linear(x, weight_MK, bias_M)
-    return product(x.flatten(0, -2), weight_MK, bias_M).view(*x.shape[:-1], -1)
-
-
 def products(a_GNK: Tensor, b_GMK: Tensor) -> Tensor:
     """Return `a bᵀ` of G pairs, `[G, N, M]`, without a gradient of its own."""
     if len(a_GNK) == 1:
@@ -51,14 +42,6 @@ def in_autocast_dtype(x: Tensor) -> Tensor:
     """Return `x` in the dtype of autocast where that is on, else as it is."""
     kind = x.device.type
     return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
-
-
-def packed(weight_MK: Tensor, num_rows: int) -> Callable[[Tensor], Tensor]:
-    """Return the function `x [num_rows, K] → x Wᵀ`, for many calls with the same W."""
-    if not has_onednn(weight_MK):
-        return weight_MK.t().__rmatmul__
-    matrix = _pack(weight_MK, num_rows)
-    return lambda x: _onednn(x, matrix, None)
 
 
 def has_onednn(x: Tensor) -> bool:
