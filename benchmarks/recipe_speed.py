@@ -35,6 +35,7 @@ from sharnn.train import RunFolder, Trainer, resolve_device
 from sharnn.train.estimate import flops_per_token, used_memory_bytes
 from sharnn.train.fit import fit
 from sharnn.train.precision import Precision
+from sharnn.train.probe import StepTimes
 from sharnn.train.trainer import train_tokens
 
 
@@ -48,7 +49,8 @@ def resolved(name: str, words: Sequence[str], text: str, budget: str) -> Recipe:
 def make_trainer(recipe: Recipe, corpus: Corpus, device: torch.device, folder: Path) -> Trainer:
     """Return a trainer with what the run fits chosen; nothing is written."""
     precision = Precision.resolve(device, recipe.train.dtype)
-    recipe = fit(recipe, precision, len(train_tokens(corpus, recipe.data)))
+    times = StepTimes(precision, recipe.train.budget)
+    recipe = fit(recipe, times, len(train_tokens(corpus, recipe.data)))
     return Trainer(recipe, corpus, RunFolder(folder), precision)
 
 

@@ -9,18 +9,40 @@ import torch
 
 from sharnn.config import ModelConfig, Recipe, load_recipe_settings, recipe_from_settings
 from sharnn.errors import ConfigError
-from sharnn.train import fit as module
-from sharnn.train.fit import SIZES, fit
+from sharnn.train.estimate import step_flops
+from sharnn.train.fit import SIZES
+from sharnn.train.fit import fit as fit_with
 from sharnn.train.precision import Precision
+from sharnn.train.probe import StepTimes
 
 CPU = Precision(torch.device("cpu"), torch.float32)
 
 
-@pytest.fixture(autouse=True)
-def _a_machine_of_known_speed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """100 GFLOP/s whatever runs beside the test."""
-    monkeypatch.setattr("sharnn.train.estimate._probe_flops", lambda _: 100e9)
-    monkeypatch.setattr(module, "available_memory_bytes", lambda _: 16 << 30)
+class Machine(StepTimes):
+    """A machine of known speed, whatever runs beside the test.
+
+    Args:
+        gflops: Speed of the largest steps; small ones reach less.
+        probes: Steps that there is time to measure.
+    """
+
+    def __init__(self, recipe: Recipe, gflops: float = 42, probes: int = 100) -> None:
+        super().__init__(CPU, recipe.train.budget)
+        self.free_bytes = 16 << 30
+        self.speed, self.probes = gflops * 1e9, probes
+        self.measured: list[Recipe] = []
+
+    def measure(self, recipe: Recipe) -> bool:
+        flops = step_flops(recipe)
+        if flops in self._timed or len(self.measured) >= self.probes:
+            return False
+        self.measured.append(recipe)
+        self._timed[flops] = 0.01 + flops / self.speed
+        return True
+
+
+def fit(recipe: Recipe, num_tokens: int, **machine: float) -> Recipe:
+    return fit_with(recipe, Machine(recipe, **machine), num_tokens)
 
 
 def desktop(budget: str = "10m", **train: object) -> Recipe:
@@ -35,7 +57,7 @@ def size_of(recipe: Recipe) -> tuple[int, int]:
 
 
 def test_more_time_buys_more_model_and_nothing_is_left_to_choose() -> None:
-    sizes = [fit(desktop(b), CPU, 10**8) for b in ("1s", "90s", "10m", "1h", "1000h")]
+    sizes = [fit(desktop(b), 10**8) for b in ("1s", "90s", "10m", "1h", "9000h")]
     ranks = [SIZES.index(size_of(recipe)) for recipe in sizes]
     assert ranks == sorted(ranks)
     assert ranks[0] == 0
@@ -46,14 +68,29 @@ def test_more_time_buys_more_model_and_nothing_is_left_to_choose() -> None:
         assert recipe.model.attention_layers == [max(recipe.model.num_layers - 2, 0)]
 
 
-def test_a_quicker_machine_takes_more_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    slow = fit(desktop(), CPU, 10**8)
-    monkeypatch.setattr("sharnn.train.estimate._probe_flops", lambda _: 3e12)
-    assert fit(desktop(), CPU, 10**8).model.embed_dim > slow.model.embed_dim
+def test_a_quicker_machine_takes_more_model() -> None:
+    slow, quick = (fit(desktop(), 10**8, gflops=gflops) for gflops in (42, 1_000))
+    assert quick.model.embed_dim > slow.model.embed_dim
+
+
+def test_the_sizes_that_decide_are_measured() -> None:
+    """The chosen one and the next larger one, and few others: each costs time."""
+    recipe = desktop("20m")
+    machine = Machine(recipe)
+    chosen = size_of(fit_with(recipe, machine, 10**8))
+    measured = [size_of(recipe) for recipe in machine.measured]
+    assert {SIZES[0], chosen, SIZES[SIZES.index(chosen) + 1]} <= set(measured)
+    assert len(measured) <= 5
+
+
+def test_without_time_to_measure_sizes_follow_from_the_smallest() -> None:
+    """Small steps are slower for what they multiply, so that errs on the side of too small a size."""
+    exact, reckoned = (size_of(fit(desktop(), 10**8, probes=probes)) for probes in (100, 1))
+    assert SIZES.index(exact) - 1 <= SIZES.index(reckoned) <= SIZES.index(exact)
 
 
 def test_a_short_text_takes_less_model_fewer_rows_and_more_dropout() -> None:
-    long, short = fit(desktop(), CPU, 10**8), fit(desktop(), CPU, 10**5)
+    long, short = fit(desktop(), 10**8), fit(desktop(), 10**5)
     assert size_of(short) < size_of(long)
     assert short.model.ngram_rows < long.model.ngram_rows
     assert short.model.ngram_min_count > long.model.ngram_min_count
@@ -63,31 +100,32 @@ def test_a_short_text_takes_less_model_fewer_rows_and_more_dropout() -> None:
 
 
 def test_lanes_of_a_short_text_still_hold_segments() -> None:
-    recipe = fit(desktop(), CPU, 3_000)
+    recipe = fit(desktop(), 3_000)
     assert 4 * recipe.data.num_lanes * recipe.data.segment_length <= 3_000
-    assert fit(desktop(), CPU, 10**7).data.num_lanes == desktop().data.num_lanes
-    assert fit(desktop(grad_accum_steps=64), CPU, 3_000).data.num_lanes == 64
+    assert fit(desktop(), 10**7).data.num_lanes == desktop().data.num_lanes
+    assert fit(desktop(grad_accum_steps=64), 3_000).data.num_lanes == 64
 
 
-def test_memory_bounds_the_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    free = fit(desktop("1000h"), CPU, 10**9)
-    monkeypatch.setattr(module, "available_memory_bytes", lambda _: 1 << 30)
-    assert size_of(fit(desktop("1000h"), CPU, 10**9)) < size_of(free)
+def test_memory_bounds_the_size() -> None:
+    recipe = desktop("1000h")
+    free, tight = Machine(recipe), Machine(recipe)
+    tight.free_bytes = 1 << 30
+    assert size_of(fit_with(recipe, tight, 10**9)) < size_of(fit_with(recipe, free, 10**9))
 
 
 def test_what_is_not_named_stays() -> None:
     recipe = desktop(fit=["model.hidden_dropout"])
-    fitted = fit(recipe, CPU, 10**6)
+    fitted = fit(recipe, 10**6)
     assert size_of(fitted) == size_of(recipe)
     assert fitted.data == recipe.data
     plain = desktop(fit=[])
-    assert fit(plain, CPU, 10**5) == plain
+    assert fit(plain, 10**5) == plain
 
 
 def test_a_given_depth_and_boom_go_with_the_chosen_width() -> None:
     recipe = desktop(fit=["model.embed_dim"])
     model = dataclasses.replace(recipe.model, num_layers=3, attention_layers="all", boom_dim=2048)
-    fitted = fit(dataclasses.replace(recipe, model=model), CPU, 10**8)
+    fitted = fit(dataclasses.replace(recipe, model=model), 10**8)
     assert fitted.model.num_layers == 3
     assert fitted.model.attention_layers == [0, 1, 2]
     assert fitted.model.boom_dim == 2048
@@ -97,15 +135,15 @@ def test_a_given_depth_and_boom_go_with_the_chosen_width() -> None:
 def test_baselines_are_sized_alike(architecture: str) -> None:
     recipe = desktop()
     recipe = dataclasses.replace(recipe, model=ModelConfig(architecture=architecture, embed_dim=64))
-    fitted = fit(recipe, CPU, 10**8)
+    fitted = fit(recipe, 10**8)
     assert fitted.model.embed_dim > 64
     assert fitted.model.architecture == architecture
 
 
-def test_budgets_in_tokens_need_no_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    first = fit(desktop("20Mtokens"), CPU, 10**8)
-    monkeypatch.setattr("sharnn.train.estimate._probe_flops", lambda _: 1e15)
-    assert fit(desktop("20Mtokens"), CPU, 10**8) == first
+def test_budgets_in_tokens_need_no_clock() -> None:
+    recipe = desktop("20Mtokens")
+    machine = Machine(recipe, probes=0)
+    assert size_of(fit_with(recipe, machine, 10**8)) > SIZES[0]
 
 
 @pytest.mark.parametrize(

@@ -6,26 +6,26 @@ Legend: B lanes · T tokens of a segment · D embed_dim · F boom_dim · V vocab
 from __future__ import annotations
 
 import dataclasses
+import functools
+import json
 import math
-import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 import torch
 
-from sharnn.config import Amount, ModelConfig, Recipe
+from sharnn.config import Amount, ModelConfig, Recipe, to_dict
 from sharnn.errors import TrainingError
 from sharnn.model import count_parameters
 from sharnn.train.precision import Precision
 
-#: Share of the speed of one large matrix product that the rest of a training step reaches, as seen on a
-#: 2-core CPU and on an H200; an estimate before the first step needs no more than the right order of
-#: magnitude.
-_EFFICIENCY = 0.42
-#: What an LSTM takes for a token of all lanes however few they are, forward and backward: some kernels
-#: are started one after the other (the same two machines).
-_RECURRENCE_SECONDS = 4e-5
+if TYPE_CHECKING:
+    from sharnn.train.probe import StepTimes
+
+#: Multiply-adds times two for each weight and feature in a step of Muon: five times three products.
+_MUON_FLOPS = 30
 #: Slots of a table of recall in training at most.
 _TRAINING_SLOTS = 1 << 14
 #: Lanes in which a run reads its valid split.
@@ -57,41 +57,45 @@ class Estimate:
     tokens: float
 
 
-def estimate_run(recipe: Recipe, precision: Precision, lane_tokens: int) -> Estimate:
-    """Estimate a run from its settings and a short probe of the machine.
+def estimate_run(recipe: Recipe, times: StepTimes, lane_tokens: int) -> Estimate:
+    """Estimate a run from its settings and what steps take here.
 
     Args:
         recipe: With a resolved model.
-        precision: Where and how it computes.
+        times: Of steps; one of this recipe should have been measured.
         lane_tokens: Tokens of an epoch over all lanes.
     """
-    num_parameters = count_parameters(recipe.model)
-    multiplying = flops_per_token(recipe) / (_EFFICIENCY * _probe_flops(precision))
-    rate = 1 / (multiplying + _recurring_seconds(recipe))
+    step_tokens = recipe.data.num_lanes * recipe.data.segment_length
+    rate = step_tokens / times.seconds(recipe)
+    tokens = planned_tokens(recipe, times, lane_tokens)
     budget = Amount.parse(recipe.train.budget, "train.budget")
-    tokens = {
-        "tokens": budget.value,
-        "epochs": budget.value * lane_tokens,
-        "steps": budget.value * recipe.data.num_lanes * recipe.data.segment_length,
-        "seconds": budget.value * rate,
-    }[budget.unit]
     seconds = budget.value if budget.unit == "seconds" else tokens / rate
-    return Estimate(num_parameters, _memory_bytes(recipe, precision), rate, seconds, tokens)
+    memory = memory_bytes(recipe, times.precision)
+    return Estimate(count_parameters(recipe.model), memory, rate, seconds, tokens)
 
 
-def check_memory(estimate: Estimate, device: torch.device) -> None:
+def planned_tokens(recipe: Recipe, times: StepTimes, lane_tokens: int) -> float:
+    """Return how many tokens a run will read; only of a budget in time does it depend on `times`."""
+    budget = Amount.parse(recipe.train.budget, "train.budget")
+    step_tokens = recipe.data.num_lanes * recipe.data.segment_length
+    if budget.unit == "seconds":
+        return budget.value * step_tokens / times.seconds(recipe)
+    return budget.value * {"tokens": 1, "epochs": lane_tokens, "steps": step_tokens}[budget.unit]
+
+
+def check_memory(recipe: Recipe, times: StepTimes) -> None:
     """Refuse a run that cannot fit.
 
     Raises:
-        TrainingError: More is needed than the device has free; says what would lower it.
+        TrainingError: More is needed than the device had free; says what would lower it.
     """
-    available = available_memory_bytes(device)
-    if estimate.memory_bytes > available:
+    needed = memory_bytes(recipe, times.precision)
+    if needed > times.free_bytes:
         raise TrainingError(
-            f"training needs about {estimate.memory_bytes / 2**30:.1f} GiB and "
-            f"{available / 2**30:.1f} GiB are free on {device}: lower data.num_lanes, "
-            "data.segment_length, model.window, model.embed_dim or model.recall_slots, raise "
-            "train.grad_accum_steps, or switch train.activation_checkpointing on"
+            f"training needs about {needed / 2**30:.1f} GiB and {times.free_bytes / 2**30:.1f} GiB are "
+            f"free on {times.precision.device}: lower data.num_lanes, data.segment_length, "
+            "model.window, model.embed_dim or model.recall_slots, raise train.grad_accum_steps, or "
+            "switch train.activation_checkpointing on"
         )
 
 
@@ -143,29 +147,46 @@ def flops_per_token(recipe: Recipe) -> float:
     return 6.0 * (weights + 2 * reach)
 
 
-def _recurring_seconds(recipe: Recipe) -> float:
-    """Return what a token's share is of the time in which lanes wait for the token before."""
-    if recipe.model.architecture == "transformer":
-        return 0.0
-    lanes = recipe.data.num_lanes // recipe.train.grad_accum_steps
-    return recipe.model.num_layers * _RECURRENCE_SECONDS / lanes
+def step_flops(recipe: Recipe, segment_length: int | None = None) -> float:
+    """Return multiply-adds times two of a step, those of Muon among them.
+
+    Args:
+        recipe: With a resolved model.
+        segment_length: Tokens of each lane, the recipe's where not given.
+    """
+    num_tokens = recipe.data.num_lanes * (segment_length or recipe.data.segment_length)
+    flops = num_tokens * flops_per_token(recipe)
+    if recipe.optim.name == "muon":
+        flops += _MUON_FLOPS * recipe.model.embed_dim * block_weights(recipe.model)
+    return flops
+
+
+def block_weights(model: ModelConfig) -> int:
+    """Return the weights of the blocks."""
+    return multiplied_weights(model) - model.vocab_size * model.embed_dim
 
 
 def multiplied_weights(model: ModelConfig) -> int:
     """Return the weights that every token meets: all but tables that are looked up."""
-    return count_parameters(
-        dataclasses.replace(
-            model,
-            longest_ngram=0,
-            ngram_rows=None,
-            ngram_min_count=None,
-            recall_orders=[],
-            recall_slots=None,
-        )
+    met = dataclasses.replace(
+        model,
+        longest_ngram=0,
+        ngram_rows=None,
+        ngram_min_count=None,
+        recall_orders=[],
+        recall_slots=None,
     )
+    return _counted(json.dumps(to_dict(met)))
 
 
-def _memory_bytes(recipe: Recipe, precision: Precision) -> int:
+@functools.cache
+def _counted(settings: str) -> int:
+    """Return the parameters of a model; that takes a few ms, and sizes are asked for again and again."""
+    return count_parameters(ModelConfig(**json.loads(settings)))
+
+
+def memory_bytes(recipe: Recipe, precision: Precision) -> int:
+    """Return the peak of weights, gradients, moments, activations and states."""
     model, data = recipe.model, recipe.data
     width, boom = model.embed_dim, model.boom_dim or 0
     small = 4 if precision.dtype == torch.float32 else 2
@@ -201,17 +222,3 @@ def _num_heads(recipe: Recipe) -> int:
 
 def _window(recipe: Recipe) -> int:
     return recipe.model.window or 0
-
-
-@torch.no_grad()
-def _probe_flops(precision: Precision) -> float:
-    """Return the floating-point operations a second of one matrix product of 512³."""
-    size = 512 if precision.device.type == "cpu" else 4096
-    left = torch.ones(size, size, device=precision.device, dtype=precision.dtype)
-    best = float("inf")
-    for _ in range(20):
-        started = time.perf_counter()
-        product = left @ left
-        product[0, 0].item()  # wait for the device
-        best = min(best, time.perf_counter() - started)
-    return 2 * size**3 / best

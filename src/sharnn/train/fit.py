@@ -8,18 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from dataclasses import dataclass
 from typing import Any
 
-from sharnn.config import Recipe
+from sharnn.config import Amount, Recipe
 from sharnn.model.ngrams import COUNTED_TOKENS
-from sharnn.train.estimate import (
-    Estimate,
-    available_memory_bytes,
-    estimate_run,
-    multiplied_weights,
-)
-from sharnn.train.precision import Precision
+from sharnn.train.estimate import block_weights, check_memory, memory_bytes, planned_tokens
+from sharnn.train.probe import StepTimes
 
 #: Widths and depths to choose from, by rising cost.
 SIZES = (
@@ -40,20 +34,12 @@ _FEWEST_ROWS, _MOST_ROWS = 1 << 10, 1 << 16
 _MEMORY_SHARE = 0.7
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """A recipe with a size, and what it would take."""
-
-    recipe: Recipe
-    estimate: Estimate
-
-
-def fit(recipe: Recipe, precision: Precision, num_tokens: int) -> Recipe:
+def fit(recipe: Recipe, times: StepTimes, num_tokens: int) -> Recipe:
     """Return the recipe with the settings in `train.fit` chosen, and nothing left to choose.
 
     Args:
         recipe: With the tokenizer's vocabulary.
-        precision: Where and how it will compute.
+        times: What steps take; those that decide are measured.
         num_tokens: Of the text to train on.
     """
     chosen = recipe.train.fit
@@ -62,37 +48,59 @@ def fit(recipe: Recipe, precision: Precision, num_tokens: int) -> Recipe:
     recipe = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, fit=[]))
     if "data.num_lanes" in chosen:
         recipe = _with(recipe, "data", num_lanes=_lanes(recipe, num_tokens))
-    plan = _Plan(recipe, estimate_run(recipe, precision, num_tokens))
     if "model.embed_dim" in chosen:
-        plan = _largest_that_pays(recipe, precision, num_tokens, "model.num_layers" in chosen)
-    epochs = plan.estimate.tokens / max(num_tokens, 1)
+        recipe = _largest_that_pays(recipe, times, num_tokens, "model.num_layers" in chosen)
+    check_memory(recipe, times)
+    if _depends_on_speed(recipe):
+        times.measure(recipe)
+    epochs = planned_tokens(recipe, times, num_tokens) / max(num_tokens, 1)
     values = dict.fromkeys((name for name in chosen if name.endswith("dropout")), _dropout(epochs))
     if recipe.model.longest_ngram:
         ngrams = _ngrams(epochs, num_tokens)
         values |= {name: value for name, value in ngrams.items() if name in chosen}
     model = {name.removeprefix("model."): value for name, value in values.items()}
-    return _with(plan.recipe, "model", **model)
+    return _with(recipe, "model", **model)
 
 
 def _largest_that_pays(
-    recipe: Recipe, precision: Precision, num_tokens: int, with_depth: bool
-) -> _Plan:
-    """Return the largest size that sees enough tokens and fits text and memory, else the smallest."""
-    memory = _MEMORY_SHARE * available_memory_bytes(precision.device)
-    best: _Plan | None = None
-    for dim, depth in SIZES:
-        sized = resized(recipe, dim, depth if with_depth else recipe.model.num_layers)
-        plan = _Plan(sized, estimate_run(sized, precision, num_tokens))
-        weights = multiplied_weights(sized.model) - sized.model.vocab_size * dim
-        pays = (
-            plan.estimate.tokens >= _TOKENS_PER_WEIGHT * weights
-            and weights <= _WEIGHTS_PER_TEXT_TOKEN * num_tokens
-            and plan.estimate.memory_bytes <= memory
-        )
-        if best is None or pays:
-            best = plan
-    assert best is not None
-    return best
+    recipe: Recipe, times: StepTimes, num_tokens: int, with_depth: bool
+) -> Recipe:
+    """Return the largest size that sees enough tokens and fits text and memory, else the smallest.
+
+    Steps of the size that seems to be it and of the next larger one are timed until both are known, or
+    there is no time left.
+    """
+    smallest, *others = (
+        resized(recipe, dim, depth if with_depth else recipe.model.num_layers)
+        for dim, depth in SIZES
+    )
+    sizes = [smallest, *(sized for sized in others if _has_room(sized, times, num_tokens))]
+    if _depends_on_speed(recipe):
+        times.measure(smallest)
+    while True:
+        paying = (i for i, sized in enumerate(sizes) if _pays(sized, times, num_tokens))
+        best = max(paying, default=0)
+        deciding = sizes[best : best + 2] if _depends_on_speed(recipe) else []
+        if not any(times.measure(sized) for sized in deciding):
+            return sizes[best]
+
+
+def _has_room(recipe: Recipe, times: StepTimes, num_tokens: int) -> bool:
+    """Whether text and memory are enough for a size."""
+    return (
+        block_weights(recipe.model) <= _WEIGHTS_PER_TEXT_TOKEN * num_tokens
+        and memory_bytes(recipe, times.precision) <= _MEMORY_SHARE * times.free_bytes
+    )
+
+
+def _pays(recipe: Recipe, times: StepTimes, num_tokens: int) -> bool:
+    """Whether the budget is enough for a size."""
+    tokens = planned_tokens(recipe, times, num_tokens)
+    return tokens >= _TOKENS_PER_WEIGHT * block_weights(recipe.model)
+
+
+def _depends_on_speed(recipe: Recipe) -> bool:
+    return Amount.parse(recipe.train.budget, "train.budget").unit == "seconds"
 
 
 def _with(recipe: Recipe, section: str, **values: Any) -> Recipe:

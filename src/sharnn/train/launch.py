@@ -33,6 +33,7 @@ from sharnn.train.logger import (
     format_seconds,
 )
 from sharnn.train.precision import Precision, resolve_device
+from sharnn.train.probe import StepTimes
 from sharnn.train.run_folder import RunFolder
 from sharnn.train.trainer import Outcome, Trainer, can_validate, train_tokens
 
@@ -135,8 +136,9 @@ def _new_trainer(
         train = dataclasses.replace(recipe.train, init_digest=initial.digest)
         recipe = dataclasses.replace(recipe, train=train)
     corpus = prepare(recipe.data.texts, tokenizer=tokenizer, progress=progress)
-    recipe = fit(_with_corpus(recipe, corpus), precision, len(train_tokens(corpus, recipe.data)))
-    _announce(recipe, corpus, precision, console)
+    times = StepTimes(precision, recipe.train.budget)
+    recipe = fit(_with_corpus(recipe, corpus), times, len(train_tokens(corpus, recipe.data)))
+    _announce(recipe, corpus, times, console)
     trainer = _make_trainer(recipe, corpus, RunFolder(out), precision, initial)
     run = RunFolder.create(out, recipe)  # only now: what cannot be made leaves no folder behind
     if _has_tokenizer_file(recipe):
@@ -271,7 +273,7 @@ def _tokenizer(recipe: Recipe, run: RunFolder) -> Tokenizer | str | None:
     )
 
 
-def _announce(recipe: Recipe, corpus: Corpus, precision: Precision, console: Console) -> None:
+def _announce(recipe: Recipe, corpus: Corpus, times: StepTimes, console: Console) -> None:
     """Say what will be trained on what, and refuse what cannot fit.
 
     Raises:
@@ -280,7 +282,9 @@ def _announce(recipe: Recipe, corpus: Corpus, precision: Precision, console: Con
     """
     train, num_tokens = corpus.split("train"), len(train_tokens(corpus, recipe.data))
     lane_length(num_tokens, recipe.data.num_lanes)
-    estimate = estimate_run(recipe, precision, num_tokens)
+    check_memory(recipe, times)
+    times.measure(recipe)
+    estimate, precision = estimate_run(recipe, times, num_tokens), times.precision
     part = f"the first {num_tokens:,} tokens of " if num_tokens < train.num_tokens else ""
     model, origin = recipe.model, recipe.train.init_from
     console.print(
@@ -295,7 +299,6 @@ def _announce(recipe: Recipe, corpus: Corpus, precision: Precision, console: Con
     )
     if not can_validate(corpus):
         console.print("no validation: the text leaves fewer than two tokens for its valid split")
-    check_memory(estimate, precision.device)
 
 
 def _describe(estimate: Estimate, epoch_tokens: int) -> str:

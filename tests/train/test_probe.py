@@ -1,0 +1,95 @@
+"""What a step takes is measured on the real model, briefly."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from sharnn.config import Recipe
+from sharnn.train import probe
+from sharnn.train.estimate import step_flops
+from sharnn.train.precision import Precision
+from sharnn.train.probe import StepTimes
+from train.runs import make_trainer, tiny_corpus, tiny_recipe
+
+CPU = Precision(torch.device("cpu"), torch.float32)
+
+
+def recipe_of(dim: int, **train: object) -> Recipe:
+    return tiny_recipe(
+        model={"embed_dim": dim}, data={"num_lanes": 16, "segment_length": 32, "random_segments": False},
+        optim={"name": "muon", "average": 0.2}, train=train,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_a_step_takes_what_was_measured(groups: int, tmp_path: Path) -> None:
+    recipe = recipe_of(64, grad_accum_steps=groups)
+    found = []
+    for _ in range(3):  # the quickest of each: other processes hold some up
+        times = StepTimes(CPU, "1h")
+        assert times.measure(recipe)
+        found.append(times.seconds(recipe))
+    trainer, taken = make_trainer(tmp_path / "run", recipe, tiny_corpus(tmp_path, 30_000)), []
+    for _ in range(12):
+        started = time.perf_counter()
+        trainer.step()
+        taken.append(time.perf_counter() - started)
+    # A step of this size takes some ms of the trainer's own besides.
+    assert min(found) == pytest.approx(min(taken), rel=0.5, abs=0.01)
+
+
+class Step:
+    """Takes a second for each token of a lane, and the update ten."""
+
+    def __init__(self, recipe: Recipe, precision: Precision) -> None:
+        self.segment_length = recipe.data.segment_length
+
+    def run(self, num_tokens: int) -> tuple[float, float]:
+        Step.clock += num_tokens + 10
+        return num_tokens, 10
+
+    def whole_seconds(self, num_tokens: int) -> float:
+        Step.lengths.append(num_tokens)
+        passes, update = self.run(num_tokens)
+        return passes * self.segment_length / num_tokens + update
+
+    clock = 0.0
+    lengths: list[int] = []  # noqa: RUF012
+
+
+@pytest.fixture
+def slow_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    Step.clock, Step.lengths = 0.0, []
+    monkeypatch.setattr(probe, "_Step", Step)
+    monkeypatch.setattr(probe.time, "perf_counter", lambda: Step.clock)
+
+
+@pytest.mark.usefixtures("slow_steps")
+def test_probes_take_a_small_share_of_the_budget() -> None:
+    times = StepTimes(CPU, "1h")
+    assert times.measure(recipe_of(16))  # the first one, whatever it takes
+    assert Step.lengths == [8, 8]
+    assert times.seconds(recipe_of(16)) == 42
+    assert not times.measure(recipe_of(32))  # there is no time left
+    larger = step_flops(recipe_of(32)) / step_flops(recipe_of(16))
+    assert times.seconds(recipe_of(32)) == pytest.approx(42 * larger)
+
+
+@pytest.mark.usefixtures("slow_steps")
+def test_what_is_known_is_not_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "_MOST_SECONDS", 1e6)
+    times = StepTimes(CPU, "1000h")
+    assert times.measure(recipe_of(16))
+    assert Step.lengths == [8, 32]  # there is time for a whole segment
+    assert not times.measure(recipe_of(16))
+    assert times.measure(recipe_of(32))
+    assert times.seconds(recipe_of(32)) == 42
+
+
+def test_the_share_is_that_of_a_budget_in_time() -> None:
+    assert StepTimes(CPU, "20s")._seconds_left == pytest.approx(1)
+    assert StepTimes(CPU, "10m")._seconds_left == StepTimes(CPU, "5steps")._seconds_left == 3
