@@ -9,8 +9,11 @@ import torch
 
 from sharnn import kernels, machine
 from sharnn.errors import ConfigError
+from sharnn.kernels import build, cache, loading
 from sharnn.kernels.table import KERNELS
 from sharnn.ops import kernels as pointwise
+
+pytestmark = pytest.mark.skipif(build.find_compiler() is None, reason="needs a C++ compiler")
 
 SOURCES = Path(kernels.__file__).parents[1]
 
@@ -71,3 +74,23 @@ def test_the_level_bounds_the_variants() -> None:
             in_use = kernels.variant()
             assert in_use is not None
             assert in_use.features <= allowed
+
+
+def test_origin_tells_build_and_place(kernel_variant: str) -> None:
+    if kernel_variant == kernels.NONE:
+        assert kernels.origin() == "none: switched off"
+        return
+    for kernel in KERNELS:
+        kernels.load(kernel.source, *kernel.definitions)
+    assert kernels.origin() == f"{kernel_variant}, compiled, in {cache.folder()}"
+
+
+def test_origin_tells_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading, "find_compiler", lambda: None)
+    assert kernels.origin().endswith("not there: neither prebuilt nor a C++ compiler in PATH")
+    monkeypatch.setattr(loading, "find_compiler", lambda: "/nonexistent/g++")
+    assert kernels.origin().endswith("not there: g++ does not start (No such file or directory)")
+    monkeypatch.setattr(loading, "_default_variant", lambda: None)
+    assert kernels.origin() == "none: SHARNN_NATIVE is 0"
+    monkeypatch.setattr(loading, "variants", lambda: ())
+    assert kernels.origin() == "none: this processor is too old for them"

@@ -88,8 +88,9 @@ def origin() -> str:
     """Return which kernels are in use and where they come from, without compiling any."""
     in_use = variant()
     if in_use is None:
-        unwanted = os.environ.get("SHARNN_NATIVE") == "0"
-        return f"none: {'SHARNN_NATIVE is 0' if unwanted else 'this processor is too old for them'}"
+        if not variants():
+            return "none: this processor is too old for them"
+        return f"none: {'switched off' if _chosen else 'SHARNN_NATIVE is 0'}"
     places = dict.fromkeys(_place(kernel, in_use) for kernel in KERNELS)
     return f"{in_use.name}, {' and '.join(places)}"
 
