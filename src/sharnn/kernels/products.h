@@ -34,6 +34,9 @@ struct Matrix {
 namespace {
 
 constexpr int LINE_BYTES = 64;
+// How far ahead of its reading a line is asked for. Narrow registers leave time for that, and gain a third of
+// the speed of a single lane; with 64-byte registers the processor's own prefetching is as quick.
+constexpr int AHEAD = NATIVE < WIDTH ? 1024 : 0;
 
 // What one column of a line, or the few that are multiplied together, looks like for each kind:
 //   X          what a lane's columns are stored as
@@ -233,9 +236,11 @@ inline void tile(const Matrix &m, const Activations<Line> &a, isize panel, isize
   const auto *x = a.x + lane * a.stride;
   for (isize k = 0; k < length; ++k, lines += LINE_BYTES, x += Line::NUMBERS) {
     Line line[PANELS][PARTS];
-    UNROLLED for (int p = 0; p < PANELS; ++p)
+    UNROLLED for (int p = 0; p < PANELS; ++p) {
+      if constexpr (AHEAD > 0) __builtin_prefetch(lines + p * length * LINE_BYTES + AHEAD);
       UNROLLED for (int i = 0; i < PARTS; ++i)
         line[p][i].read(lines + p * length * LINE_BYTES + i * (LINE_BYTES / PARTS));
+    }
     UNROLLED for (int l = 0; l < LANES; ++l)
       UNROLLED for (int p = 0; p < PANELS; ++p)
         UNROLLED for (int i = 0; i < PARTS; ++i) line[p][i].add_to(totals[l][p][i], x + l * a.stride);
