@@ -242,7 +242,7 @@ def test_weights_of_every_dtype_read_a_prompt(
     own: torch.dtype, dtype: str | None, fast_bf16: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever a model is kept in, and whether or not the hardware is quick in bf16."""
-    monkeypatch.setattr("sharnn.generation.decoder.has_fast_bf16", lambda device: fast_bf16)
+    monkeypatch.setattr("sharnn.generation.segments.has_fast_bf16", lambda device: fast_bf16)
     model = make_model("one", dim=40)
     tokens = torch.randint(VOCAB, (2, 12))
     with torch.no_grad():

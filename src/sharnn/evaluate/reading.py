@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,7 @@ from torch import Tensor
 from sharnn.data.corpus import Split
 from sharnn.errors import ConfigError, DataError
 from sharnn.evaluate.pointer import ContinuousCache
-from sharnn.model import LanguageModel
+from sharnn.model import LanguageModel, RecurrentState
 from sharnn.text import Tokenizer
 
 Tokens = npt.NDArray[np.unsignedinteger[Any]]
@@ -98,16 +98,36 @@ def segments(
         previous = int(targets[-1])
 
 
+class ReadsSegments(Protocol):
+    """Stands for `LanguageModel.hidden`, as `generation.SegmentReader` does."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What a score should say of it."""
+        ...
+
+    def __call__(self, tokens_BT: Tensor, state: RecurrentState) -> tuple[Tensor, RecurrentState]:
+        """Return what the softmax reads, `[B, T, D]`, and the next state."""
+        ...
+
+
 class Reader:
     """Reads a text in one lane, segment by segment, and carries what it has to.
 
-    Attributes:
+    Args:
         model: In evaluation mode.
         cache: Mixed into what the model says; None for none.
+        hidden: Reads a segment; None takes the model's forward pass.
     """
 
-    def __init__(self, model: LanguageModel, cache: ContinuousCache | None = None) -> None:
+    def __init__(
+        self,
+        model: LanguageModel,
+        cache: ContinuousCache | None = None,
+        hidden: ReadsSegments | None = None,
+    ) -> None:
         self.model, self.cache = model, cache
+        self._hidden = hidden or model.hidden
         self._state = model.initial_state(1)
         self._cached = None if cache is None else cache.initial_state(model, 1)
 
@@ -118,7 +138,7 @@ class Reader:
             Nats of each target, `[1, T]`: the model's own, with their gradient where it is enabled,
             and those that count, which are the same where there is no cache.
         """
-        hidden_1TD, state = self.model.hidden(inputs_1T, self._state)
+        hidden_1TD, state = self._hidden(inputs_1T, self._state)
         own_nats_1T = self.model.softmax.nats(hidden_1TD, self.model.embedding.weight, targets_1T)
         self._state = state.detach()
         nats_1T = own_nats_1T.detach()

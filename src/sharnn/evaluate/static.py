@@ -18,6 +18,7 @@ from sharnn.evaluate.bits import Score
 from sharnn.evaluate.pointer import ContinuousCache
 from sharnn.evaluate.reading import (
     Reader,
+    ReadsSegments,
     Report,
     Tokens,
     check_readable,
@@ -46,6 +47,7 @@ def evaluate_static(
     segment_length: int = SEGMENT_LENGTH,
     window: int | None = None,
     cache: ContinuousCache | None = None,
+    hidden: ReadsSegments | None = None,
     report: Report | None = None,
 ) -> Score:
     """Score a split of a corpus.
@@ -64,11 +66,13 @@ def evaluate_static(
         segment_length: Tokens read at once.
         window: Memory rows in reach; None keeps the model's.
         cache: Mixed into what the model says, with `strict`; None for none.
+        hidden: Reads a segment with `strict`, in fewer bits say; None takes the model's forward pass.
         report: Progress.
 
     Raises:
         DataError: There is nothing to score.
-        ConfigError: A window, segment length or number of lanes out of range, or a cache with `paper`.
+        ConfigError: A window, segment length or number of lanes out of range, or a cache or `hidden` with
+            `paper`.
     """
     check_readable(split, segment_length)
     if num_lanes < 1:
@@ -78,11 +82,15 @@ def evaluate_static(
             f"--cache does not go with --protocol {protocol}, which scores without as in 2019: leave "
             "one of them away"
         )
+    if hidden is not None and protocol != "strict":
+        raise ConfigError(f"weights in fewer bits do not go with the protocol {protocol}")
     started = time.perf_counter()
     with reading(model, window):
         settings = memory_settings(model)
+        if hidden is not None:
+            settings["products"] = hidden.settings
         if protocol == "strict":
-            reader = Reader(model, cache)
+            reader = Reader(model, cache, hidden)
             scored = score_all(
                 lambda inputs_1T, targets_1T: reader.read(inputs_1T, targets_1T)[1],
                 tokenizer, split, segment_length, model.device, report,

@@ -2,6 +2,7 @@
 
 from sharnn.generation.decoder import Decoder, ForwardDecoder, RingDecoder, make_decoder
 from sharnn.generation.sampling import Sampling, sample
+from sharnn.generation.segments import SegmentReader, scoring_reader
 from sharnn.generation.session import Session
 from sharnn.generation.text import generate, generate_together
 
@@ -10,9 +11,11 @@ __all__ = [
     "ForwardDecoder",
     "RingDecoder",
     "Sampling",
+    "SegmentReader",
     "Session",
     "generate",
     "generate_together",
     "make_decoder",
     "sample",
+    "scoring_reader",
 ]

@@ -6,8 +6,7 @@ Legend: B lanes · T tokens · D embed_dim · C chunks of Boom · V vocab_size.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -19,10 +18,9 @@ from sharnn.generation.native_embed import NativeEmbedding
 from sharnn.generation.native_step import NativeStep, NativeWeights
 from sharnn.generation.packed import STORED, PackedHead, PackedLayer, pack, pack_norm
 from sharnn.generation.ring import Ring
+from sharnn.generation.segments import SegmentReader
 from sharnn.model import LanguageModel, LayerState, RecurrentState
-from sharnn.ops import Ops
-from sharnn.ops.matmul import has_fast_bf16
-from sharnn.ops.reference import GELU_SLOPE, LstmResult
+from sharnn.ops.reference import GELU_SLOPE
 
 #: Tokens of a prompt that are read at once; bounds what a long prompt needs.
 PREFILL_SEGMENT = 1024
@@ -93,7 +91,7 @@ class ForwardDecoder:
     @torch.no_grad()
     def prefill(self, tokens_BT: Tensor) -> Tensor:
         """Read T ≥ 1 tokens; return `[B, V]`."""
-        last_BD, self._state = _read(self.model, tokens_BT, self._state)
+        last_BD, self._state = _read(self.model.hidden, tokens_BT, self._state)
         return self.model.softmax.logits(last_BD, self.model.embedding.weight)
 
     def step(self, tokens_B: Tensor) -> Tensor:
@@ -114,14 +112,13 @@ class ForwardDecoder:
 
 
 def _read(
-    model: LanguageModel,
+    hidden: Callable[[Tensor, RecurrentState], tuple[Tensor, RecurrentState]],
     tokens_BT: Tensor,
     state: RecurrentState,
-    ops: Sequence[Ops] | None = None,
 ) -> tuple[Tensor, RecurrentState]:
     """Read tokens in bounded segments; return what the softmax reads of the last, `[B, D]`."""
     for part in tokens_BT.split(PREFILL_SEGMENT, dim=1):
-        out_BTD, state = model.hidden(part, state, ops)
+        out_BTD, state = hidden(part, state)
     return out_BTD[:, -1], state
 
 
@@ -180,15 +177,8 @@ class RingDecoder:
             for token_B in tokens_BT.unbind(1):
                 logits = self.step(token_B)
             return logits
-        ops = None
-        if self._native is not None and self._stored == torch.int8:
-            layers = range(len(self._hidden))
-            ops = [_reading(self.model.ops, self._native, layer) for layer in layers]
-        own = self.model.embedding.weight.dtype  # autocast leaves float64 alone
-        few_bits = self._stored.itemsize < 4 and own != torch.float64
-        few_bits = few_bits and has_fast_bf16(self.model.device)
-        with torch.autocast(self.model.device.type, torch.bfloat16, enabled=few_bits):
-            last_BD, state = _read(self.model, tokens_BT, self.state(), ops)
+        reader = SegmentReader(self.model, self._stored, self._native)
+        last_BD, state = _read(reader, tokens_BT, self.state())
         self.load(state)
         return self._logits(last_BD)
 
@@ -304,16 +294,3 @@ class RingDecoder:
 def _copied(tensor: Tensor | None) -> Tensor | None:
     """Return a dense tensor of its own, where there is one."""
     return None if tensor is None else tensor.clone(memory_format=torch.contiguous_format)
-
-
-def _reading(ops: Ops, native: NativeWeights, layer: int) -> Ops:
-    """Return a block's operations for prefilling with int8: those of a step, many tokens at once."""
-
-    def lstm(x_BTD: Tensor, hidden_BD: Tensor, cell_BD: Tensor, _: Sequence[Tensor]) -> LstmResult:
-        y_BTD, hidden_BD, cell_BD = native.lstm(layer, x_BTD, hidden_BD, cell_BD)
-        return y_BTD.to(x_BTD.dtype), hidden_BD, cell_BD
-
-    def boom(x_BTD: Tensor, *_: object) -> Tensor:
-        return native.boom(layer, x_BTD).to(x_BTD.dtype)
-
-    return replace(ops, lstm=lstm, boom=boom)
