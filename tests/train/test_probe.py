@@ -28,18 +28,37 @@ def recipe_of(dim: int, **train: object) -> Recipe:
 @pytest.mark.parametrize("groups", [1, 2])
 def test_a_step_takes_what_was_measured(groups: int, tmp_path: Path) -> None:
     recipe = recipe_of(64, grad_accum_steps=groups)
-    found = []
-    for _ in range(3):  # the quickest of each: other processes hold some up
+    trainer = make_trainer(tmp_path / "run", recipe, tiny_corpus(tmp_path, 30_000))
+    found, taken = [], []
+    for _ in range(6):  # in turn, and the quickest of each: other processes hold some up
         times = StepTimes(CPU, "1h")
         assert times.measure(recipe)
         found.append(times.seconds(recipe))
-    trainer, taken = make_trainer(tmp_path / "run", recipe, tiny_corpus(tmp_path, 30_000)), []
-    for _ in range(12):
-        started = time.perf_counter()
-        trainer.step()
-        taken.append(time.perf_counter() - started)
+        for _ in range(4):
+            started = time.perf_counter()
+            trainer.step()
+            taken.append(time.perf_counter() - started)
     # A step of this size takes some ms of the trainer's own besides.
     assert min(found) == pytest.approx(min(taken), rel=0.5, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"architecture": "lstm", "window": None, "attention_dropout": 0.0},
+        {"architecture": "transformer", "num_heads": 2, "window": 24},
+        {"recall_orders": [1, 3], "recall_slots": 256, "longest_ngram": 3, "ngram_min_count": 2},
+    ],
+    ids=["lstm", "transformer", "look-ups"],
+)
+def test_every_model_is_timed_with_full_memories(model: dict[str, object]) -> None:
+    step = probe._Step(tiny_recipe(model=model), CPU)
+    lengths = [layer.memory.lengths for layer in step.state.layers if layer.memory is not None]
+    assert all(each == (24,) * 4 for each in lengths)
+    assert len(lengths) == {"lstm": 0, "transformer": 2}.get(str(model.get("architecture")), 1)
+    passed, updated = step.run(5)
+    assert passed > 0
+    assert updated > 0
 
 
 class Step:

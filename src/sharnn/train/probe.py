@@ -62,6 +62,16 @@ class StepTimes:
             return False
         if not first and self._predicted(recipe, _FIRST_TOKENS) > self._seconds_left / 2:
             return False
+        self._time(recipe, flops, first)
+        if (
+            self.precision.device.type == "cuda"
+        ):  # others ask what is free, and what was used at most
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats(self.precision.device)
+        return True
+
+    def _time(self, recipe: Recipe, flops: float, first: bool) -> None:
+        """Time steps over segments as long as the time left allows."""
         self.precision.prepare()
         started = time.perf_counter()
         step, num_tokens = _Step(recipe, self.precision), recipe.data.segment_length
@@ -77,7 +87,6 @@ class StepTimes:
             num_tokens //= 2
         self._timed[flops] = step.whole_seconds(num_tokens)
         self._seconds_left -= time.perf_counter() - started
-        return True
 
     def _predicted(self, recipe: Recipe, num_tokens: int) -> float:
         """Return what a step over shorter segments takes."""
