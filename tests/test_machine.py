@@ -35,6 +35,7 @@ def processor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Calla
         monkeypatch.setattr(machine.platform, "machine", lambda: kind)
         machine.features.cache_clear()
 
+    monkeypatch.delenv("SHARNN_CPU", raising=False)
     yield become
     machine.features.cache_clear()
 
@@ -135,8 +136,8 @@ def test_numbers_of_windows(present: set[int], level: str | None) -> None:
 
 
 def run(code: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    bounds = machine._LIBRARY_BOUNDS["portable"]
-    environment = {name: value for name, value in os.environ.items() if name not in bounds}
+    unset = {"SHARNN_CPU", "SHARNN_NATIVE", *machine._LIBRARY_BOUNDS["portable"]}
+    environment = {name: value for name, value in os.environ.items() if name not in unset}
     return subprocess.run(
         [sys.executable, "-W", "always", "-c", code],
         env=environment | variables, capture_output=True, text=True, timeout=120,

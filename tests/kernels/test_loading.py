@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from models import make_model
 from sharnn import kernels, machine
 from sharnn.errors import ConfigError
+from sharnn.generation.decoder import make_decoder
 from sharnn.kernels import build, cache, loading
 from sharnn.kernels.table import KERNELS
 from sharnn.ops import kernels as pointwise
@@ -94,3 +96,22 @@ def test_origin_tells_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert kernels.origin() == "none: SHARNN_NATIVE is 0"
     monkeypatch.setattr(loading, "variants", lambda: ())
     assert kernels.origin() == "none: this processor is too old for them"
+
+
+def test_the_table_holds_all_that_training_and_decoding_load(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = set()
+    load = loading._load
+    monkeypatch.setattr(loading, "_load", lambda *what: asked.add(what[0]) or load(*what))
+    model = make_model(
+        longest_ngram=2, ngram_rows=60, recall_orders=[2], recall_slots=256, residual=True
+    )
+    tokens = torch.randint(model.config.vocab_size, (2, 9))
+    for autocast in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            logits, _ = model(tokens, model.initial_state(2))
+            logits.float().sum().backward()
+    make_decoder(model.eval())
+    pointwise.available(torch.zeros(1, dtype=torch.float64))
+    assert asked == set(KERNELS)
