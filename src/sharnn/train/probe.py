@@ -20,7 +20,7 @@ from sharnn.train.precision import Precision
 _MOST_SHARE, _MOST_SECONDS = 0.05, 3.0
 #: Tokens of each lane in the first step, which finds cold caches and kernels to load.
 _FIRST_TOKENS = 8
-#: Steps are timed for that long, and at least one.
+#: Steps are timed for that long, and at least two: the first one takes a fifth longer, in fresh memory.
 _TIMED_SECONDS = 0.1
 
 
@@ -82,7 +82,7 @@ class StepTimes:
             self._timed[flops] = step.whole_seconds(_FIRST_TOKENS)
         while (
             num_tokens > _FIRST_TOKENS
-            and 2 * self._predicted(recipe, num_tokens) > self._seconds_left
+            and 3 * self._predicted(recipe, num_tokens) > self._seconds_left
         ):
             num_tokens //= 2
         self._timed[flops] = step.whole_seconds(num_tokens)
@@ -126,7 +126,7 @@ class _Step:
         """Return what a step of all groups takes over whole segments, from steps over `num_tokens`."""
         started = time.perf_counter()
         timed: list[tuple[float, float]] = []
-        while not timed or time.perf_counter() - started < _TIMED_SECONDS:
+        while len(timed) < 2 or time.perf_counter() - started < _TIMED_SECONDS:
             timed.append(self.run(num_tokens))
         passes, updates = map(min, zip(*timed, strict=True))
         segments = self.recipe.data.segment_length / num_tokens
