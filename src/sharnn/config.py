@@ -41,6 +41,8 @@ SPLIT_SOFTMAX_THRESHOLD = 75_000
 SPLIT_SOFTMAX_CUTOFFS = (2_800, 20_000, 76_000)
 
 
+#: Settings that `train.adapt` may name.
+ADAPTED = ("validate_every", "validation_tokens", "checkpoint_every")
 #: Settings that `train.fit` may name.
 FITTED = (
     "model.embed_dim", "model.num_layers", "model.ngram_rows", "model.ngram_min_count",
@@ -572,6 +574,10 @@ class TrainConfig:
     """At most this many tokens of the valid split are scored each time; 0 scores all of it."""
     checkpoint_every: str = "2m"
     """Between saves of everything that a resume needs."""
+    adapt: list[str] = field(default_factory=lambda: list(ADAPTED))
+    """Settings that give way so that validating and saving take 5% of a budget in time at most: any of
+    validate_every, validation_tokens and checkpoint_every, which are then the most that is done. What is
+    given as an option does not give way."""
     early_stop: int = 0
     """Stop after this many validations without a new best; 0 never does."""
     max_skipped_steps: int = 10
@@ -609,6 +615,12 @@ class TrainConfig:
                 raise ConfigError(
                     f"train.fit names '{name}'{did_you_mean(name, FITTED)}: the run can choose "
                     f"{', '.join(FITTED)}"
+                )
+        for name in self.adapt:
+            if name not in ADAPTED:
+                raise ConfigError(
+                    f"train.adapt names '{name}'{did_you_mean(name, ADAPTED)}: these can give way: "
+                    f"{', '.join(ADAPTED)}"
                 )
         _require(
             "model.num_layers" not in self.fit or "model.embed_dim" in self.fit,

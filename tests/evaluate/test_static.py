@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -99,8 +100,8 @@ def test_paper_counts_as_the_original_did(model: LanguageModel, corpus: object) 
 def test_lanes_score_every_token_but_the_first_of_each(model: LanguageModel) -> None:
     tokens = np.arange(103, dtype=np.uint8)
     with torch.inference_mode():
-        nats, count = score_lanes(model, tokens, 5, 7)
-        again, _ = score_lanes(model, tokens, 5, 100)
+        nats, count = score_lanes(model, tokens, 5, repeat(7))
+        again, _ = score_lanes(model, tokens, 5, repeat(100))
     assert count == 5 * 19
     assert nats == pytest.approx(again, rel=1e-6)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from sharnn.checkpoint import load_model
 from sharnn.config import Recipe
 from sharnn.errors import CheckpointError, ConfigError
 from sharnn.train import RunFolder, resume_run, start_run
@@ -98,27 +99,91 @@ def test_a_run_that_cannot_begin_leaves_no_folder(tmp_path: Path, recipe: Recipe
     assert not (tmp_path / "run").exists()
 
 
-def test_a_kill_between_the_links_leaves_the_better_model_as_best(tmp_path: Path) -> None:
-    recipe, corpus = tiny_recipe(train={"budget": "4steps"}), tiny_corpus(tmp_path)
-    trainer = make_trainer(tmp_path / "run", recipe, corpus)
+def validated(trainer: Trainer, bits: float) -> None:
+    """Take a step and validate it as if the model were so good."""
     trainer.step()
-    trainer.save(best=True)
-    trainer.step()
+    trainer._score_valid = lambda: bits
+    trainer.validate()
 
-    def killed(link: Path, target: str) -> None:
-        if link.name == "last":
-            raise KeyboardInterrupt
-        os.remove(link)
-        link.symlink_to(target)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sharnn.train.run_folder.link_atomically", killed)
-        with pytest.raises(KeyboardInterrupt):
-            trainer.save(best=True)
-    run = RunFolder.open(tmp_path / "run")
-    run.mend()
-    assert (run.path / "best").resolve().name == "step-00000002"
-    assert (run.path / "last").resolve().name == "step-00000001"
+def folders(run: Path) -> list[str]:
+    return sorted(folder.name for folder in (run / "checkpoints").iterdir())
+
+
+def test_after_a_kill_best_is_the_best_that_the_last_checkpoint_knows(tmp_path: Path) -> None:
+    """Better ones came after it, in steps that are taken again."""
+    recipe, corpus = tiny_recipe(train={"budget": "9steps"}), tiny_corpus(tmp_path)
+    run = tmp_path / "run"
+    trainer = make_trainer(run, recipe, corpus)
+    validated(trainer, 5.0)
+    assert not (run / "last").exists()
+    trainer.save()
+    for bits in (4.0, 3.0):
+        validated(trainer, bits)
+        assert (run / "best").resolve().name == f"best-{trainer.counters.step:08d}"
+    assert folders(run) == ["best-00000001", "best-00000003", "step-00000001"]
+    RunFolder.open(run).mend()
+    assert (run / "best").resolve().name == "best-00000001"
+    trainer = make_trainer(run, recipe, corpus, resume=True)
+    validated(trainer, 4.5)
+    trainer.save()
+    assert folders(run) == ["best-00000002", "step-00000002"]
+    assert (run / "best").resolve().name == "best-00000002"
+
+
+def test_a_best_model_before_the_first_checkpoint_is_kept(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    validated(make_trainer(run, tiny_recipe(), tiny_corpus(tmp_path)), 5.0)
+    RunFolder.open(run).mend()
+    assert load_model(run).card["steps"] == 1
+
+
+def test_the_best_model_is_a_model_alone_that_shares_its_files(run: Path) -> None:
+    names = {"config.json", "model.safetensors", "tokenizer.json", "README.md"}
+    best, last = run / "best", run / "last"
+    assert {path.name for path in best.iterdir()} == names
+    assert {path.name for path in last.iterdir()} > names
+    assert load_model(best).card["steps"] == load_model(last).card["steps"] == 12
+    assert (best / "model.safetensors").samefile(last / "model.safetensors")
+
+
+def test_files_are_copied_where_none_can_have_two_names(
+    tmp_path: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr("os.link", refused)
+    start_run(recipe, tmp_path / "run", CONSOLE)
+    best, last = (tmp_path / "run" / name for name in ("best", "last"))
+    assert load_model(best).digest == load_model(last).digest
+    assert not (best / "model.safetensors").samefile(last / "model.safetensors")
+
+
+@pytest.mark.parametrize("links", ["kept", "followed", "lost"])
+def test_a_run_whose_best_model_is_a_checkpoint_goes_on(
+    run: Path, tmp_path: Path, links: str
+) -> None:
+    """As runs of earlier versions have it, with no plan and no times in it."""
+    checkpoints, old = run / "checkpoints", "step-00000012"
+    shutil.rmtree(checkpoints / "best-00000012")
+    os.remove(run / "best")
+    (run / "best").symlink_to(f"checkpoints/{old}")
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy, symlinks=links != "followed")
+    if links == "lost":
+        os.remove(copy / "best")
+    RunFolder.open(copy).mend()
+    assert (copy / "best").resolve() == copy / "checkpoints" / old
+    trainer = make_trainer(
+        copy, tiny_recipe(train={"budget": "14steps"}), tiny_corpus(tmp_path), True
+    )
+    validated(trainer, 9.0)
+    trainer.save()
+    assert folders(copy) == [old, "step-00000013"]
+    validated(trainer, 0.1)
+    trainer.save()
+    assert folders(copy) == ["best-00000014", "step-00000014"]
 
 
 def test_a_checkpoint_knows_the_validation_after_it(tmp_path: Path) -> None:
@@ -127,7 +192,8 @@ def test_a_checkpoint_knows_the_validation_after_it(tmp_path: Path) -> None:
     trainer.step()
     trainer.save()
     bits = trainer.validate()
+    trainer.save()
     state = json.loads((tmp_path / "run" / "last" / "trainer.json").read_text())["state"]
     assert state["counters"]["best_bits_per_byte"] == bits
     assert f"{bits:.4f}" in (tmp_path / "run" / "best" / "README.md").read_text()
-    assert len(list((tmp_path / "run" / "checkpoints").iterdir())) == 1
+    assert len(list((tmp_path / "run" / "checkpoints").iterdir())) == 2

@@ -1,11 +1,13 @@
 """Models and training states on disk: safetensors and JSON, with digests, never a pickle."""
 
+from sharnn.checkpoint.format import tensor_bytes
 from sharnn.checkpoint.load import (
     BASE,
     BEST,
     LAST,
     LoadedModel,
     ModelFolder,
+    is_checkpoint,
     is_model,
     load_model,
     load_trainer_state,
@@ -23,6 +25,7 @@ __all__ = [
     "LAST",
     "LoadedModel",
     "ModelFolder",
+    "is_checkpoint",
     "is_model",
     "load_model",
     "load_trainer_state",
@@ -33,4 +36,5 @@ __all__ = [
     "save_checkpoint",
     "save_model",
     "shipped_model",
+    "tensor_bytes",
 ]

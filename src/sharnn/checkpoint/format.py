@@ -8,7 +8,7 @@ A model folder is portable and holds no code:
     tokenizer.json      the tokenizer
     README.md           the card: recipe, data, scores
 
-A checkpoint of a run is a model folder with two more files:
+A run keeps its best model as such a folder. Its last checkpoint is one with two more files:
 
     trainer.safetensors optimiser moments, LSTM states and attention memories, generator states
     trainer.json        everything else that a resume needs, and digests of all files beside it
@@ -63,6 +63,11 @@ def join_tree(tree: Any, tensors: Mapping[str, Tensor]) -> Any:
             return tensors[tree[_TENSOR_KEY]]
         return {key: join_tree(value, tensors) for key, value in tree.items()}
     return [join_tree(value, tensors) for value in tree] if isinstance(tree, list) else tree
+
+
+def tensor_bytes(tree: Any) -> int:
+    """Return the bytes of all tensors in a tree."""
+    return sum(tensor.nbytes for tensor in split_tree(tree)[1].values())
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:

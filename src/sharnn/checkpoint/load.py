@@ -62,6 +62,11 @@ def is_model(path: str | Path) -> bool:
     return str(path) == BASE or _find(Path(path)) is not None or (Path(path) / _RECIPE).is_file()
 
 
+def is_checkpoint(folder: Path) -> bool:
+    """Return whether a model folder has the state of a trainer beside the model."""
+    return (folder / fmt.TRAINER).is_file()
+
+
 def resolve_model_folder(path: str | Path) -> Path:
     """Return the model folder that `path` means.
 
@@ -176,7 +181,7 @@ def load_trainer_state(folder: Path, device: str | torch.device = "cpu") -> dict
         CheckpointError: It has none, or a part is missing, cut, altered or from elsewhere.
     """
     path = folder / fmt.TRAINER
-    if not path.is_file():
+    if not is_checkpoint(folder):
         raise CheckpointError(
             f"{folder} has no {fmt.TRAINER}: it is a model, not a checkpoint of a run"
         )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -48,6 +51,7 @@ def save_checkpoint(
     tokenizer: Tokenizer,
     card: Mapping[str, Any],
     trainer: Mapping[str, Any],
+    same: Path | None = None,
 ) -> None:
     """Write a model folder with the state of the trainer beside it, all of it to the last bit.
 
@@ -57,12 +61,18 @@ def save_checkpoint(
         tokenizer: As for `save_model`.
         card: As for `save_model`.
         trainer: A tree of dicts, lists, scalars and tensors.
+        same: A model folder in which this very model was saved just before: its files are shared where
+            the file system can do that, and copied elsewhere.
 
     Raises:
         CheckpointError: The folder cannot be written.
     """
     with atomic_folder(folder, CheckpointError) as partial:
-        _write_model_files(partial, model, tokenizer, card, "fp32")
+        if same is None:
+            _write_model_files(partial, model, tokenizer, card, "fp32")
+        else:
+            for name in (fmt.CONFIG, fmt.WEIGHTS, fmt.TOKENIZER, fmt.CARD):
+                _share_file(same / name, partial / name)
         values, tensors = fmt.split_tree(trainer)
         fmt.save_tensors(partial / fmt.TRAINER_TENSORS, tensors)
         digests = fmt.digests_of(partial, [fmt.CONFIG, fmt.WEIGHTS, fmt.TRAINER_TENSORS])
@@ -85,6 +95,14 @@ def _write_model_files(
         "digests": fmt.digests_of(folder, [fmt.WEIGHTS, fmt.TOKENIZER]),
     }
     write_json(folder / fmt.CONFIG, config, CheckpointError)
+
+
+def _share_file(source: Path, target: Path) -> None:
+    """Give a file, which nobody alters once it is written, a second name; copy it where that fails."""
+    with contextlib.suppress(OSError):
+        os.link(source, target)
+        return
+    shutil.copy2(source, target)
 
 
 def _card_text(model: LanguageModel, card: Mapping[str, Any], dtype: str) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sharnn.cli.common import check_options, error_console, make_parser, prepare_bar
 from sharnn.config import (
+    ADAPTED,
     SIZES_OF_WEIGHTS,
     add_settings,
     build_recipe,
@@ -115,6 +116,7 @@ def _take_recipe(parser: ArgumentParser, argv: list[str]) -> None:
         for name in _SETTINGS_OF_OPTIMISERS:  # mean nothing to another
             optim.pop(name, None)
     _leave_out_of_fit(settings, argv, sized=origin is not None)
+    _leave_out_of_adapt(settings, argv)
     for section, values in settings.items():
         parser.set_defaults({f"{section}.{key}": value for key, value in values.items()})
 
@@ -140,6 +142,25 @@ def _leave_out_of_fit(settings: dict[str, dict[str, Any]], argv: list[str], size
     else:
         fit = re.findall(r"[\w.]+", asked)
     _refuse_what_is_undone(given, fit)
+
+
+def _leave_out_of_adapt(settings: dict[str, dict[str, Any]], argv: list[str]) -> None:
+    """Let nothing that is given as an option give way to a budget in time.
+
+    Raises:
+        ConfigError: An option says that another one gives way.
+    """
+    given = {argument.split("=", 1)[0].removeprefix("--train.") for argument in argv}
+    asked = _value_of("--train.adapt", argv)
+    if asked is None:
+        train = settings.setdefault("train", {})
+        train["adapt"] = [name for name in train.get("adapt", ADAPTED) if name not in given]
+        return
+    for name in re.findall(r"\w+", asked):
+        if name in given:
+            raise ConfigError(
+                f"--train.{name} is given, and --train.adapt lets it give way: leave one out"
+            )
 
 
 def _refuse_what_is_undone(given: set[str], fit: list[str]) -> None:

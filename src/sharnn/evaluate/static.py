@@ -5,7 +5,9 @@ Legend: B lanes · T tokens of a segment.
 
 from __future__ import annotations
 
+import itertools
 import time
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import numpy as np
@@ -108,10 +110,13 @@ def score_lanes(
     model: LanguageModel,
     tokens: Tokens,
     num_lanes: int,
-    segment_length: int,
+    segment_lengths: Iterable[int],
     report: Report | None = None,
 ) -> tuple[float, int]:
     """Return the nats of a text read in lanes, and how many tokens they are the score of.
+
+    Lanes are read at once, as many tokens at a time as `segment_lengths` says one after the other, to
+    their end or until no more lengths come.
 
     Every lane starts cold and its first token is not scored. Quicker than one lane where a machine
     works best on many, and a little worse for the score: it serves for validation while training.
@@ -128,14 +133,18 @@ def score_lanes(
     nats, device = 0.0, model.device
     state = model.initial_state(num_lanes)
     lanes_Bn = np.asarray(tokens[: rows * num_lanes]).reshape(num_lanes, rows)
-    for start in range(0, rows - 1, segment_length):
-        stop = min(start + segment_length, rows - 1)
+    start = 0
+    for length in segment_lengths:
+        if start == rows - 1:
+            break
+        stop = min(start + length, rows - 1)
         part = torch.from_numpy(lanes_Bn[:, start : stop + 1].astype(np.int64)).to(device)
         nats_BT, state = model.nats(part[:, :-1], part[:, 1:], state)
         nats += float(nats_BT.double().sum())
         if report is not None:
             report(stop * num_lanes, (rows - 1) * num_lanes)
-    return nats, (rows - 1) * num_lanes
+        start = stop
+    return nats, start * num_lanes
 
 
 def _score_paper(
@@ -146,7 +155,8 @@ def _score_paper(
     segment_length: int,
     report: Report | None,
 ) -> dict[str, Any]:
-    nats, num_scored = score_lanes(model, split.tokens, num_lanes, segment_length, report)
+    lengths = itertools.repeat(segment_length)
+    nats, num_scored = score_lanes(model, split.tokens, num_lanes, lengths, report)
     rows = split.num_tokens // num_lanes
     counter = TextCounter()
     for lane in range(num_lanes):

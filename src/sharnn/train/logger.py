@@ -122,6 +122,10 @@ class TerminalLogger:
             self._show_step(record)
         elif record["kind"] == "valid":
             self._print_valid(record)
+        elif record["kind"] == "plan":
+            self.console.print(describe_plan(record), highlight=False)
+        elif record["kind"] == "end":
+            self._print_end(record)
 
     def close(self) -> None:
         """Take the bar down."""
@@ -161,6 +165,31 @@ class TerminalLogger:
             f"valid {record['bits_per_byte']:.4f} bits/byte{mark}",
             highlight=False,
         )
+
+    def _print_end(self, record: dict[str, Any]) -> None:
+        validating, saving = record["seconds_validating"], record["seconds_saving"]
+        whole = record["seconds"]
+        share = (validating + saving) / whole if whole > 0 else 0.0
+        self.console.print(
+            f"{whole:.1f}s, of which {validating:.1f}s validating and {saving:.1f}s saving ({share:.1%})",
+            highlight=False,
+        )
+
+
+def describe_plan(record: dict[str, Any]) -> str:
+    """Return in words how often a run will validate and save, and what that costs."""
+    tokens, times = record["validation_tokens"], record["validations"]
+    parts = []
+    if times:
+        text = "" if tokens is None else f" {tokens:,} tokens"
+        parts.append(f"validate{text} {_times(times)}")
+    parts.append(f"save {_times(record['checkpoints'])}")
+    asked = f", for {', '.join(record['asked'])} are as asked" if record["asked"] else ""
+    return f"plan: {' and '.join(parts)}: about {record['share']:.1%} of the time{asked}"
+
+
+def _times(number: int) -> str:
+    return {1: "once", 2: "twice"}.get(number, f"{number:,} times")
 
 
 def format_seconds(seconds: float | None) -> str:

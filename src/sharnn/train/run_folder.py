@@ -3,8 +3,9 @@
 runs/NAME/
   recipe.yaml         all settings, resolved
   metrics.jsonl       one JSON object a line
-  checkpoints/step-…  model folder and trainer state
-  best, last          links to two of these
+  checkpoints/step-…  the last checkpoint: model folder and trainer state
+  checkpoints/best-…  the best model: a model folder alone
+  best, last          links to these
   .lock               held by the process that trains
 """
 
@@ -18,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sharnn.checkpoint import BEST, LAST, read_counters
+from sharnn.checkpoint import BEST, LAST, is_checkpoint, read_counters, read_model_folder
 from sharnn.config import Recipe
 from sharnn.errors import CheckpointError, ConfigError
 from sharnn.files import (
@@ -30,6 +31,8 @@ from sharnn.files import (
 )
 
 RECIPE, METRICS, CHECKPOINTS, LOCK = "recipe.yaml", "metrics.jsonl", "checkpoints", ".lock"
+#: How names of folders under `checkpoints` begin; their step follows.
+_CHECKPOINT, _MODEL = "step", "best"
 
 
 def is_run_folder(path: Path) -> bool:
@@ -106,7 +109,8 @@ class RunFolder:
         """Remove half-written files, and put back what copies do to links; while it is `locked`.
 
         A link that became a folder, as in copies over the network, is a link again. Where `last` is gone,
-        as in archives without links, it means the newest checkpoint.
+        as in archives without links, it means the newest checkpoint. `best` means the model that was the
+        best when `last` was written: what came after it is trained again.
 
         Raises:
             CheckpointError: The last checkpoint is gone and there is no other, or a link cannot be
@@ -118,7 +122,7 @@ class RunFolder:
         for name in (BEST, LAST):
             self._link_folder(name)
         last, best = self.path / LAST, self.path / BEST
-        newest = max(self.checkpoints_path.glob("step-*"), default=None)
+        newest = max(self.checkpoints_path.glob(f"{_CHECKPOINT}-*"), default=None)
         if not last.exists() and newest is not None:
             self._link(LAST, newest)
         elif not last.exists() and last.is_symlink():
@@ -126,17 +130,21 @@ class RunFolder:
                 f"{last} means {os.readlink(last)}, which is gone, and there is no other checkpoint: "
                 "restore it, or begin a new run"
             )
-        if last.exists() and not best.exists():
-            step = read_counters(last)["best_step"]
-            for folder in self.checkpoints_path.glob(f"{_name_of(step)}*"):
-                self._link(BEST, folder)
+        if last.exists():
+            models = self._best_models_of(last)
+            if models and best.resolve() not in models:
+                self._link(BEST, models[-1])
 
     def _link_folder(self, name: str) -> None:
-        """Make a folder that stands where a link should be a checkpoint, and link to it."""
+        """Move a folder that stands where a link should be under `checkpoints`, and link to it."""
         link = self.path / name
         if link.is_symlink() or not link.is_dir():
             return
-        folder = self.checkpoints_path / _name_of(read_counters(link)["step"])
+        if is_checkpoint(link):
+            name_there = _name_of(_CHECKPOINT, read_counters(link)["step"])
+        else:
+            name_there = _name_of(_MODEL, read_model_folder(link).card.get("steps", 0))
+        folder = self.checkpoints_path / name_there
         try:
             if folder.is_dir():
                 shutil.rmtree(link)
@@ -160,7 +168,14 @@ class RunFolder:
 
     def next_checkpoint(self, step: int) -> Path:
         """Return where a checkpoint of `step` is to be written: never over one that is there."""
-        folder = self.checkpoints_path / _name_of(step)
+        return self._new_folder(_CHECKPOINT, step)
+
+    def next_best(self, step: int) -> Path:
+        """Return where the best model, of `step`, is to be written: never over one that is there."""
+        return self._new_folder(_MODEL, step)
+
+    def _new_folder(self, kind: str, step: int) -> Path:
+        folder = self.checkpoints_path / _name_of(kind, step)
         while folder.exists():
             folder = folder.with_name(f"{folder.name}-again")
         return folder
@@ -170,19 +185,50 @@ class RunFolder:
         last = self.path / LAST
         return last.resolve() if last.exists() else None
 
-    def mark(self, checkpoint: Path, best: bool) -> None:
-        """Let `last`, and `best` if so, mean a checkpoint; remove those nobody means.
+    def mark_last(self, checkpoint: Path) -> None:
+        """Let `last` mean a checkpoint; remove what nobody means.
 
         Raises:
-            CheckpointError: The links cannot be written.
+            CheckpointError: The link cannot be written.
         """
-        if best:  # first, for a run that is killed between the two comes to its best again
-            self._link(BEST, checkpoint)
         self._link(LAST, checkpoint)
-        meant = {(self.path / name).resolve() for name in (LAST, BEST)}
-        for folder in self.checkpoints_path.glob("step-*"):
-            if folder.resolve() not in meant:
-                shutil.rmtree(folder, ignore_errors=True)
+        self._remove_old()
+
+    def mark_best(self, model: Path) -> None:
+        """Let `best` mean a model folder; remove what nobody means.
+
+        Raises:
+            CheckpointError: The link cannot be written.
+        """
+        self._link(BEST, model)
+        self._remove_old()
+
+    def _remove_old(self) -> None:
+        """Keep the last checkpoint, the best model, and the one that was the best at that checkpoint.
+
+        A run that is killed goes on from `last`, which knows of no better model than that.
+        """
+        last, best = self.path / LAST, (self.path / BEST).resolve()
+        meant = {last.resolve(), best}
+        models = self._best_models_of(last) if last.exists() else []
+        if best not in models:
+            meant.update(models[-1:])
+        for kind in (_CHECKPOINT, _MODEL):
+            for folder in self.checkpoints_path.glob(f"{kind}-*"):
+                if folder.resolve() not in meant:
+                    shutil.rmtree(folder, ignore_errors=True)
+
+    def _best_models_of(self, checkpoint: Path) -> list[Path]:
+        """Return the folders of the model that was the best when a checkpoint was written.
+
+        None are there before the first validation; runs of earlier versions have a checkpoint there.
+        """
+        counters = read_counters(checkpoint)
+        if counters["best_bits_per_byte"] is None:
+            return []
+        step, folder = counters["best_step"], self.checkpoints_path.resolve()
+        found = [sorted(folder.glob(f"{_name_of(k, step)}*")) for k in (_CHECKPOINT, _MODEL)]
+        return found[1] or found[0]
 
     def read_metrics(self) -> Iterator[dict[str, Any]]:
         """Yield the records so far; a last line that was cut by a kill is left out."""
@@ -207,5 +253,5 @@ class RunFolder:
                     file.write((json.dumps(record) + "\n").encode())
 
 
-def _name_of(step: int) -> str:
-    return f"step-{step:08d}"
+def _name_of(kind: str, step: int) -> str:
+    return f"{kind}-{step:08d}"

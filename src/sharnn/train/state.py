@@ -25,6 +25,8 @@ class Counters:
         best_step: When that was.
         validations_without_best: Since then.
         last_bits_per_byte: Of the latest validation.
+        seconds_validating: Of `seconds`, those in which it scored.
+        seconds_saving: Of `seconds`, those in which it wrote checkpoints and best models.
     """
 
     step: int = 0
@@ -37,6 +39,13 @@ class Counters:
     best_step: int = 0
     validations_without_best: int = 0
     last_bits_per_byte: float | None = None
+    seconds_validating: float = 0.0
+    seconds_saving: float = 0.0
+
+    @property
+    def spent(self) -> float:
+        """Seconds that were not spent on training."""
+        return self.seconds_validating + self.seconds_saving
 
     def progress(self, budget: Amount) -> Progress:
         """Return the progress in every unit."""

@@ -14,7 +14,7 @@ import platform
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,8 +24,14 @@ import torch
 from torch import Tensor
 
 import sharnn
-from sharnn.checkpoint import load_trainer_state, load_weights, save_checkpoint
-from sharnn.config import Amount, DataConfig, Recipe
+from sharnn.checkpoint import (
+    load_trainer_state,
+    load_weights,
+    save_checkpoint,
+    save_model,
+    tensor_bytes,
+)
+from sharnn.config import Amount, DataConfig, Progress, Recipe
 from sharnn.data.corpus import Corpus
 from sharnn.data.lanes import LaneStream, Segment, Tokens
 from sharnn.errors import CheckpointError, DataError, TrainingError
@@ -35,11 +41,10 @@ from sharnn.model import LanguageModel, RecurrentState
 from sharnn.optim import WeightAverage, lr_factor, make_optimizers
 from sharnn.train.estimate import VALIDATION_LANES, training_slots, used_memory_bytes
 from sharnn.train.logger import RunLogger
+from sharnn.train.plan import Pace
 from sharnn.train.precision import Precision
 from sharnn.train.run_folder import RunFolder
-from sharnn.train.state import Cadence, Counters
-
-_VALIDATION_SEGMENT = 256
+from sharnn.train.state import Counters
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,7 @@ class Trainer:
         run: Where checkpoints go.
         precision: Device and dtype.
         loggers: Take the records.
+        clock: Tells seconds; budgets in time are kept by it.
 
     Raises:
         DataError: The text is too short for its lanes.
@@ -81,6 +87,7 @@ class Trainer:
         run: RunFolder,
         precision: Precision,
         loggers: Sequence[RunLogger] = (),
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.recipe, self.corpus, self.run_folder = recipe, corpus, run
         self.precision, self.loggers = precision, list(loggers)
@@ -107,18 +114,25 @@ class Trainer:
             recipe.data.block_length,
         )
         self.states = self._fresh_states()
-        self.budget = Amount.parse(recipe.train.budget, "train.budget")
         self.counters = Counters()
-        self.validation = Cadence(Amount.parse(recipe.train.validate_every, "train.validate_every"))
-        self.checkpointing = Cadence(
-            Amount.parse(recipe.train.checkpoint_every, "train.checkpoint_every")
-        )
         train = corpus.split("train")
         self.bytes_per_token = train.num_bytes / max(train.num_tokens, 1)
         self.validates = can_validate(corpus)
+        valid = corpus.split("valid")
+        self._valid_tokens = valid.tokens[: recipe.train.validation_tokens or valid.num_tokens]
+        self._valid_lanes = max(min(VALIDATION_LANES, len(self._valid_tokens) // 2), 1)
+        self._rows_scored = 0  # of each of these lanes, in the latest validation
+        self.pace = Pace(
+            recipe.train,
+            recipe.data.num_lanes * recipe.data.segment_length,
+            len(self._valid_tokens) if self.validates else 0,
+        )
+        self._told_plan = False
         self._validated_step = -1
         self._saved: tuple[int, int] | None = None  # step and validated step of the last checkpoint
-        self._clock = time.monotonic()
+        self._saved_best: tuple[int, Path | None] = -1, None  # step and folder of the best model
+        self._clock = clock
+        self._started = clock()
 
     # ------------------------------------------------------------------------------- the run
 
@@ -130,26 +144,37 @@ class Trainer:
             CheckpointError: A checkpoint could not be written; those before it are untouched.
         """
         self._log("start", **self._facts())
-        self._clock = time.monotonic() - self.counters.seconds
+        self._started = self._clock() - self.counters.seconds
+        self.pace.model_bytes = tensor_bytes(self.model.state_dict())
         with _stop_signals() as stopped:
             if self.recipe.train.init_from is not None and self.counters.step == 0:
                 self._keep_initial()
-            while not self._used_up() and not self._gave_up() and not stopped.is_set():
+            while not (used_up := self._used_up()) and not self._gave_up() and not stopped.is_set():
                 self.step()
-                progress = self.counters.progress(self.budget)
-                if self.validates and self.validation.due(progress):
+                if self.pace.checkpoint_bytes == 0:
+                    self._weigh_checkpoint()
+                if self.pace.validation_due(self._progress(), self.counters.spent):
                     self.validate()
-                elif self.checkpointing.due(progress) and progress.budget < 1:
+                progress = self._progress()
+                if self.pace.checkpoint_due(progress, self.counters.spent) and progress.budget < 1:
                     self.save()  # the last step is saved below, once it is validated
+                self._tell_plan()
             if not stopped.is_set() and self.validates and self.validation_is_stale:
                 self.validate()
             self.save()
         reason = "budget used up"
         if stopped.is_set():
             reason = "interrupted"
-        elif not self._used_up():
+        elif not used_up:
             reason = f"no better for {self.recipe.train.early_stop} validations"
-        self._log("end", reason=reason, best_bits_per_byte=self.counters.best_bits_per_byte)
+        self._tick()
+        self._log(
+            "end",
+            reason=reason,
+            best_bits_per_byte=self.counters.best_bits_per_byte,
+            seconds_validating=round(self.counters.seconds_validating, 3),
+            seconds_saving=round(self.counters.seconds_saving, 3),
+        )
         return Outcome(reason, self.counters)
 
     def step(self) -> None:
@@ -158,7 +183,7 @@ class Trainer:
         A step without a finite loss and gradient moves nothing and keeps the states before it, but for
         the text that was read, which is recalled all the same.
         """
-        started = time.monotonic()
+        started = self._clock()
         segment = self.lanes.next_segment()
         before = self._fresh_states() if segment.first else self.states
         lr = self._set_learning_rates(segment)
@@ -178,7 +203,9 @@ class Trainer:
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
         self._count(segment, finite)
-        self._log_step(nats_value, norm_value, lr, finite, segment, time.monotonic() - started)
+        seconds = self._clock() - started
+        self.pace.took_step(seconds)
+        self._log_step(nats_value, norm_value, lr, finite, segment, seconds)
         if self.counters.skipped_in_a_row >= self.recipe.train.max_skipped_steps:
             raise TrainingError(
                 f"{self.counters.skipped_in_a_row} steps in a row had no finite loss and gradient, up "
@@ -187,23 +214,28 @@ class Trainer:
             )
 
     def validate(self) -> float:
-        """Score the valid split in lanes, remember the best, and save; return bits per byte."""
+        """Score the valid split in lanes and save the model if it is the best; return bits per byte."""
+        counters, started = self.counters, self._clock()
         bits = self._score_valid()
-        counters, finite = self.counters, _is_finite(bits)
+        self._validated_step = counters.step
+        seconds = self._clock() - started
+        counters.seconds_validating += seconds
+        self._tick()
+        self.pace.validated(self._rows_scored, seconds, counters.seconds)
+        finite = _is_finite(bits)
         best = counters.best_bits_per_byte
         is_best = finite and (best is None or bits < best)
         counters.last_bits_per_byte = bits if finite else None
         counters.validations_without_best = 0 if is_best else counters.validations_without_best + 1
         if is_best:
             counters.best_bits_per_byte, counters.best_step = bits, counters.step
-        self._tick()
         self._log(
             "valid",
             bits_per_byte=counters.last_bits_per_byte,
             best_bits_per_byte=counters.best_bits_per_byte,
         )
         if is_best:
-            self.save(best=True)
+            self._save_best()
         return bits
 
     def _keep_initial(self) -> None:
@@ -213,8 +245,7 @@ class Trainer:
         """
         if self.validates and self.validation_is_stale:
             self.validate()
-        else:
-            self.save()
+        self.save()
 
     @property
     def validation_is_stale(self) -> bool:
@@ -256,13 +287,14 @@ class Trainer:
         How long the step will take is not known: of a budget in time, it begins and ends at one.
         """
         self._tick()
-        before = self.counters.progress(self.budget)
+        training = self._training()
+        before = self.counters.progress(training)
         after = Counters(
             self.counters.step + 1,
             self.counters.tokens_seen + segment.inputs.size,
             segment.epoch,
             self.counters.seconds,
-        ).progress(self.budget)
+        ).progress(training)
         factor = lr_factor(self.recipe.optim, before, after)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
@@ -284,26 +316,47 @@ class Trainer:
         return [self.model.initial_state(lanes, slots) for _ in range(groups)]
 
     def _tick(self) -> None:
-        self.counters.seconds = time.monotonic() - self._clock
+        self.counters.seconds = self._clock() - self._started
+
+    def _training(self) -> Amount:
+        """Return the budget without what its end is kept free for."""
+        plain = self.counters.progress(self.pace.budget)
+        return self.pace.training(plain, self.counters.spent)
+
+    def _progress(self) -> Progress:
+        """Return how far training is."""
+        return self.counters.progress(self._training())
 
     def _used_up(self) -> bool:
         self._tick()
-        return self.counters.progress(self.budget).budget >= 1
+        return self.pace.is_over(self._progress(), self.counters.spent)
+
+    def _weigh_checkpoint(self) -> None:
+        """Find out how many bytes a checkpoint has, once there are states of lanes and moments."""
+        state = tensor_bytes(self._state_dict())
+        self.pace.checkpoint_bytes = self.pace.model_bytes + state
+
+    def _tell_plan(self) -> None:
+        """Log how often the run will validate and save, once, when that is known."""
+        if not self._told_plan:
+            facts = self.pace.facts(self._progress(), self.counters.spent, self._valid_lanes)
+            if facts is not None:
+                self._log("plan", **facts)
+                self._told_plan = True
 
     def _gave_up(self) -> bool:
         patience = self.recipe.train.early_stop
         return patience > 0 and self.counters.validations_without_best >= patience
 
     def _score_valid(self) -> float:
-        split = self.corpus.split("valid")
-        limit = self.recipe.train.validation_tokens or split.num_tokens
-        tokens = split.tokens[:limit]
-        lanes = max(min(VALIDATION_LANES, len(tokens) // 2), 1)
+        split, lanes = self.corpus.split("valid"), self._valid_lanes
+        self._tick()
+        lengths = self.pace.lengths(self._progress(), self.counters.spent, self._clock)
         self.model.eval()
         with self._shown_weights(), torch.inference_mode(), self.precision.autocast():
-            nats, count = score_lanes(self.model, tokens, lanes, _VALIDATION_SEGMENT)
+            nats, count = score_lanes(self.model, self._valid_tokens, lanes, lengths)
         self.model.train()
-        self._validated_step = self.counters.step
+        self._rows_scored = count // lanes
         bytes_per_token = split.num_bytes / split.num_tokens
         return nats / LN2 / (count * bytes_per_token)
 
@@ -313,21 +366,46 @@ class Trainer:
 
     # ----------------------------------------------------------------------- save and go on
 
-    def save(self, best: bool = False) -> None:
-        """Write a checkpoint of this very step, and let `last` (and `best`) mean it.
+    def save(self) -> None:
+        """Write a checkpoint of this very step, and let `last` mean it.
 
         Raises:
             CheckpointError: It could not be written; those before it are untouched.
         """
         self._tick()
+        started = self._clock()
         folder, now = self.run_folder.last_checkpoint(), (self.counters.step, self._validated_step)
         if folder is None or self._saved != now:
             folder = self.run_folder.next_checkpoint(self.counters.step)
-            state = self._state_dict()
+            state, tokenizer = self._state_dict(), self.corpus.tokenizer
+            step, same = self._saved_best
+            same = same if step == self.counters.step else None
             with self._shown_weights():
-                save_checkpoint(folder, self.model, self.corpus.tokenizer, self._card(), state)
-        self.run_folder.mark(folder, best)
+                save_checkpoint(folder, self.model, tokenizer, self._card(), state, same)
+            self.run_folder.mark_last(folder)
+            self.pace.saved_checkpoint(self._saved_since(started), self.counters.seconds)
         self._saved = now
+
+    def _save_best(self) -> None:
+        """Write the model of this very step, and let `best` mean it.
+
+        Raises:
+            CheckpointError: It could not be written; the one before it is untouched.
+        """
+        started = self._clock()
+        folder = self.run_folder.next_best(self.counters.step)
+        with self._shown_weights():
+            save_model(folder, self.model, self.corpus.tokenizer, self._card())
+        self.run_folder.mark_best(folder)
+        self.pace.saved_model(self._saved_since(started), self.counters.seconds)
+        self._saved_best = self.counters.step, folder
+
+    def _saved_since(self, started: float) -> float:
+        """Count the seconds since then as spent on saving, and return them."""
+        self._tick()
+        seconds = self._clock() - started
+        self.counters.seconds_saving += seconds
+        return seconds
 
     def resume(self) -> None:
         """Go on from the run's last checkpoint, or from the start where there is none.
@@ -360,7 +438,7 @@ class Trainer:
             generators["cuda"] = torch.cuda.get_rng_state(self.precision.device)
         return {
             "counters": self.counters.to_dict(),
-            "cadences": [self.validation.count, self.checkpointing.count],
+            **self.pace.state_dict(),
             "validated_step": self._validated_step,
             "corpus": self.corpus.digest,
             "lanes": self.lanes.state_dict(),
@@ -373,11 +451,10 @@ class Trainer:
 
     def _load_state_dict(self, state: dict[str, Any]) -> None:
         self.counters = Counters.from_dict(state["counters"])
-        progress = self.counters.progress(self.budget)
-        for cadence, count in zip(
-            (self.validation, self.checkpointing), state["cadences"], strict=True
-        ):
-            cadence.go_on(count, progress)
+        progress = self.counters.progress(self.pace.budget)
+        was_validated = self.counters.last_bits_per_byte is not None
+        rows = len(self._valid_tokens) // self._valid_lanes - 1 if was_validated else 0
+        self.pace.load_state_dict(state, progress, rows)
         self._validated_step = state["validated_step"]
         self._saved = self.counters.step, self._validated_step
         self.lanes.load_state_dict(state["lanes"])
@@ -416,7 +493,7 @@ class Trainer:
         segment: Segment,
         seconds: float,
     ) -> None:
-        used = self.counters.progress(self.budget).budget
+        used = self._progress().budget
         left = self.counters.seconds * (1 - used) / used if used > 0 else None
         self._log(
             "train",
