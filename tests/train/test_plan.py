@@ -30,7 +30,7 @@ def test_a_plan_costs_no_more_than_is_allowed(
     allowance: float, model: float, checkpoint: float, scoring: float, times: int, saves: int
 ) -> None:
     for known in (scoring, None):
-        prices = Prices(model, checkpoint, known, least_scoring=scoring)
+        prices = Prices(model, checkpoint, scoring=known, least_scoring=scoring)
         plan = make_plan(allowance, prices, Wish(times), Wish(saves))
         assert 1 <= plan.validations <= times
         assert 1 <= plan.checkpoints <= saves
@@ -42,14 +42,14 @@ def test_a_plan_costs_no_more_than_is_allowed(
 def test_what_was_asked_for_happens_whatever_it_costs(
     model: float, checkpoint: float, scoring: float, times: int, saves: int
 ) -> None:
-    prices = Prices(model, checkpoint, scoring)
+    prices = Prices(model, checkpoint, scoring=scoring)
     plan = make_plan(0.0, prices, Wish(times, exact=True), Wish(saves, exact=True))
     assert (plan.validations, plan.checkpoints) == (times, saves)
     assert plan.seconds == pytest.approx(times * (model + scoring) + saves * checkpoint)
 
 
 def test_what_is_cheap_happens_as_often_as_the_recipe_says() -> None:
-    plan = make_plan(30.0, Prices(0.1, 0.5, 1.0), Wish(10), Wish(5))
+    plan = make_plan(30.0, Prices(0.1, 0.5, scoring=1.0), Wish(10), Wish(5))
     assert (plan.validations, plan.checkpoints, plan.scoring) == (10, 5, 1.0)
 
 

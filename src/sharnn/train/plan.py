@@ -21,14 +21,20 @@ from sharnn.train.state import Cadence
 
 #: Share of a budget in time that validating and saving may take together.
 OVERHEAD = 0.05
+#: Share of that which is planned with: what was measured once may take longer another time.
+_PLANNED = 0.9
 #: Tokens that a validation should have before there are more of them.
 _FEW_TOKENS = 8192
 #: Validations that are planned with before it is known what one costs.
 _FEW_VALIDATIONS = 4
 #: A saving that was never measured: so many bytes in so many seconds, digests included.
-_IMAGINED_BYTES, _IMAGINED_SECONDS = 100e6, 0.3
+_IMAGINED_BYTES, _IMAGINED_SECONDS = 30e6, 0.1
+#: How many times as long it may take.
+_DOUBT = 3.0
 #: Time for scoring a token over that for training on it: a forward pass of three.
 _FORWARD_SHARE = 1 / 3
+#: How much longer that may take at most.
+_SLOWEST = 2.0
 #: Tokens of a lane that a validation reads at once, at first and at most.
 _FIRST_LENGTH, _LENGTH = 16, 256
 #: Steps after which it is told that there will be but one validation.
@@ -60,14 +66,18 @@ class Prices:
     Attributes:
         model: Saving a best model.
         checkpoint: Saving everything.
+        doubt: How many times as long that may take: above 1 until it was measured.
         scoring: Of one validation; None until there was one.
         least_scoring: What a first validation should have; less only where there is no time for it.
+        most_scoring: What a first validation of all tokens will not exceed.
     """
 
     model: float
     checkpoint: float
+    doubt: float = 1.0
     scoring: float | None = None
     least_scoring: float = 0.0
+    most_scoring: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -104,7 +114,8 @@ def make_plan(allowance: float, prices: Prices, validations: Wish, checkpoints: 
         known = prices.least_scoring if prices.scoring is None else prices.scoring
         first = known + prices.model if validations.times else 0.0
         spare = (allowance - first - prices.checkpoint) / 2
-        saves = _affordable(spare + prices.checkpoint, prices.checkpoint, saves)
+        price = prices.doubt * prices.checkpoint
+        saves = _affordable(spare + price, price, saves)
     left = allowance - saves * prices.checkpoint
     times, scoring = validations.times, prices.scoring
     if times == 0:
@@ -114,7 +125,7 @@ def make_plan(allowance: float, prices: Prices, validations: Wish, checkpoints: 
             most = min(times, _FEW_VALIDATIONS)
             times = _affordable(left, prices.least_scoring + prices.model, most)
         least = prices.least_scoring if validations.exact else 0.0
-        scoring = max(left / times - prices.model, least)
+        scoring = max(min(left / times - prices.model, prices.most_scoring), least)
     elif not validations.exact:
         times = _affordable(left, scoring + prices.model, times)
     seconds = saves * prices.checkpoint + times * (scoring + prices.model)
@@ -267,11 +278,13 @@ class Pace:
         token = _FORWARD_SHARE * measured.step / self.step_tokens
         scoring = measured.scoring if measured.rows else None
         least = min(_FEW_TOKENS, self.validation_tokens) * token
+        most = _SLOWEST * self.validation_tokens * token or math.inf
         if not scoring and (measured.rows or "validation_tokens" not in self.adapt):
             scoring = self.validation_tokens * token
         model = measured.model or self._expected_saving(self.model_bytes)
         checkpoint = measured.checkpoint or self._expected_saving(self.checkpoint_bytes)
-        return Prices(model, checkpoint, scoring, least)
+        doubt = 1.0 if measured.checkpoint else _DOUBT
+        return Prices(model, checkpoint, doubt, scoring, least, most)
 
     def _expected_saving(self, num_bytes: int) -> float:
         """Return the seconds that saving should take, by what is imagined and what was measured."""
@@ -294,7 +307,7 @@ class Pace:
         measured, whole = self.measured, self._whole(progress)
         times = 0 if self.validation_tokens == 0 else None
         return make_plan(
-            OVERHEAD * whole.seconds - spent,
+            _PLANNED * OVERHEAD * whole.seconds - spent,
             self.prices,
             self._wish("validate_every", self.validation, progress, measured.validated, times),
             self._wish("checkpoint_every", self.checkpointing, progress, measured.saved),
