@@ -1,6 +1,7 @@
 # All that a contributor must remember: make demo · make test · make check · make bench · make wheel
 PYTHON ?= python3
 BIN := .venv/bin
+LEVEL ?= $(SHARNN_CPU)
 STAMP := .venv/.installed
 
 .PHONY: demo test check bench wheel clean
@@ -16,8 +17,9 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# LEVEL=portable|avx2|avx512 measures what a processor with less would do, into a file of results of its own.
 bench: $(STAMP)
-	$(BIN)/python benchmarks/run_all.py
+	SHARNN_CPU=$(LEVEL) $(BIN)/python benchmarks/run_all.py
 
 # For this platform, with kernels for every instruction set; tested as where there is no compiler.
 wheel: $(STAMP)

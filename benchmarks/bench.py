@@ -2,6 +2,7 @@
 
 Contenders of one comparison live in processes of their own, so that each has its own peak memory, and run
 in turn, so that a noisy machine is as noisy for each. The machine's ceilings are contenders like others.
+`SHARNN_CPU` bounds what all of them use, and names the file of results.
 """
 
 from __future__ import annotations
@@ -23,16 +24,18 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from sharnn.machine import bound_libraries, wait_briefly
+from sharnn import machine
 
-bound_libraries()
-wait_briefly()  # before torch is imported, as the command line does
+machine.bound_libraries()
+machine.wait_briefly()  # before torch is imported, as the command line does
 
 import torch  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
+from sharnn import kernels  # noqa: E402
 from sharnn.config import load_recipe_settings, recipe_from_settings  # noqa: E402
+from sharnn.data.prepare import prepare  # noqa: E402
 from sharnn.files import atomic_file  # noqa: E402
 from sharnn.model import AttentionMemory, LanguageModel, RecurrentState  # noqa: E402
 from sharnn.ops import REFERENCE  # noqa: E402
@@ -44,6 +47,8 @@ from sharnn.train import start_run  # noqa: E402
 #: an unfused Boom, and PyTorch's own LSTM.
 EAGER = dataclasses.replace(REFERENCE, lstm=lstm_of_pytorch)
 RESULTS = Path(__file__).with_name("results")
+#: The text that is read where none is given: every Python has it.
+STDLIB = "python-stdlib"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 #: Read by `memory_ceiling`: far more than a cache holds.
 _READ_BYTES = 1 << 30
@@ -57,21 +62,30 @@ def processor(device: torch.device) -> str:
     """Return the name of what computes, with the number of cores of a CPU."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    name, flags = platform.processor() or platform.machine(), ""
+    name = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
-        text = cpuinfo.read_text()
-        found = re.search(r"model name\s*:\s*(.+)", text)
+        found = re.search(r"model name\s*:\s*(.+)", cpuinfo.read_text())
         name = found[1].strip() if found else name
-        known = {"amx_bf16": "AMX", "avx512_bf16": "AVX512-BF16", "avx512f": "AVX-512"}
-        flags = next((f", {label}" for flag, label in known.items() if flag in text), "")
-    return f"{name}, {torch.get_num_threads()} cores{flags}"
+    return ", ".join([name, f"{torch.get_num_threads()} cores", *_instruction_set()])
+
+
+def _instruction_set() -> list[str]:
+    """Return the name of what the processor has at best, whatever the level; of others than x86 none."""
+    known = {"amx_bf16": "AMX", "avx512_bf16": "AVX512-BF16", "avx512f": "AVX-512", "avx2": "AVX2"}
+    return [label for feature, label in known.items() if feature in machine.features()][:1]
+
+
+def sample_text(text: Path | None, num_bytes: int) -> bytes:
+    """Return the first bytes of a file; of the held-out files of Python's library when not given."""
+    name, split = (STDLIB, "valid") if text is None else (str(text), "all")
+    return prepare([name]).split(split).tokens[:num_bytes].astype("uint8").tobytes()
 
 
 def trained(budget: str, device: str, folder: Path) -> Path:
     """Train the demo's recipe on Python's own library; return the run folder."""
     settings = load_recipe_settings("demo")
-    settings["data"]["texts"] = ["python-stdlib"]
+    settings["data"]["texts"] = [STDLIB]
     settings["train"].update(budget=budget, device=device)
     start_run(recipe_from_settings(settings), folder / "run", Console(stderr=True))
     return folder / "run"
@@ -83,13 +97,23 @@ def trained(budget: str, device: str, folder: Path) -> Path:
 Factory = Callable[..., Callable[[], None]]
 
 
+#: What contenders import is imported once, by a process that they are forked from; it computes nothing.
+#: `torch._dynamo` comes with the first optimiser, and takes a second.
+_PRELOADED = ("torch._dynamo", "sharnn.checkpoint", "sharnn.generation", "sharnn.train")
+
+
 @dataclass(frozen=True)
 class Contender:
-    """What is timed: `factory(**settings)` returns the function; one call does `work` tokens."""
+    """What is timed: `factory(**settings)` returns the function; one call does `work` tokens.
+
+    A function that is quick is called again until `least_seconds` are over, and what is told is the
+    time of one call.
+    """
 
     factory: Factory
     settings: Mapping[str, Any]
     work: int
+    least_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -140,27 +164,63 @@ def _large_product(device: str, dtype: str, size: int) -> Callable[[], None]:
     return run
 
 
+class Contest:
+    """Contenders in their processes, all made and each called once; `with` ends the processes."""
+
+    def __init__(self, contenders: Mapping[str, Contender]) -> None:
+        forks = "forkserver" in multiprocessing.get_all_start_methods()
+        context: Any = multiprocessing.get_context("forkserver" if forks else "spawn")
+        if forks:
+            context.set_forkserver_preload(list(_PRELOADED))
+        self._contenders = dict(contenders)
+        self._pipes: dict[str, Connection] = {}
+        self._processes = []
+        for name, contender in contenders.items():
+            self._pipes[name], end = context.Pipe()
+            process = context.Process(target=_serve, args=(end, contender), daemon=True)
+            process.start()
+            self._processes.append(process)
+            end.close()
+        for pipe in self._pipes.values():
+            _answer(pipe)  # all are made before the first one runs, so that none disturbs another
+        for name in contenders:
+            self.seconds(name)
+
+    def __enter__(self) -> Contest:
+        """Return the contest."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Let all processes end."""
+        for pipe in self._pipes.values():
+            pipe.close()
+        for process in self._processes:
+            process.join()
+
+    def seconds(self, name: str) -> float:
+        """Return what a call of a contender takes now."""
+        return _ask(self._pipes[name], "run")
+
+    def rate(self, name: str) -> float:
+        """Return the work a second that a contender does now."""
+        return self._contenders[name].work / self.seconds(name)
+
+    def timings(self, repeats: int) -> dict[str, Timing]:
+        """Call all in turn."""
+        seconds: dict[str, list[float]] = {name: [] for name in self._pipes}
+        for _ in range(repeats):
+            for name, measured in seconds.items():
+                measured.append(self.seconds(name))
+        return {
+            name: Timing(seconds[name], int(_ask(pipe, "peak")), self._contenders[name].work)
+            for name, pipe in self._pipes.items()
+        }
+
+
 def race(contenders: Mapping[str, Contender], repeats: int) -> dict[str, Timing]:
     """Run each contender once to warm up, then all in turn."""
-    context = multiprocessing.get_context("spawn")
-    pipes: dict[str, Connection] = {}
-    for name, contender in contenders.items():
-        pipes[name], end = context.Pipe()
-        arguments = end, contender.factory, dict(contender.settings)
-        context.Process(target=_serve, args=arguments, daemon=True).start()
-        end.close()
-    for pipe in pipes.values():
-        _answer(pipe)  # all are made before the first one runs, so that none disturbs another
-    for pipe in pipes.values():
-        _ask(pipe, "run")
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    for _ in range(repeats):
-        for name, pipe in pipes.items():
-            seconds[name].append(_ask(pipe, "run"))
-    return {
-        name: Timing(seconds[name], int(_ask(pipe, "peak")), contenders[name].work)
-        for name, pipe in pipes.items()
-    }
+    with Contest(contenders) as contest:
+        return contest.timings(repeats)
 
 
 def _ask(pipe: Connection, question: str) -> float:
@@ -175,21 +235,27 @@ def _answer(pipe: Connection) -> float:
         raise SystemExit("a contender's process ended; its error stands above") from None
 
 
-def _serve(pipe: Connection, factory: Factory, settings: dict[str, Any]) -> None:
+def _serve(pipe: Connection, contender: Contender) -> None:
     """Answer the parent until it is gone."""
-    run = factory(**settings)
+    run = contender.factory(**contender.settings)
     pipe.send(0.0)
     while True:
         try:
             question = pipe.recv()
         except EOFError:
             return
-        if question == "peak":
-            pipe.send(peak_bytes())
-            continue
-        started = time.perf_counter()
+        pipe.send(peak_bytes() if question == "peak" else _seconds_of(run, contender.least_seconds))
+
+
+def _seconds_of(run: Callable[[], None], least_seconds: float) -> float:
+    """Return the seconds of a call, the mean of as many as are needed."""
+    started, calls = time.perf_counter(), 0
+    while True:
         run()
-        pipe.send(time.perf_counter() - started)
+        calls += 1
+        seconds = time.perf_counter() - started
+        if seconds >= least_seconds:
+            return seconds / calls
 
 
 def best_seconds(call: Callable[[], Any], repeats: int) -> float:
@@ -242,12 +308,14 @@ def make_parser(doc: str | None, repeats: bool = True) -> argparse.ArgumentParse
 
 def own_command() -> str:
     """Return the command line of this process, as it can be typed again."""
-    return shlex.join(["python", os.path.relpath(sys.argv[0]), *sys.argv[1:]])
+    level = machine.level()
+    bound = [] if level == "native" else [f"{machine.VARIABLE}={level}"]
+    return shlex.join([*bound, "python", os.path.relpath(sys.argv[0]), *sys.argv[1:]])
 
 
 @dataclass
 class Report:
-    """Prints tables and keeps them as one section of the machine's file of results."""
+    """Prints tables and keeps them as one section of the file of results of machine and level."""
 
     title: str
     device: torch.device
@@ -255,10 +323,13 @@ class Report:
 
     def __post_init__(self) -> None:
         """Begin the section with where the numbers come from."""
+        level, variant = machine.level(), kernels.variant()
         self.machine = processor(self.device)
+        if self.device.type == "cpu" and level != "native":
+            self.machine += f", level {level}"
         self._parts = [
-            f"`{own_command()}`, {datetime.now(UTC):%Y-%m-%d}, Python {platform.python_version()}, torch "
-            f"{torch.__version__}"
+            f"`{own_command()}`, level {level}, kernels {variant.name if variant else 'none'}, "
+            f"{datetime.now(UTC):%Y-%m-%d}, Python {platform.python_version()}, torch {torch.__version__}"
         ]
         self._console = Console(width=140, markup=False)
 

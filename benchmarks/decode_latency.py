@@ -5,7 +5,8 @@
 
 Eager is the whole model's forward pass with the original's structure, one token at a time, as the code
 of 2019 samples: for every token the memory is concatenated and gated anew. Memories are full. Logits of
-all are compared before anything is timed. GB/s counts each weight and each memory row once a step.
+all are compared before anything is timed. GB/s counts each weight and each memory row once a step; the
+bandwidth that it is a share of is what reading a gigabyte reaches, in turn with all others.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from sharnn.train.precision import resolve_device
 
 #: Tokens of a prompt that the eager path reads at once; more make it slower.
 EAGER_SEGMENT = 512
+EAGER_NAME = "eager fp32"
 #: Largest difference of logits that rounding explains, as a share of their norm.
 TOLERANCE = {"fp32": 1e-4, "bf16": 0.05, "int8": 0.1}
 
@@ -134,18 +136,19 @@ def measure(options: argparse.Namespace) -> None:
     place = {"dim": dim, "window": window, "device": options.device}
     check_logits(**place)
     report = Report(f"Decoding, D {dim} × 4, window {window:,}", device, options.results)
-    contenders = {"eager fp32": Contender(eager_steps, {**place, "count": 10}, 10)}
-    for lanes, count in ((1, options.steps), (options.lanes, max(options.steps // 8, 1))):
+    step = {**place, "count": 1}
+    contenders = {EAGER_NAME: Contender(eager_steps, step, 1, options.seconds)}
+    for lanes in (1, options.lanes):
         for dtype in TOLERANCE:
-            settings = {**place, "count": count, "dtype": dtype, "lanes": lanes}
-            contenders[f"{dtype}, {lanes} lane{'s' * (lanes > 1)}"] = Contender(
-                decoder_steps, settings, lanes * count
+            settings = {**step, "dtype": dtype, "lanes": lanes}
+            contenders[named(dtype, lanes)] = Contender(
+                decoder_steps, settings, lanes, options.seconds
             )
     limit = {"ceiling": memory_ceiling(options.device)}
     timings, rows = race({**contenders, **limit}, options.repeats), []
     ceiling = timings.pop("ceiling").rate / 1e9
     weights = LanguageModel(ModelConfig(embed_dim=dim, window=window)).fold().num_parameters()
-    eager = timings["eager fp32"].rate
+    eager = timings[EAGER_NAME].rate
     for name, timing in timings.items():
         of = contenders[name].settings
         lanes, dtype = of.get("lanes", 1), of.get("dtype", "fp32")
@@ -156,24 +159,32 @@ def measure(options: argparse.Namespace) -> None:
             f"{gigabytes:.1f}", f"{gigabytes / ceiling:.0%}",
             f"{timing.peak_bytes / 2**20:,.0f}",
         ])  # fmt: skip
-    columns = ["", "tokens/s", "slowest … quickest", "ratio", "GB/s", "of the ceiling", "peak MiB"]
+    columns = ["", "tokens/s", "slowest … quickest", "ratio", "GB/s", "share of memory bandwidth",
+               "peak MiB"]  # fmt: skip
     report.table(
         f"Decoding, all lanes together, median of {options.repeats} in turn", columns, rows
     )
-    report.say(f"Ceiling: {ceiling:.1f} GB/s of memory; what stays in the last cache comes faster.")
+    many = named("int8", options.lanes)
+    report.say(f"{many} / one eager lane: {timings[many].rate / eager:.1f}")
+    report.say(f"Memory bandwidth: {ceiling:.1f} GB/s; what stays in the last cache comes faster.")
     prompts(options, place, report)
     report.save()
+
+
+def named(dtype: str, lanes: int) -> str:
+    """Return a contender's name."""
+    return f"{dtype}, {lanes} lane{'s' * (lanes > 1)}"
 
 
 def prompts(options: argparse.Namespace, place: dict[str, object], report: Report) -> None:
     """Race the reading of a prompt from an empty memory."""
     count = options.prompt
-    contenders = {"eager fp32": Contender(eager_prompt, {**place, "count": count}, count)}
+    contenders = {EAGER_NAME: Contender(eager_prompt, {**place, "count": count}, count)}
     for dtype in TOLERANCE:
         settings = {**place, "count": count, "dtype": dtype}
         contenders[dtype] = Contender(decoder_prompt, settings, count)
     timings = race(contenders, options.repeats)
-    eager = timings["eager fp32"].rate
+    eager = timings[EAGER_NAME].rate
     rows = [
         [name, f"{t.rate:,.0f}", t.spread, f"{t.rate / eager:.1f}", f"{t.peak_bytes / 2**20:,.0f}"]
         for name, t in timings.items()
@@ -188,7 +199,7 @@ def main() -> None:
     parser.add_argument("--embed-dim", type=int, default=1024)
     parser.add_argument("--window", type=int, default=5000)
     parser.add_argument("--lanes", type=int, default=16)
-    parser.add_argument("--steps", type=int, default=64, help="tokens of a timed run")
+    parser.add_argument("--seconds", type=float, default=0.5, help="of a timed run at least")
     parser.add_argument("--prompt", type=int, default=5000, help="bytes of the prompt")
     measure(parser.parse_args())
 

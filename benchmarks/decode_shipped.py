@@ -1,11 +1,11 @@
-"""Speed of a trained model's decoder, and what its kernels win: by default of the model that ships.
+"""Speed of a trained model's decoder with kernels and without, by default of the model that ships.
 
     python benchmarks/decode_shipped.py
-    python benchmarks/decode_shipped.py my-run
+    python benchmarks/decode_shipped.py my-run --lanes 1 16 --dtypes int8
 
-A step looks n-grams and recall up and then passes the blocks; each of the two is one call of a kernel, or
-a chain of PyTorch's operations. A step's token is drawn from the one before, as in sampling, and the
-model has read 2,000 bytes before.
+A step looks n-grams and recall up and then passes the blocks: calls of kernels, or chains of PyTorch's
+operations. A step's token is drawn from the one before, as in sampling, and the model has read 2,000
+bytes before. The two of a pair run in turn. Below the table stands where the slower one is taken.
 """
 
 from __future__ import annotations
@@ -15,76 +15,121 @@ from collections.abc import Callable
 
 import torch
 
-from bench import Contender, Report, make_parser, race
+from bench import BYTES, Contender, Report, make_parser, race
+from sharnn import kernels
 from sharnn.checkpoint import BASE, load_model
-from sharnn.generation import RingDecoder, native_embed, native_step
+from sharnn.generation import RingDecoder
 from sharnn.train.precision import resolve_device
 
 _READ_BEFORE = 2_000
-#: Which kernels a decoder has.
-_KERNELS = {
-    "no kernels": (False, False),
-    "blocks by a kernel": (True, False),
-    "blocks and look-ups by kernels": (True, True),
-}
+#: Lanes whose speed is compared: many together should not be slower than one.
+_ONE, _MANY = 1, 16
+#: Ratios nearer to 1 than this are noise.
+_NOISE = 0.05
+#: Tokens a second with kernels and without, by lanes and dtype.
+Grid = dict[tuple[int, str], tuple[float, float]]
 
 
-def steps(
-    model: str, device: str, dtype: str, lanes: int, count: int, kernels: str
-) -> Callable[[], None]:
-    """Return a function that draws `count` tokens in every lane, all lanes together."""
-    blocks, look_ups = _KERNELS[kernels]
-    if not blocks:
-        native_step.available = lambda *_: False
-    if not look_ups:
-        native_embed.available = lambda model: False
-    loaded = load_model(model, device)
-    decoder = RingDecoder(loaded.model, lanes, dtype)
+def steps(model: str, device: str, dtype: str, lanes: int, build: str) -> Callable[[], None]:
+    """Return a function that draws a token in every lane, all lanes together.
+
+    Args:
+        model: Its name or folder.
+        device: Where.
+        dtype: Of weights and memory.
+        lanes: How many.
+        build: Of the kernels, or `kernels.NONE`.
+    """
+    loaded = load_model(model, device).model
     torch.manual_seed(0)
-    text_BT = torch.randint(97, 105, (lanes, _READ_BEFORE), device=loaded.model.device)
-    logits_BV = decoder.prefill(text_BT)
+    with kernels.at(build):
+        reader = RingDecoder(loaded)
+        reader.prefill(torch.randint(97, 105, (1, _READ_BEFORE), device=loaded.device))
+        decoder = RingDecoder(loaded, lanes, dtype)
+        decoder.load(reader.state().expand(lanes))
+        logits_BV = decoder.step(torch.full((lanes,), 97, device=loaded.device))
 
     def draw() -> None:
         nonlocal logits_BV
-        for _ in range(count):
+        with kernels.at(build):
             tokens_B = logits_BV.softmax(-1).multinomial(1)[:, 0]
             logits_BV = decoder.step(tokens_B)
 
     return draw
 
 
+def measure_pair(options: argparse.Namespace, lanes: int, dtype: str) -> tuple[float, float]:
+    """Return tokens a second with kernels and without."""
+    in_use = kernels.variant()
+    if in_use is None:
+        raise SystemExit(
+            "there are no kernels here to measure: SHARNN_NATIVE is 0, or see sharnn info"
+        )
+    place = {"model": options.model, "device": options.device, "dtype": dtype, "lanes": lanes}
+    pair = {
+        build: Contender(steps, {**place, "build": build}, lanes, options.seconds)
+        for build in (in_use.name, kernels.NONE)
+    }
+    timings = race(pair, options.repeats)
+    return timings[in_use.name].rate, timings[kernels.NONE].rate
+
+
+def table_rows(grid: Grid, lanes: list[int], dtypes: list[str]) -> list[list[str]]:
+    """Return a row for each number of lanes."""
+    rows = []
+    for count in lanes:
+        pairs = [grid[count, dtype] for dtype in dtypes]
+        cells = (f"{rate:,.0f}" for pair in pairs for rate in pair)
+        rows.append([f"{count}", *cells, *(f"{ours / none:.2f}" for ours, none in pairs)])
+    return rows
+
+
+def findings(grid: Grid) -> list[str]:
+    """Return sentences that say where a path is taken that is not the fastest."""
+    slower = [
+        f"{dtype}, {lanes} lanes ({ours / none:.2f})"
+        for (lanes, dtype), (ours, none) in grid.items()
+        if ours < (1 - _NOISE) * none
+    ]
+    told = [
+        f"Kernels are slower than none by more than {_NOISE:.0%}: {'; '.join(slower) or 'nowhere'}."
+    ]
+    ratios = {
+        dtype: grid[_MANY, dtype][0] / grid[_ONE, dtype][0]
+        for lanes, dtype in grid
+        if lanes == _MANY and (_ONE, dtype) in grid
+    }
+    if ratios:
+        slower = [dtype for dtype, ratio in ratios.items() if ratio < 1]
+        shown = ", ".join(f"{dtype} {ratio:.1f}" for dtype, ratio in ratios.items())
+        where = ", ".join(slower) or "nowhere"
+        told.append(f"{_MANY} lanes are slower than one: {where} (ratios: {shown}).")
+    return told
+
+
 def measure(options: argparse.Namespace) -> None:
-    """Race, print the table and keep it."""
-    place = {"model": options.model, "device": options.device}
+    """Go through the grid, print the table and keep it."""
     config = load_model(options.model).model.config
-    contenders = {}
-    for lanes in (1, options.lanes):
-        for dtype in ("fp32", "bf16", "int8"):
-            for kernels in _KERNELS:
-                count = max(options.steps // lanes, 1)
-                settings = {
-                    **place,
-                    "dtype": dtype,
-                    "lanes": lanes,
-                    "count": count,
-                    "kernels": kernels,
-                }
-                name = f"{dtype}, {lanes} lane{'s' * (lanes > 1)}, {kernels}"
-                contenders[name] = Contender(steps, settings, lanes * count)
     report = Report(
         f"Drawing from {options.model}", resolve_device(options.device), options.results
     )
-    timings = race(contenders, options.repeats)
-    rows = [
-        [name, f"{timing.rate:,.0f}", timing.spread, f"{1e6 / timing.rate:,.0f}"]
-        for name, timing in timings.items()
+    grid = {
+        (lanes, dtype): measure_pair(options, lanes, dtype)
+        for lanes in options.lanes
+        for dtype in options.dtypes
+    }
+    columns = [
+        "lanes",
+        *(f"{dtype}, {kind}" for dtype in options.dtypes for kind in ("kernels", "none")),
+        *(f"{dtype}, ratio" for dtype in options.dtypes),
     ]
-    columns = ["", "tokens/s", "slowest … quickest", "µs a token"]
     title = (
-        f"D {config.embed_dim} × {config.num_layers}, {_READ_BEFORE:,} bytes read before, all lanes "
-        f"together, median of {options.repeats} in turn"
+        f"Tokens/s, D {config.embed_dim} × {config.num_layers}, {_READ_BEFORE:,} bytes read before, all "
+        f"lanes together, with kernels and without, median of {options.repeats} in turn"
     )
-    report.table(title, columns, rows)
+    report.table(title, columns, table_rows(grid, options.lanes, options.dtypes))
+    for sentence in findings(grid):
+        report.say(sentence)
     report.save()
 
 
@@ -92,8 +137,9 @@ def main() -> None:
     """Parse and measure."""
     parser = make_parser(__doc__)
     parser.add_argument("model", nargs="?", default=BASE, metavar="MODEL", help="default: base")
-    parser.add_argument("--lanes", type=int, default=16)
-    parser.add_argument("--steps", type=int, default=256, help="tokens of a timed run")
+    parser.add_argument("--lanes", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32, 64])
+    parser.add_argument("--dtypes", choices=BYTES, nargs="+", default=list(BYTES))
+    parser.add_argument("--seconds", type=float, default=0.2, help="of a timed run at least")
     measure(parser.parse_args())
 
 

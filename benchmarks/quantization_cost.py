@@ -15,9 +15,8 @@ from pathlib import Path
 
 import torch
 
-from bench import Report, make_parser, trained
+from bench import Report, make_parser, sample_text, trained
 from sharnn.checkpoint import load_model
-from sharnn.data.prepare import prepare
 from sharnn.evaluate.bits import LN2
 from sharnn.generation import RingDecoder
 from sharnn.model import LanguageModel
@@ -38,13 +37,9 @@ def bits_per_byte(decoder: RingDecoder, tokens_BT: torch.Tensor) -> float:
     return nats / LN2 / tokens_BT[:, 1:].numel()
 
 
-def cut_in_lanes(text: Path | None, num_lanes: int, num_bytes: int) -> torch.Tensor:
-    """Return the text's first bytes as lanes, `[B, T]`; Python's held-out files when not given."""
-    if text is None:
-        tokens = prepare(["python-stdlib"]).split("valid").tokens[:num_bytes]
-    else:
-        tokens = prepare([str(text)]).split("all").tokens[:num_bytes]
-    flat = torch.from_numpy(tokens.astype("int64"))
+def cut_in_lanes(text: bytes, num_lanes: int) -> torch.Tensor:
+    """Return a text as lanes, `[B, T]`."""
+    flat = torch.frombuffer(bytearray(text), dtype=torch.uint8).long()
     return flat[: len(flat) // num_lanes * num_lanes].view(num_lanes, -1)
 
 
@@ -55,7 +50,8 @@ def measure(options: argparse.Namespace) -> None:
         run = options.model or trained(options.budget, options.device, Path(folder))
         model: LanguageModel = load_model(run, device).model
     report = Report("Cost of fewer bits", device, options.results)
-    tokens_BT = cut_in_lanes(options.text, options.lanes, options.num_bytes).to(device)
+    text = sample_text(options.text, options.num_bytes)
+    tokens_BT = cut_in_lanes(text, options.lanes).to(device)
     scores = [bits_per_byte(RingDecoder(model, options.lanes, *pair), tokens_BT) for pair in PAIRS]
     rows = [
         [weights, memory, f"{score:.4f}", f"{score - scores[0]:+.4f}"]

@@ -1,12 +1,15 @@
 """How quickly recipes train: the trainer's own steps on a text, and what the device does in them.
 
+    python benchmarks/recipe_speed.py                    the recipe demo at D 128 × 2
     python benchmarks/recipe_speed.py my.txt --contender mine=desktop
     python benchmarks/recipe_speed.py my.txt --device cuda --parts 25 \\
         --contender hour=enwik8-hour --contender wide='enwik8-hour --data.num_lanes 256'
 
 Memories are full before anything is timed. A step is all that `sharnn train` does in one: cutting the
-segment, forward, backward, clipping, optimiser. TFLOP/s counts 6 a weight and token and 12 D a memory row
-in reach, and no look-up. With --parts a step is profiled, and the kernels that took longest are listed.
+segment, forward, backward, clipping, optimiser. GFLOP/s counts 6 a weight and token and 12 D a memory row
+in reach, no look-up and nothing of the optimiser. Ceilings are one large product, on a CPU in float32 and
+where the hardware has it in bf16, in turn with the steps. With --parts a step is profiled, and the
+kernels that took longest are listed.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ from pathlib import Path
 import torch
 from torch.profiler import DeviceType, ProfilerActivity, profile
 
-from bench import Report, make_parser, product_ceiling, race
+from bench import STDLIB, Contest, Report, make_parser, product_ceiling
 from sharnn.config import Recipe, recipe_from_settings
 from sharnn.data.corpus import Corpus
 from sharnn.data.prepare import prepare
@@ -37,6 +40,11 @@ from sharnn.train.fit import fit
 from sharnn.train.precision import Precision
 from sharnn.train.probe import StepTimes
 from sharnn.train.trainer import train_tokens
+
+#: What is timed where nothing is named.
+DEMO = "demo-128x2=demo --model.embed_dim 128 --model.num_layers 2"
+#: Steps between two looks at the ceilings.
+STEPS_IN_A_ROW = 5
 
 
 def resolved(name: str, words: Sequence[str], text: str, budget: str) -> Recipe:
@@ -54,15 +62,19 @@ def make_trainer(recipe: Recipe, corpus: Corpus, device: torch.device, folder: P
     return Trainer(recipe, corpus, RunFolder(folder), precision)
 
 
+def fill_memories(trainer: Trainer) -> None:
+    """Train until memories are full, and a little more."""
+    recipe = trainer.recipe
+    for _ in range(math.ceil((recipe.model.window or 0) / recipe.data.segment_length) + 3):
+        trainer.step()
+
+
 def seconds_of_steps(trainer: Trainer, count: int) -> list[float]:
-    """Return the seconds of each of `count` steps, once the memories are full.
+    """Return the seconds of each of `count` steps.
 
     A step waits for the device itself, but before it moves the weights: what a step leaves to do is
     counted with the next one.
     """
-    recipe = trainer.recipe
-    for _ in range(math.ceil((recipe.model.window or 0) / recipe.data.segment_length) + 3):
-        trainer.step()
     seconds, before = [], time.perf_counter()
     for _ in range(count):
         trainer.step()
@@ -103,43 +115,51 @@ def measure(options: argparse.Namespace, report: Report) -> None:
     if options.steps < 1:
         raise ConfigError(f"--steps is {options.steps}: it must be at least 1")
     device = report.device
+    named = [named_words("--contender", c) for c in options.contender or [DEMO]]
+    recipes = {name: resolved(name, words, options.text, options.budget) for name, words in named}
     corpus = prepare([options.text])
-    dtype = Precision.resolve(device, "auto").name
-    ceiling = race({"": product_ceiling(options.device, dtype)}, 3)[""].rate
+    own = Precision.resolve(device, "auto").name
+    dtypes = [own] if device.type == "cuda" else sorted({"fp32", own}, reverse=True)
     rows = []
-    for contender in options.contender:
-        name, words = named_words("--contender", contender)
-        recipe = resolved(name, words, options.text, options.budget)
-        with tempfile.TemporaryDirectory() as folder:
-            trainer = make_trainer(recipe, corpus, device, Path(folder))
-            rows.append([name, *row_of(trainer, options.steps, ceiling)])
-            if options.parts:
-                parts = parts_of_step(trainer, options.parts)
-                title = f"{name}: the kernels of a step that took longest"
-                report.table(title, ["", "calls", "ms"], parts)
-            del trainer
-        gc.collect()
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats()
+    with Contest({dtype: product_ceiling(options.device, dtype) for dtype in dtypes}) as ceilings:
+        for name, recipe in recipes.items():
+            with tempfile.TemporaryDirectory() as folder:
+                trainer = make_trainer(recipe, corpus, device, Path(folder))
+                rows.append([name, *row_of(trainer, options.steps, ceilings, dtypes)])
+                if options.parts:
+                    parts = parts_of_step(trainer, options.parts)
+                    title = f"{name}: the kernels of a step that took longest"
+                    report.table(title, ["", "calls", "ms"], parts)
+                del trainer
+            gc.collect()
+            if device.type == "cuda":
+                torch.cuda.empty_cache()
+                torch.cuda.reset_peak_memory_stats()
+    shares = (f"of the {dtype} ceiling" for dtype in dtypes)
     columns = ["", "parameters", "size", "lanes × tokens", "ms a step", "slowest … quickest",
-               "tokens/s", "TFLOP/s", "of the ceiling", "MiB"]  # fmt: skip
+               "tokens/s", "GFLOP/s", *shares, "MiB"]  # fmt: skip
     report.table(f"Training on {corpus.name}, median of {options.steps} steps", columns, rows)
-    report.say("\n".join(f"- `{contender}`" for contender in options.contender))
-    report.say(f"Ceiling: one large product in {dtype}, {ceiling / 1e12:,.2f} TFLOP/s")
+    report.say("\n".join(f"- `{contender}`" for contender in options.contender or [DEMO]))
 
 
-def row_of(trainer: Trainer, steps: int, ceiling: float) -> list[str]:
+def row_of(trainer: Trainer, steps: int, ceilings: Contest, dtypes: Sequence[str]) -> list[str]:
     """Return a contender's figures."""
     model, data = trainer.recipe.model, trainer.recipe.data
-    seconds = seconds_of_steps(trainer, steps)
+    fill_memories(trainer)
+    seconds: list[float] = []
+    limits: dict[str, list[float]] = {dtype: [] for dtype in dtypes}
+    while len(seconds) < steps:
+        seconds += seconds_of_steps(trainer, min(STEPS_IN_A_ROW, steps - len(seconds)))
+        for dtype, rates in limits.items():
+            rates.append(ceilings.rate(dtype))
     rate = data.num_lanes * data.segment_length / statistics.median(seconds)
     flops = rate * flops_per_token(trainer.recipe)
+    tops = [statistics.median(rates) for rates in limits.values()]
     return [
         f"{trainer.model.num_parameters():,}", f"{model.embed_dim} × {model.num_layers}",
         f"{data.num_lanes} × {data.segment_length}", f"{1e3 * statistics.median(seconds):,.1f}",
         f"{1e3 * max(seconds):,.1f} … {1e3 * min(seconds):,.1f}", f"{rate:,.0f}",
-        f"{flops / 1e12:,.2f}", f"{flops / ceiling:.0%}",
+        f"{flops / 1e9:,.0f}", *(f"{flops / top:.0%} of {top / 1e9:,.0f}" for top in tops),
         f"{used_memory_bytes(trainer.precision.device) / 2**20:,.0f}",
     ]  # fmt: skip
 
@@ -147,8 +167,10 @@ def row_of(trainer: Trainer, steps: int, ceiling: float) -> list[str]:
 def main() -> int:
     """Return the exit code: 0, 1 for a failure, 2 for a wrong call."""
     parser = make_parser(__doc__, repeats=False)
-    parser.add_argument("text", help="a file")
-    parser.add_argument("--contender", action="append", required=True, help="NAME='RECIPE options'")
+    parser.add_argument("text", nargs="?", default=STDLIB, help=f"a file ({STDLIB})")
+    parser.add_argument(
+        "--contender", action="append", help=f"NAME='RECIPE options'; without any: {DEMO}"
+    )
     parser.add_argument("--budget", default="1h", help="what sizes are fitted to (1h)")
     parser.add_argument("--steps", type=int, default=20, help="steps that are timed (20)")
     parser.add_argument("--parts", type=int, default=0, help="kernels that are listed (0)")

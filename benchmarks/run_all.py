@@ -1,6 +1,7 @@
 """All benchmarks that fit in ten minutes; each writes its section into the machine's file of results.
 
 python benchmarks/run_all.py
+SHARNN_CPU=avx2 python benchmarks/run_all.py     at a level, into a file of its own
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ from pathlib import Path
 
 #: Arguments of each script; the order is that of the file of results.
 RUNS = [
-    ["train_throughput.py", "--embed-dim", "1024"],
+    ["train_throughput.py", "--embed-dim", "1024", "--repeats", "3"],
     ["train_throughput.py", "--embed-dim", "256"],
-    ["decode_latency.py", "--embed-dim", "1024"],
-    ["decode_latency.py", "--embed-dim", "256"],
+    ["recipe_speed.py", "--budget", "90s"],
+    ["decode_latency.py", "--prompt", "2048", "--repeats", "3"],
     ["decode_shipped.py"],
+    ["score_speed.py", "--repeats", "3"],
     ["long_memory.py"],
     ["quantization_cost.py", "--budget", "45s"],
 ]

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import importlib
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from sharnn import kernels
 from sharnn.checkpoint import save_model
 from sharnn.config import ModelConfig
 from sharnn.model import LanguageModel
@@ -17,16 +21,33 @@ from sharnn.text import ByteTokenizer
 from texts import write_text
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
+sys.path.insert(0, str(FOLDER))
 SIZES = ["--embed-dim", "16", "--repeats", "1"]
 TRAINING = ["train_throughput.py", *SIZES, "--window", "20"]
-DECODING = ["--window", "20", "--lanes", "2", "--steps", "8", "--prompt", "30"]
+BATCHES = ["--eager-batches", "2x8", "1x4", "--fp32-batches", "2x8", "--bf16-batches", "2x8"]
+DECODING = ["--window", "20", "--lanes", "2", "--seconds", "0", "--prompt", "30"]
+GRID = ["--repeats", "1", "--seconds", "0", "--lanes", "1", "16", "--dtypes", "fp32", "int8"]
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> str:
+    """Return the folder of a small model."""
+    torch.manual_seed(0)
+    small = LanguageModel(ModelConfig(embed_dim=16, num_layers=2, window=12)).eval()
+    save_model(tmp_path / "model", small, ByteTokenizer(), {})
+    return str(tmp_path / "model")
+
+
+def call(script: str, *arguments: str) -> int:
+    """Run a benchmark in this process, which spares a start of PyTorch; return its exit code."""
+    with pytest.MonkeyPatch().context() as patch:
+        patch.setattr(sys, "argv", [str(FOLDER / script), *arguments])
+        return importlib.import_module(script.removesuffix(".py")).main() or 0
 
 
 def run(folder: Path, script: str, *arguments: str) -> str:
     """Run a benchmark; return its machine's file of results."""
-    command = [sys.executable, str(FOLDER / script), *arguments, "--results", str(folder)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
+    assert call(script, *arguments, "--results", str(folder)) == 0
     (file,) = folder.glob("*.md")
     return file.read_text()
 
@@ -34,14 +55,15 @@ def run(folder: Path, script: str, *arguments: str) -> str:
 @pytest.mark.parametrize(
     ("command", "contents"),
     [
-        ([*TRAINING, "--fp32-batch", "2x8", "--bf16-batch", "2x8"], ["| eager fp32 | 2 × 8 |"]),
-        ([*TRAINING, "--peak", "--peak-batch", "2x8"], ["activation checkpointing"]),
-        (["decode_latency.py", *SIZES, *DECODING], ["| int8, 2 lanes |", "a prompt of 30 bytes"]),
         (
-            ["decode_shipped.py", "--repeats", "1", "--lanes", "2", "--steps", "4"],
-            ["| int8, 2 lanes, blocks and look-ups by kernels |"],
+            [*TRAINING, *BATCHES],
+            ["Trial of batches, eager fp32, tokens/s: 2 × 8 ", ", 1 × 4 ", "| fast fp32 | 2 × 8 |"],
         ),
-        (["products.py", *SIZES], ["| inputs × gates |"]),
+        ([*TRAINING, "--peak", "--peak-batch", "2x8"], ["activation checkpointing"]),
+        (
+            ["decode_latency.py", *SIZES, *DECODING],
+            ["share of memory bandwidth", "int8, 2 lanes / one eager lane: ", "a prompt of 30 bytes"],
+        ),
         (["where_time_goes.py", *SIZES, "--window", "20", "--batch", "2x8"], ["| softmax |"]),
         (["split_softmax.py", *SIZES, "--vocab-size", "90000", "--positions", "64"], ["| split, D 16 |"]),
     ],
@@ -50,6 +72,51 @@ def test_it_measures(tmp_path: Path, command: list[str], contents: list[str]) ->
     text = run(tmp_path, *command)
     assert all(part in text for part in contents), text
     assert "nan" not in text
+
+
+@pytest.mark.skipif(kernels.variant() is None, reason="needs kernels")
+def test_decoding_is_measured_with_kernels_and_without(tmp_path: Path, model: str) -> None:
+    text = run(tmp_path / "results", "decode_shipped.py", model, *GRID)
+    assert (
+        "| lanes | fp32, kernels | fp32, none | int8, kernels | int8, none | fp32, ratio |" in text
+    )
+    assert "\n| 16 | " in text
+    assert "Kernels are slower than none by more than 5%: " in text
+    assert "16 lanes are slower than one: " in text
+
+
+def test_what_is_slower_is_told() -> None:
+    grid = {(1, "fp32"): (400.0, 200.0), (16, "fp32"): (300.0, 900.0), (16, "int8"): (99.0, 100.0)}
+    assert importlib.import_module("decode_shipped").findings(grid) == [
+        "Kernels are slower than none by more than 5%: fp32, 16 lanes (0.33).",
+        "16 lanes are slower than one: fp32 (ratios: fp32 0.8).",
+    ]
+
+
+def test_scoring_is_measured_by_the_command(tmp_path: Path, model: str) -> None:
+    text = str(write_text(tmp_path, 3_000))
+    named = [text, "--model", model, "--num-bytes", "200", "--repeats", "1"]
+    dtypes = ["fp32", "int8"] if kernels.variant() else ["fp32"]
+    found = run(tmp_path / "results", "score_speed.py", *named, "--dtypes", *dtypes)
+    assert "200 bytes of " in found
+    command = [sys.executable, "-m", "sharnn", "evaluate", model, "-", "--json"]
+    score = subprocess.run(
+        command, input=Path(text).read_bytes()[:200], capture_output=True, check=True
+    )
+    assert f"| {json.loads(score.stdout)['bits_per_byte']:.4f} |" in found
+    assert all(f"| {dtype} | " in found for dtype in dtypes)
+
+
+def test_a_script_at_a_level_names_it(tmp_path: Path) -> None:
+    command = [sys.executable, str(FOLDER / "products.py"), *SIZES, "--results", str(tmp_path)]
+    environment = {**os.environ, "SHARNN_CPU": "portable"}
+    subprocess.run(command, check=True, capture_output=True, env=environment)
+    (file,) = tmp_path.glob("*-level-portable.md")
+    text = file.read_text()
+    assert text.splitlines()[0].endswith(", level portable")
+    assert "`SHARNN_CPU=portable python " in text
+    assert ", level portable, kernels " in text
+    assert "| inputs × gates |" in text
 
 
 def test_recipes_are_timed_and_taken_apart(tmp_path: Path) -> None:
@@ -61,6 +128,7 @@ def test_recipes_are_timed_and_taken_apart(tmp_path: Path) -> None:
         "--parts", "3",
     )  # fmt: skip
     assert "| 16 × 4 | 2 × 32 |" in found
+    assert "| of the fp32 ceiling |" in found
     assert "fitted: the kernels of a step" in found
 
 
@@ -71,11 +139,8 @@ def test_the_cost_of_the_window_is_drawn(tmp_path: Path) -> None:
     assert f"({plot.name})" in text
 
 
-def test_a_section_takes_the_place_of_its_older_self(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    model = LanguageModel(ModelConfig(embed_dim=16, num_layers=2, window=12)).eval()
-    save_model(tmp_path / "model", model, ByteTokenizer(), {})
-    arguments = [str(tmp_path / "model"), str(write_text(tmp_path, 400)), "--lanes", "2"]
+def test_a_section_takes_the_place_of_its_older_self(tmp_path: Path, model: str) -> None:
+    arguments = [model, str(write_text(tmp_path, 400)), "--lanes", "2"]
     results = tmp_path / "results"
     first = run(results, "quantization_cost.py", *arguments)
     (file,) = results.glob("*.md")
@@ -86,11 +151,8 @@ def test_a_section_takes_the_place_of_its_older_self(tmp_path: Path) -> None:
     assert second.rstrip().endswith("## Another\n\nstays")
 
 
-def test_adapting_is_measured(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    model = LanguageModel(ModelConfig(embed_dim=16, num_layers=2, window=12)).eval()
-    save_model(tmp_path / "model", model, ByteTokenizer(), {})
-    named = [str(tmp_path / "model"), str(write_text(tmp_path, 2_000))]
+def test_adapting_is_measured(tmp_path: Path, model: str) -> None:
+    named = [model, str(write_text(tmp_path, 2_000))]
     parts = ["--tune-bytes", "40", "--num-bytes", "95"]
     small = ["--cache", "20", "--statistics-tokens", "64"]
     run(tmp_path / "results", "adaptive_evaluation.py", *named, *parts, *small)
@@ -110,12 +172,13 @@ def test_adapting_is_measured(tmp_path: Path) -> None:
         (["--contender", "a=demo", "--steps", "0"], "--steps is 0"),
     ],
 )
-def test_wrong_calls_of_recipe_speed(tmp_path: Path, options: list[str], message: str) -> None:
-    command = [sys.executable, str(FOLDER / "recipe_speed.py"), str(write_text(tmp_path)), *options]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert result.returncode == 2
-    assert result.stderr.startswith("recipe_speed: error: ")
-    assert message in result.stderr
+def test_wrong_calls_of_recipe_speed(
+    tmp_path: Path, options: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("recipe_speed.py", str(write_text(tmp_path)), *options) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("recipe_speed: error: ")
+    assert message in told
 
 
 def test_documentation_becomes_a_text(tmp_path: Path) -> None:
