@@ -76,6 +76,7 @@ def test_arm_has_portable_and_native(
     processor: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     processor("fp asimd bf16", kind="aarch64", name="Features\t")
+    monkeypatch.delenv("SHARNN_CPU", raising=False)
     assert machine.levels() == ("portable", "native")
     assert machine.allows("asimd")
     monkeypatch.setenv("SHARNN_CPU", "avx2")

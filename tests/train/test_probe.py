@@ -38,8 +38,9 @@ def test_a_step_takes_what_was_measured(groups: int, tmp_path: Path) -> None:
             started = time.perf_counter()
             trainer.step()
             taken.append(time.perf_counter() - started)
-    # A step of this size takes some ms of the trainer's own besides.
-    assert min(found) == pytest.approx(min(taken), rel=0.5, abs=0.01)
+    # Right to a factor: how near it comes is for benchmarks to say, on a quiet machine.
+    assert min(taken) / 3 < min(found) + 0.01
+    assert min(found) < 3 * min(taken) + 0.01
 
 
 @pytest.mark.parametrize(
