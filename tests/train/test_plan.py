@@ -177,7 +177,7 @@ def test_whatever_the_machine_the_budget_is_for_learning(
     machine = Machine(step * budget, token, start, model, checkpoint)
     pace = pace_of(budget, validate_every=every, checkpoint_every="60s")
     machine.run(pace)
-    # What the only checkpoint takes more or less than its estimate, some third of a second, nobody can know.
+    # By how much the only checkpoint misses its estimate, a third of a second, nobody can know.
     assert machine.spent <= 1.15 * allowed + max(checkpoint - 0.33, 0)
     assert machine.now <= budget + max(0.15 * allowed, checkpoint)
     assert machine.now >= budget - 2 * machine.step - allowed - max(0.37 - checkpoint, 0)
