@@ -226,14 +226,15 @@ template <class Line> constexpr int panels_with(int lanes) {
   return panels;
 }
 
-// The products of `PANELS` panels with `LANES` lanes; `finish(row, lane, sum)` takes 16 of them. The order of
-// additions is the same whatever the tile, so a lane's result depends on no other lane.
-template <class Line, int PANELS, int LANES, class Finish>
-inline void tile(const Matrix &m, const Activations<Line> &a, isize panel, isize lane, Finish finish) {
+template <class Line, int PANELS, int LANES> struct Totals {
+  typename Line::Total part[LANES][PANELS][PARTS];
+};
+
+// Add up the products of a tile. Not inlined: the constants of whatever surrounds it would take registers.
+template <class Line, int PANELS, int LANES>
+__attribute__((noinline)) void add_up(const char *lines, isize length, const typename Line::X *x, isize stride,
+                                      Totals<Line, PANELS, LANES> &out) {
   typename Line::Total totals[LANES][PANELS][PARTS] = {};
-  const isize length = (m.columns + Line::COLUMNS - 1) / Line::COLUMNS;
-  const char *lines = m.lines + panel * length * LINE_BYTES;
-  const auto *x = a.x + lane * a.stride;
   for (isize k = 0; k < length; ++k, lines += LINE_BYTES, x += Line::NUMBERS) {
     Line line[PANELS][PARTS];
     UNROLLED for (int p = 0; p < PANELS; ++p) {
@@ -243,12 +244,22 @@ inline void tile(const Matrix &m, const Activations<Line> &a, isize panel, isize
     }
     UNROLLED for (int l = 0; l < LANES; ++l)
       UNROLLED for (int p = 0; p < PANELS; ++p)
-        UNROLLED for (int i = 0; i < PARTS; ++i) line[p][i].add_to(totals[l][p][i], x + l * a.stride);
+        UNROLLED for (int i = 0; i < PARTS; ++i) line[p][i].add_to(totals[l][p][i], x + l * stride);
   }
-  UNROLLED for (int l = 0; l < LANES; ++l)
-    UNROLLED for (int p = 0; p < PANELS; ++p) {
+  std::memcpy(out.part, totals, sizeof totals);
+}
+
+// The products of `PANELS` panels with `LANES` lanes; `finish(row, lane, sum)` takes 16 of them. The order of
+// additions is the same whatever the tile, so a lane's result depends on no other lane.
+template <class Line, int PANELS, int LANES, class Finish>
+inline void tile(const Matrix &m, const Activations<Line> &a, isize panel, isize lane, Finish finish) {
+  const isize length = (m.columns + Line::COLUMNS - 1) / Line::COLUMNS;
+  Totals<Line, PANELS, LANES> totals;
+  add_up(m.lines + panel * length * LINE_BYTES, length, a.x + lane * a.stride, a.stride, totals);
+  for (int l = 0; l < LANES; ++l)
+    for (int p = 0; p < PANELS; ++p) {
       const isize row = (panel + p) * WIDTH;
-      finish(row, lane + l, scaled(m, row, a.scale.empty() ? 1 : a.scale[lane + l], totals[l][p]));
+      finish(row, lane + l, scaled(m, row, a.scale.empty() ? 1 : a.scale[lane + l], totals.part[l][p]));
     }
 }
 
