@@ -67,7 +67,7 @@ struct Bfloat16Line {
   }
 };
 #else
-// Without products in hardware bfloat16 is widened, and multiplied as float.
+// Without products in hardware bfloat16 is widened, and multiplied with what stays float.
 struct Bfloat16Line {
   using X = float;
   using Total = FloatRegister;
@@ -169,8 +169,7 @@ template <class Line> struct Activations {
   }
   static X converted(float x) {
     if constexpr (std::is_same_v<X, bfloat16>) return rounded(x);
-    else if constexpr (std::is_same_v<Line, FloatLine>) return x;
-    else return widened(rounded(x));
+    else return x;
   }
   static X converted(bfloat16 x) {
     if constexpr (std::is_same_v<X, bfloat16>) return x;

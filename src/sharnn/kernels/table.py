@@ -68,7 +68,7 @@ KERNELS = (
 
 _V4, _WIDE = machine.needs("avx512"), ("-march=x86-64-v4", "-mprefer-vector-width=512")
 #: By rising demands.
-_X86_VARIANTS = (
+X86_VARIANTS = (
     Variant("portable", machine.needs("portable"), ("-march=x86-64-v2",)),
     Variant("avx2", machine.needs("avx2"), ("-march=x86-64-v3",)),
     Variant("avx512", _V4, _WIDE),
@@ -79,12 +79,12 @@ _X86_VARIANTS = (
         (*_WIDE, "-mavx512vnni", "-mavx512bf16"),
     ),
 )
-_ARM_VARIANTS = (Variant("neon", frozenset(), ("-march=armv8-a",)),)
+ARM_VARIANTS = (Variant("neon", frozenset(), ("-march=armv8-a",)),)
 _OTHER_VARIANTS = (Variant("portable", frozenset(), ()),)
 
 
 def built_variants() -> tuple[Variant, ...]:
     """Return the variants that are built on this kind of processor, by rising demands."""
     if machine.is_x86():
-        return _X86_VARIANTS
-    return _ARM_VARIANTS if platform.machine() in ("aarch64", "arm64") else _OTHER_VARIANTS
+        return X86_VARIANTS
+    return ARM_VARIANTS if platform.machine() in ("aarch64", "arm64") else _OTHER_VARIANTS
