@@ -2,9 +2,9 @@
 
     python scripts/check_kernels.py
 
-Builds `tests/kernels/check_products.cpp` with g++ and clang++, at -O1 and -O3, for every instruction set that this
-processor has, and for ARM with Debian's `g++-aarch64-linux-gnu`, run by its `qemu-user`. The integers of all builds
-have to be the same bits.
+Builds `tests/kernels/check_products.cpp` with g++ and clang++, at -O1 and -O3, for every instruction set that
+this processor has, and for ARM with Debian's `g++-aarch64-linux-gnu`, run by its `qemu-user`. The integers of all
+builds have to be the same bits.
 """
 
 from __future__ import annotations
@@ -17,13 +17,19 @@ import tempfile
 from pathlib import Path
 
 from sharnn.kernels import variants
+from sharnn.kernels.build import FLAGS
 from sharnn.kernels.table import ARM_VARIANTS, X86_VARIANTS, Variant
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "tests" / "kernels" / "check_products.cpp"
 ARM_COMPILER, EMULATOR = "aarch64-linux-gnu-g++", ["qemu-aarch64", "-L", "/usr/aarch64-linux-gnu"]
 #: Debian's packages of what may be missing.
-PACKAGES = {"clang++": "clang", ARM_COMPILER: "g++-aarch64-linux-gnu", EMULATOR[0]: "qemu-user"}
+PACKAGES = {
+    "g++": "g++",
+    "clang++": "clang",
+    ARM_COMPILER: "g++-aarch64-linux-gnu",
+    EMULATOR[0]: "qemu-user",
+}
 
 
 def check(compiler: str, variant: Variant, level: str, emulator: list[str]) -> str:
@@ -35,7 +41,7 @@ def check(compiler: str, variant: Variant, level: str, emulator: list[str]) -> s
     with tempfile.TemporaryDirectory() as folder:
         program = Path(folder) / "check"
         include = f"-I{ROOT / 'src' / 'sharnn' / 'kernels'}"
-        flags = ["-std=c++17", level, *variant.flags, "-DSTORED=float", include]
+        flags = [*FLAGS, level, *variant.flags, "-DSTORED=float", include]
         for command in (
             [compiler, *flags, str(SOURCE), "-o", str(program)],
             [*emulator, str(program)],
@@ -49,7 +55,9 @@ def check(compiler: str, variant: Variant, level: str, emulator: list[str]) -> s
 def main() -> int:
     """Check all builds; return 1 where their integers differ."""
     here = [v for v in X86_VARIANTS if v.name in variants()]
-    builds = [(c, v, []) for c, v in itertools.product(("g++", "clang++"), here)]
+    builds: list[tuple[str, Variant, list[str]]] = [
+        (c, v, []) for c, v in itertools.product(("g++", "clang++"), here)
+    ]
     builds += [(ARM_COMPILER, variant, EMULATOR) for variant in ARM_VARIANTS]
     digests = set()
     for compiler, variant, emulator in builds:

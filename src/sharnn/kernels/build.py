@@ -21,7 +21,8 @@ from pathlib import Path
 from sharnn.kernels.table import KERNELS, Kernel, Variant
 
 _HEADERS = Path(__file__).parent
-_FLAGS = ("-O3", "-std=c++17", "-fPIC", "-fno-math-errno", "-fno-trapping-math")
+#: What every kernel is compiled with.
+FLAGS = ("-O3", "-std=c++17", "-fPIC", "-fno-math-errno", "-fno-trapping-math")
 _LINK_FLAGS = ("-Wl,-s",) if platform.system() == "Linux" else ()
 #: A kernel takes some seconds.
 TIMEOUT_SECONDS = 120.0
@@ -145,7 +146,7 @@ def prebuild(folder: Path, variants: Sequence[Variant]) -> None:
 
 def _flags(kernel: Kernel, variant: Variant, openmp: bool) -> tuple[str, ...]:
     definitions = (f"-D{definition}" for definition in kernel.definitions)
-    return (*_FLAGS, *variant.flags, *definitions, *(("-fopenmp",) if openmp else ()))
+    return (*FLAGS, *variant.flags, *definitions, *(("-fopenmp",) if openmp else ()))
 
 
 def _run(command: Sequence[str]) -> str:
