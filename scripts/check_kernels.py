@@ -2,9 +2,9 @@
 
     python scripts/check_kernels.py
 
-Builds `tests/kernels/check_products.cpp` with g++ and clang++, at -O1 and -O3, for every instruction set that
-this processor has, and for ARM with Debian's `g++-aarch64-linux-gnu`, run by its `qemu-user`. The integers of all
-builds have to be the same bits.
+Builds `tests/kernels/check_products.cpp` with g++ and clang++, at -O1 and -O3, for every instruction set
+that this processor has, and for ARM with Debian's `g++-aarch64-linux-gnu`, run by its `qemu-user`. The
+integers of all builds have to be the same bits.
 """
 
 from __future__ import annotations
