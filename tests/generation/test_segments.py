@@ -58,3 +58,16 @@ def test_what_would_not_be_quicker_is_refused(monkeypatch: pytest.MonkeyPatch) -
         scoring_reader(model, "fp16")
     with pytest.raises(ConfigError, match="a transformer"):
         scoring_reader(make_model(architecture="transformer"), "int8")
+
+
+@pytest.mark.parametrize("architecture", ["sha-rnn", "lstm"])
+def test_products_in_bf16_score_nearly_as_float32(
+    architecture: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sharnn.generation.segments.has_fast_bf16", lambda device: True)
+    _, split = model_and_split(tmp_path)
+    window = {} if architecture == "sha-rnn" else {"window": None}
+    model = make_model(embed_dim=24, vocab_size=256, architecture=architecture, **window).eval()
+    exact = evaluate_static(model, ByteTokenizer(), split)
+    found = evaluate_static(model, ByteTokenizer(), split, hidden=scoring_reader(model, "bf16"))
+    assert found.bits_per_byte == pytest.approx(exact.bits_per_byte, rel=0.01)

@@ -115,6 +115,7 @@ def test_a_compiler_that_hangs_is_told_once_and_ended(
 ) -> None:
     hanging = script(tmp_path / "hanging", f"sleep 600 & echo $! > {tmp_path}/child; wait")
     monkeypatch.setattr(build, "TIMEOUT_SECONDS", 0.5)
+    monkeypatch.setattr(build, "VERSION_SECONDS", 0.5)
     build.compiler_version.cache_clear()
     with pytest.raises(build.CompilerHangsError, match=r"hanging did not end in 0\.5 seconds"):
         build.compiler_version(hanging)
@@ -134,7 +135,7 @@ def test_a_compiler_that_hangs_is_asked_once(kernel: Kernel, tmp_path: Path) -> 
     patch = tmp_path / "patch"
     patch.mkdir()
     (patch / "sitecustomize.py").write_text(
-        "from sharnn.kernels import build; build.TIMEOUT_SECONDS = 0.5\n"
+        "from sharnn.kernels import build; build.TIMEOUT_SECONDS = build.VERSION_SECONDS = 0.5\n"
     )
     path = os.pathsep.join([str(patch), *filter(None, [os.environ.get("PYTHONPATH")])])
     out, told = use(kernel, tmp_path, expression, CXX=hanging, PYTHONPATH=path)

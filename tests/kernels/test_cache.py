@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from sharnn.kernels import cache, tell
+from sharnn.kernels.build import compile_kernel, find_compiler
+from sharnn.kernels.table import KERNELS, built_variants
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="owners and modes are POSIX's")
 
@@ -86,7 +88,7 @@ def test_only_own_private_files_are_loaded(
     library = tmp_path / "cache" / "native" / "kernel.so"
     assert not cache.may_load(library)
     assert capsys.readouterr().err == ""
-    library.write_bytes(b"")
+    library.write_bytes(b"\x7fELF\x02" + bytes(59))  # of no sections
     library.chmod(0o755)
     assert cache.may_load(library)
     library.chmod(0o757)
@@ -98,3 +100,19 @@ def test_only_own_private_files_are_loaded(
     assert not cache.may_load(link)
     monkeypatch.setattr(os, "getuid", lambda: os.geteuid() + 1)
     assert not cache.may_load(library)
+
+
+@pytest.mark.parametrize("length", [0, 40, 3000])
+def test_a_library_that_was_cut_short_is_not_loaded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], length: int
+) -> None:
+    compiler = find_compiler()
+    if compiler is None:
+        pytest.skip("no C++ compiler here")
+    library = tmp_path / "cache" / "native" / "embed.so"
+    kernel = next(kernel for kernel in KERNELS if kernel.source.stem == "embed")
+    compile_kernel(compiler, kernel, built_variants()[0], False, library)
+    assert cache.may_load(library)
+    library.write_bytes(library.read_bytes()[:length])
+    assert not cache.may_load(library)
+    assert "is cut short: it is compiled again" in capsys.readouterr().err

@@ -54,7 +54,8 @@ class SegmentReader:
     def __call__(self, tokens_BT: Tensor, state: RecurrentState) -> tuple[Tensor, RecurrentState]:
         """Return what the softmax reads, `[B, T, D]`, and the next state; see `hidden`."""
         with torch.autocast(self.model.device.type, torch.bfloat16, enabled=self._few_bits):
-            return self.model.hidden(tokens_BT, state, self._ops)
+            hidden_BTD, state = self.model.hidden(tokens_BT, state, self._ops)
+        return hidden_BTD.to(self.model.embedding.weight.dtype), state  # a last LSTM leaves bf16
 
 
 @torch.no_grad()

@@ -26,6 +26,8 @@ FLAGS = ("-O3", "-std=c++17", "-fPIC", "-fno-math-errno", "-fno-trapping-math")
 _LINK_FLAGS = ("-Wl,-s",) if platform.system() == "Linux" else ()
 #: A kernel takes some seconds.
 TIMEOUT_SECONDS = 120.0
+#: Saying its version takes it some milliseconds.
+VERSION_SECONDS = 10.0
 
 
 class BuildError(Exception):
@@ -51,7 +53,7 @@ def compiler_version(compiler: str) -> str:
     Raises:
         BuildError: It fails, or does not end in time.
     """
-    return _run([compiler, "--version"])
+    return _run([compiler, "--version"], VERSION_SECONDS)
 
 
 def file_name(kernel: Kernel, variant: Variant, openmp: bool, version: str = "") -> str:
@@ -149,7 +151,7 @@ def _flags(kernel: Kernel, variant: Variant, openmp: bool) -> tuple[str, ...]:
     return (*FLAGS, *variant.flags, *definitions, *(("-fopenmp",) if openmp else ()))
 
 
-def _run(command: Sequence[str]) -> str:
+def _run(command: Sequence[str], seconds: float | None = None) -> str:
     """Return what a command prints; whatever it started ends with it."""
     name = Path(command[0]).name
     grouped = os.name == "posix"
@@ -161,7 +163,8 @@ def _run(command: Sequence[str]) -> str:
     except OSError as failure:
         raise BuildError(f"{name} does not start ({failure.strerror})") from failure
     try:
-        printed, complaints = process.communicate(timeout=TIMEOUT_SECONDS)
+        seconds = TIMEOUT_SECONDS if seconds is None else seconds
+        printed, complaints = process.communicate(timeout=seconds)
     except BaseException as interruption:
         if grouped:
             os.killpg(process.pid, signal.SIGKILL)
@@ -169,9 +172,7 @@ def _run(command: Sequence[str]) -> str:
             process.kill()
         process.wait()
         if isinstance(interruption, subprocess.TimeoutExpired):
-            raise CompilerHangsError(
-                f"{name} did not end in {TIMEOUT_SECONDS:g} seconds"
-            ) from interruption
+            raise CompilerHangsError(f"{name} did not end in {seconds:g} seconds") from interruption
         raise
     if process.returncode:
         lines = [line for line in complaints.splitlines() if "error" in line] or [""]

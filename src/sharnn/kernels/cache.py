@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import functools
 import os
+import platform
 import stat
+import struct
 import tempfile
 from pathlib import Path
 
@@ -60,7 +62,26 @@ def may_load(library: Path) -> bool:
             "library", f"{library} is not a file that only this user writes: it is compiled again"
         )
         return False
+    if not _is_whole(library, status.st_size):
+        tell_once("library", f"{library} is cut short: it is compiled again")
+        return False
     return True
+
+
+def _is_whole(library: Path, size: int) -> bool:
+    """Whether a library goes up to its end: to load one that does not would end the process.
+
+    An ELF file of 64 bits says where its table of sections stands, which linkers write last.
+    """
+    with library.open("rb") as file:
+        header = file.read(64)
+    if header[:5] != b"\x7fELF\x02":
+        return size > 0 and platform.system() != "Linux"
+    if len(header) < 64:
+        return False
+    (offset,) = struct.unpack_from("<Q", header, 40)
+    entry_size, num_entries = struct.unpack_from("<HH", header, 58)
+    return offset + entry_size * num_entries <= size
 
 
 def _fault(folder: Path) -> str | None:

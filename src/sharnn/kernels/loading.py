@@ -103,9 +103,13 @@ def _place(kernel: Kernel, variant: Variant) -> str:
         return "not there: neither prebuilt nor a C++ compiler in PATH"
     if folder is None:
         return "not there: no private folder to compile them to"
+    if compiler in _hanging:
+        return f"not there: {compiler} does not end"
     try:
         version = compiler_version(compiler)
     except BuildError as failure:
+        if isinstance(failure, CompilerHangsError):
+            _hanging.add(compiler)
         return f"not there: {failure}"
     names = (file_name(kernel, variant, openmp, version) for openmp in (True, False))
     if any(cache.may_load(folder / name) for name in names):
