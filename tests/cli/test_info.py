@@ -15,5 +15,5 @@ def test_info_tells_instruction_sets_and_kernels(
     with kernels.at(kernels.NONE):
         assert main(["info", "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
-    assert facts["instruction sets"].startswith("portable; there are portable, ")
+    assert facts["instruction sets"].startswith("portable; available: portable, ")
     assert facts["kernels"] == "none: switched off"

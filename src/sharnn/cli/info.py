@@ -61,7 +61,7 @@ def _facts(loaded: Any) -> dict[str, Any]:
         "weights on disk in MiB": round((loaded.folder / WEIGHTS).stat().st_size / 2**20, 1),
         "state of one lane in KiB": round(model.state_bytes() / 2**10, 1),
         "tokenizer": loaded.tokenizer.name,
-        "instruction sets": f"{machine.level()}; there are {', '.join(machine.levels())}",
+        "instruction sets": f"{machine.level()}; available: {', '.join(machine.levels())}",
         "kernels": kernels.origin(),
         "model": to_dict(model.config),
         "card": loaded.card,

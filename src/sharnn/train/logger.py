@@ -185,7 +185,7 @@ def describe_plan(record: dict[str, Any]) -> str:
         parts.append(f"validate{text} {_times(times)}")
     parts.append(f"save {_times(record['checkpoints'])}")
     asked = f", for {', '.join(record['asked'])} are as asked" if record["asked"] else ""
-    return f"plan: {' and '.join(parts)}: about {record['share']:.1%} of the time{asked}"
+    return f"plan: {' and '.join(parts)}, about {record['share']:.1%} of the budget{asked}"
 
 
 def _times(number: int) -> str:
