@@ -14,6 +14,7 @@ from torch import Tensor
 
 from sharnn.model.attention import NORM_EPS
 from sharnn.model.block import Block, LstmBlock, ShaRnnBlock, lstm_weights
+from sharnn.ops.matmul import has_fast_bf16
 from sharnn.ops.quantize import integer_product, quantized
 
 #: What weights and memory rows may be kept as; float64 serves tests.
@@ -52,7 +53,10 @@ class Matrix:
     def __call__(self, x_BK: Tensor) -> Tensor:
         """Return `[B, rows]`."""
         if self.scale is None:
-            return F.linear(x_BK.to(self.weight.dtype), self.weight).to(x_BK.dtype) + self.bias
+            weight = self.weight
+            if weight.dtype == torch.bfloat16 and not has_fast_bf16(weight.device):
+                weight = weight.float()
+            return F.linear(x_BK.to(weight.dtype), weight).to(x_BK.dtype) + self.bias
         integers_BK, scale_B = quantized(x_BK)
         product = integer_product(integers_BK, self.weight)
         return product * (scale_B[:, None] * self.scale) + self.bias
