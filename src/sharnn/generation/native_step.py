@@ -82,9 +82,15 @@ class NativeWeights:
     def lstm(self, layer: int, x_BTD: Tensor, hidden_BD: Tensor, cell_BD: Tensor) -> LstmResult:
         """Run an LSTM over a segment from its inputs, with the very products of a step."""
         bound, x_BTD = self.layers[layer], x_BTD.float().contiguous()
-        matrices = ctypes.byref(bound.from_input), ctypes.byref(bound.from_hidden)
-        state = hidden_BD, cell_BD
-        return _run_lstm(_library().read_lstm, (*matrices, _pointer(x_BTD)), state, x_BTD.shape[1])
+        hidden_BD, cell_BD = (x.to(torch.float32, copy=True) for x in (hidden_BD, cell_BD))
+        num_lanes, num_tokens, _ = x_BTD.shape
+        out_BTD = torch.empty_like(x_BTD)
+        _library().read_lstm(
+            ctypes.byref(bound.from_input), ctypes.byref(bound.from_hidden),
+            *map(_pointer, (x_BTD, hidden_BD, cell_BD, out_BTD)),
+            _LONG(num_lanes), _LONG(num_tokens), torch.get_num_threads(),
+        )  # fmt: skip
+        return out_BTD, hidden_BD, cell_BD
 
     def boom(self, layer: int, x_BTD: Tensor) -> Tensor:
         """Return Boom of a segment, `[B, T, D]` in float32, with the very products of a step."""
@@ -137,22 +143,6 @@ class NativeWeights:
     def _kept_pointer(self, tensor: Tensor) -> int:
         self._kept.append(tensor)
         return tensor.data_ptr()
-
-
-def _run_lstm(
-    function: Callable[..., None],
-    arguments: Sequence[object],
-    state: tuple[Tensor, Tensor],
-    num_tokens: int,
-) -> LstmResult:
-    hidden_BD, cell_BD = (x.to(torch.float32, copy=True) for x in state)
-    num_lanes, dim = hidden_BD.shape
-    out_BTD = hidden_BD.new_empty(num_lanes, num_tokens, dim)
-    function(
-        *arguments, _pointer(hidden_BD), _pointer(cell_BD), _pointer(out_BTD),
-        _LONG(num_lanes), _LONG(num_tokens), torch.get_num_threads(),
-    )  # fmt: skip
-    return out_BTD, hidden_BD, cell_BD
 
 
 def _pointer(tensor: Tensor) -> ctypes.c_void_p:

@@ -130,8 +130,4 @@ inline void sums(const Floats (&x)[1], float (&out)[1]) {
   out[0] = four[0];
 }
 
-struct Ints {
-  IntRegister part[PARTS];
-};
-
 }  // namespace
