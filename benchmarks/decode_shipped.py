@@ -13,13 +13,17 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-import torch
+from sharnn import machine
 
-from bench import BYTES, Contender, Report, make_parser, race
-from sharnn import kernels
-from sharnn.checkpoint import BASE, load_model
-from sharnn.generation import RingDecoder
-from sharnn.train.precision import resolve_device
+machine.wait_briefly(drawing=True)  # as `sharnn generate` does, before torch is imported
+
+import torch  # noqa: E402
+
+from bench import BYTES, Contender, Report, make_parser, race  # noqa: E402
+from sharnn import kernels  # noqa: E402
+from sharnn.checkpoint import BASE, load_model  # noqa: E402
+from sharnn.generation import RingDecoder, Sampling, sample_together  # noqa: E402
+from sharnn.train.precision import resolve_device  # noqa: E402
 
 _READ_BEFORE = 2_000
 #: Lanes whose speed is compared: many together should not be slower than one.
@@ -49,11 +53,14 @@ def steps(model: str, device: str, dtype: str, lanes: int, build: str) -> Callab
         decoder.load(reader.state().expand(lanes))
         logits_BV = decoder.step(torch.full((lanes,), 97, device=loaded.device))
 
+    rngs = [torch.Generator().manual_seed(lane) for lane in range(lanes)]
+    sampling, histories = Sampling(temperature=1.0), [()] * lanes
+
     def draw() -> None:
         nonlocal logits_BV
         with kernels.at(build):
-            tokens_B = logits_BV.softmax(-1).multinomial(1)[:, 0]
-            logits_BV = decoder.step(tokens_B)
+            drawn = sample_together(logits_BV, sampling, rngs, histories)
+            logits_BV = decoder.step(torch.tensor(drawn, device=loaded.device))
 
     return draw
 

@@ -54,8 +54,10 @@ _LIBRARY_BOUNDS = {
 
 #: How long PyTorch's OpenMP threads (GNU's) busy-wait for each other before they sleep; read when torch
 #: is first imported. By default they spin so long that one other busy process makes a training step
-#: fifty times slower; this costs nothing on a quiet machine (EXPERIMENTS.md).
-_SPIN_COUNT = "2000"
+#: fifty times slower; this costs nothing on a quiet machine (EXPERIMENTS.md). While a text is drawn,
+#: threads wait longer: between two calls of a kernel lies what Python does for a token, and waking a
+#: thread takes as long as a small model's step.
+_SPIN_COUNT, _SPIN_COUNT_DRAWING = "2000", "10000"
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 _LARGEST_KEPT_BYTES = 1 << 30
@@ -216,9 +218,13 @@ def _warn_if_too_late(bound: str, capability: str) -> None:
 # ------------------------------------------------------------------------------ before the work
 
 
-def wait_briefly() -> None:
-    """Let threads sleep soon where they wait for each other; call it before torch is imported."""
-    os.environ.setdefault("GOMP_SPINCOUNT", _SPIN_COUNT)
+def wait_briefly(drawing: bool = False) -> None:
+    """Let threads sleep soon where they wait for each other; call it before torch is imported.
+
+    Args:
+        drawing: Whether this process draws texts token by token.
+    """
+    os.environ.setdefault("GOMP_SPINCOUNT", _SPIN_COUNT_DRAWING if drawing else _SPIN_COUNT)
 
 
 @functools.cache

@@ -13,11 +13,13 @@ from sharnn.errors import ConfigError, StreamError
 from sharnn.generation.sampling import (
     PENALTY_TOKENS,
     Sampling,
+    draw,
     keep_min_p,
     keep_top_k,
     keep_top_p,
     penalise_repetition,
     sample,
+    sample_together,
 )
 
 LOGITS = torch.tensor([0.5, 0.2, 0.15, 0.1, 0.05]).log()
@@ -105,3 +107,37 @@ def test_filters_join() -> None:
 def test_logits_that_are_no_numbers_are_told(bad: float) -> None:
     with pytest.raises(StreamError, match="largest logit is"):
         sample(torch.tensor([0.0, bad]), Sampling(), torch.Generator())
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        Sampling(),
+        Sampling(temperature=0),
+        Sampling(top_k=5, top_p=0.9, min_p=0.02, repetition_penalty=1.3),
+    ],
+)
+def test_lanes_draw_together_what_each_draws_alone(sampling: Sampling) -> None:
+    logits_BV = 3 * torch.randn(7, 40, generator=torch.Generator().manual_seed(1))
+    histories = [list(range(lane)) for lane in range(7)]
+    together = sample_together(logits_BV, sampling, seeded(7), histories)
+    alone = [
+        sample(logits_V, sampling, rng, history)
+        for logits_V, rng, history in zip(logits_BV, seeded(7), histories, strict=True)
+    ]
+    assert together == alone
+
+
+def seeded(count: int) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(seed) for seed in range(count)]
+
+
+@given(
+    st.lists(st.floats(-30, 30) | st.just(-math.inf), min_size=2, max_size=50),
+    st.floats(0, 1, exclude_max=True),
+)
+def test_no_number_draws_what_has_no_probability(logits: list[float], number: float) -> None:
+    logits_BV = torch.tensor([[0.0, *logits, -math.inf]])
+    numbers = [number, 0.0, 1 - 2**-53]
+    drawn = draw(logits_BV, torch.tensor([numbers], dtype=torch.float64))[0]
+    assert logits_BV[0, drawn].isfinite().all()

@@ -50,10 +50,10 @@ _KINDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit code: 0, 1 for a failure, 2 for a wrong call, 130 for Ctrl-C."""
-    wait_briefly()
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    wait_briefly(drawing=arguments[:1] == ["generate"])
     bound_threads()
     keep_freed_memory()
-    arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:

@@ -1,7 +1,7 @@
 """Sampling: sessions, streams and the step path."""
 
 from sharnn.generation.decoder import Decoder, ForwardDecoder, RingDecoder, make_decoder
-from sharnn.generation.sampling import Sampling, sample
+from sharnn.generation.sampling import Sampling, sample, sample_together
 from sharnn.generation.segments import SegmentReader, scoring_reader
 from sharnn.generation.session import Session
 from sharnn.generation.text import generate, generate_together
@@ -17,5 +17,6 @@ __all__ = [
     "generate_together",
     "make_decoder",
     "sample",
+    "sample_together",
     "scoring_reader",
 ]

@@ -1,6 +1,7 @@
 """From logits to a token: filters, then one draw.
 
-Legend: V vocab_size. Filters take and return logits `[V]`; what they exclude becomes -inf.
+Legend: B lanes · V vocab_size · N draws of a lane. Filters take and return logits `[…, V]`; what they
+exclude becomes -inf.
 """
 
 from __future__ import annotations
@@ -79,40 +80,78 @@ def sample(
     Raises:
         StreamError: The logits are not numbers: the model's weights or state are damaged.
     """
-    logits = logits.float().cpu()
-    if not math.isfinite(float(logits.max())):
+    return sample_together(logits[None], sampling, [rng], [history])[0]
+
+
+def sample_together(
+    logits_BV: Tensor,
+    sampling: Sampling,
+    rngs: Sequence[torch.Generator],
+    histories: Sequence[Sequence[int]],
+) -> list[int]:
+    """Draw one token in each lane, the same one that `sample` draws from its logits alone.
+
+    Args:
+        logits_BV: `[B, V]`, as in `sample`.
+        sampling: How.
+        rngs: A generator for each lane; each gives one number, or none at temperature 0.
+        histories: Tokens of each lane so far.
+
+    Raises:
+        StreamError: Logits are not numbers.
+    """
+    logits_BV = logits_BV.float().cpu()
+    largest_B1 = logits_BV.amax(-1, keepdim=True)
+    if not largest_B1.isfinite().all():
+        wrong = next(x for x in largest_B1.flatten().tolist() if not math.isfinite(x))
         raise StreamError(
-            f"the model's largest logit is {float(logits.max())}: its weights or its state are damaged, "
+            f"the model's largest logit is {wrong}: its weights or its state are damaged, "
             "or it did not train well; use another checkpoint"
         )
     if sampling.repetition_penalty != 1.0:
-        logits = penalise_repetition(logits, history[-PENALTY_TOKENS:], sampling.repetition_penalty)
+        penalty = sampling.repetition_penalty
+        recent = (history[-PENALTY_TOKENS:] for history in histories)
+        pairs = zip(logits_BV, recent, strict=True)
+        logits_BV = torch.stack([penalise_repetition(row, seen, penalty) for row, seen in pairs])
+        largest_B1 = logits_BV.amax(-1, keepdim=True)
     if sampling.temperature == 0:
-        return int(logits.argmax())
+        return logits_BV.argmax(-1).tolist()
     # Below the largest, so that however low the temperature is, that one stays a number.
-    logits = (logits - logits.max()) / sampling.temperature
+    logits_BV = (logits_BV - largest_B1) / sampling.temperature
     if sampling.top_k is not None:
-        logits = keep_top_k(logits, sampling.top_k)
+        logits_BV = keep_top_k(logits_BV, sampling.top_k)
     if sampling.min_p is not None:
-        logits = keep_min_p(logits, sampling.min_p)
+        logits_BV = keep_min_p(logits_BV, sampling.min_p)
     if sampling.top_p is not None:
-        logits = keep_top_p(logits, sampling.top_p)
-    return int(torch.multinomial(logits.softmax(-1), 1, generator=rng))
+        logits_BV = keep_top_p(logits_BV, sampling.top_p)
+    numbers_B1 = torch.stack([torch.rand(1, dtype=torch.float64, generator=rng) for rng in rngs])
+    return draw(logits_BV, numbers_B1)[:, 0].tolist()
 
 
-def penalise_repetition(logits: Tensor, history: Sequence[int], penalty: float) -> Tensor:
+def draw(logits_BV: Tensor, numbers_BN: Tensor) -> Tensor:
+    """Return the tokens `[B, N]` where the cumulative distribution of each lane passes its numbers.
+
+    One number in [0, 1) for a token is all the chance that it takes, while `torch.multinomial` draws
+    one for each of the vocabulary.
+    """
+    passed_BV = logits_BV.double().softmax(-1).cumsum(-1)
+    # A token without probability adds nothing, and so is passed by none of them.
+    return torch.searchsorted(passed_BV, numbers_BN * passed_BV[:, -1:], right=True)
+
+
+def penalise_repetition(logits_V: Tensor, history: Sequence[int], penalty: float) -> Tensor:
     """Make tokens of `history` less likely."""
     if not history:
-        return logits
+        return logits_V
     seen = torch.tensor(sorted(set(history)))
-    chosen = logits[seen]
-    return logits.scatter(0, seen, torch.where(chosen > 0, chosen / penalty, chosen * penalty))
+    chosen = logits_V[seen]
+    return logits_V.scatter(0, seen, torch.where(chosen > 0, chosen / penalty, chosen * penalty))
 
 
 def keep_top_k(logits: Tensor, k: int) -> Tensor:
     """Keep exactly the k largest; by place and not by value, so that ties do not widen the set."""
-    values, places = logits.topk(min(k, logits.shape[0]))
-    return torch.full_like(logits, -math.inf).scatter(0, places, values)
+    values, places = logits.topk(min(k, logits.shape[-1]))
+    return torch.full_like(logits, -math.inf).scatter(-1, places, values)
 
 
 def keep_top_p(logits: Tensor, p: float) -> Tensor:
@@ -120,11 +159,11 @@ def keep_top_p(logits: Tensor, p: float) -> Tensor:
     ordered, places = logits.sort(descending=True, stable=True)
     probabilities = ordered.softmax(-1)
     before = probabilities.cumsum(-1) - probabilities
-    before[0] = -1.0  # kept however small p is, or what it is rounded to
+    before[..., 0] = -1.0  # kept however small p is, or what it is rounded to
     kept = ordered.masked_fill(before >= p, -math.inf)
-    return torch.full_like(logits, -math.inf).scatter(0, places, kept)
+    return torch.full_like(logits, -math.inf).scatter(-1, places, kept)
 
 
 def keep_min_p(logits: Tensor, p: float) -> Tensor:
     """Keep tokens with at least p times the probability of the likeliest."""
-    return logits.masked_fill(logits < logits.max() + math.log(p), -math.inf)
+    return logits.masked_fill(logits < logits.amax(-1, keepdim=True) + math.log(p), -math.inf)

@@ -98,9 +98,9 @@ template <int R, class W> inline void dots(const W *rows, const float *x, isize 
 
 // `mixed` = mixed · shrink + Σ_j weights[j] · rows[j]. A line of the cache is used up before the next, for rows
 // that stand 4 KiB apart push each other out of it. Meanwhile as many rows behind these come to the second
-// cache: memory would stand idle otherwise.
+// cache: memory would stand idle otherwise. Not inlined: totals would not stay in registers.
 template <class W>
-void mix_rows(const W *rows, const float *weights, isize count, isize dim, float shrink, float *mixed) {
+__attribute__((noinline)) void mix_rows(const W *rows, const float *weights, isize count, isize dim, float shrink, float *mixed) {
   constexpr isize LINE = 64 / sizeof(W);
   isize d = 0;
   for (; d + LINE <= dim; d += LINE) {

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sharnn.errors import ConfigError
 from sharnn.generation.decoder import Decoder
-from sharnn.generation.sampling import PENALTY_TOKENS, Sampling, sample
+from sharnn.generation.sampling import PENALTY_TOKENS, Sampling, sample_together
 from sharnn.generation.session import Session, join_decoders
 from sharnn.generation.stream import StopFilter, Utf8Constraint, WholeCharacters
 from sharnn.text import ByteTokenizer
@@ -94,39 +94,56 @@ def generate_together(
     decoder = join_decoders(sessions)
     logits_BV = torch.stack([session.logits for session in sessions])
     texts = [
-        _Text(session, sampling, max_bytes, seed, stop, raw)
+        _Text(session, max_bytes, seed, stop, raw)
         for session, seed in zip(sessions, seeds, strict=True)
     ]
-    return _draw_all(decoder, logits_BV, texts)
+    return _draw_all(decoder, logits_BV, sampling, texts)
 
 
 def _draw_all(
-    decoder: Decoder, logits_BV: Tensor, texts: Sequence[_Text]
+    decoder: Decoder, logits_BV: Tensor, sampling: Sampling, texts: Sequence[_Text]
 ) -> Iterator[tuple[int, bytes]]:
     """Yield pieces until all texts have ended; lane by lane, decoder and logits are theirs."""
-    device = logits_BV.device
+    device, begun = logits_BV.device, False
     going = list(enumerate(texts))
     while True:
-        for logits_V, (index, text) in zip(logits_BV.float().cpu(), going, strict=True):
-            if not text.done and (piece := text.draw(logits_V)):
-                yield index, piece
-            if text.done:
-                yield index, b""
+        yield from ((index, b"") for index, text in going if text.done)
         lanes = [lane for lane, (_, text) in enumerate(going) if not text.done]
         if not lanes:
             return
         if len(lanes) < len(going):
             decoder.load(decoder.state().select(lanes))
-            going = [going[lane] for lane in lanes]
-        logits_BV = decoder.step(torch.tensor([text.token for _, text in going], device=device))
+            logits_BV, going = logits_BV[lanes], [going[lane] for lane in lanes]
+        if begun:
+            tokens_B = torch.tensor([text.token for _, text in going], device=device)
+            logits_BV = decoder.step(tokens_B)
+        begun = True
+        tokens = _draw_tokens(logits_BV, sampling, [text for _, text in going])
+        for (index, text), token in zip(going, tokens, strict=True):
+            if piece := text.take(token):
+                yield index, piece
+
+
+def _draw_tokens(logits_BV: Tensor, sampling: Sampling, texts: Sequence[_Text]) -> list[int]:
+    """Return a token for each text.
+
+    Raises:
+        StreamError: The logits are no numbers.
+    """
+    logits_BV = logits_BV.float().cpu()
+    allowed = [text.allowed() for text in texts]
+    if allowed[0] is not None:  # of one tokenizer, and all raw or none
+        allowed_BV = torch.stack([row for row in allowed if row is not None])
+        logits_BV = logits_BV.masked_fill(~allowed_BV, -math.inf)
+    rngs, histories = [text.rng for text in texts], [text.history for text in texts]
+    return sample_together(logits_BV, sampling, rngs, histories)
 
 
 class _Text:
-    """One text in the making: logits go in, a token is drawn, bytes to show come out.
+    """One text in the making: drawn tokens go in, bytes to show come out.
 
     Args:
         session: What it continues; nothing of it is altered.
-        sampling: How tokens are drawn.
         max_bytes: Bytes to show at most.
         seed: Of the draws.
         stop: Strings that end it and are not part of it.
@@ -138,20 +155,21 @@ class _Text:
     Attributes:
         done: Whether nothing more comes.
         token: Drawn last, and to be read before the next can be drawn.
+        rng: What its draws come from.
+        history: Its latest tokens, as many as a repetition penalty looks at.
     """
 
     def __init__(
         self,
         session: Session,
-        sampling: Sampling,
         max_bytes: int,
         seed: int,
         stop: Sequence[str],
         raw: bool,
     ) -> None:
         self.token = session.tokenizer.start_token
-        self._tokenizer, self._sampling = session.tokenizer, sampling
-        self._rng = torch.Generator().manual_seed(seed)
+        self._tokenizer = session.tokenizer
+        self.rng = torch.Generator().manual_seed(seed)
         self._history = deque(session.history, maxlen=PENALTY_TOKENS)
         # A token has a byte or more, or is a special one that has none: draws are bounded as well.
         self._bytes_left = self._draws_left = max_bytes
@@ -164,21 +182,25 @@ class _Text:
         pending = 0 if self._constraint is None else self._constraint.pending
         self.done = max_bytes < max(pending, 1)
 
-    def draw(self, logits_V: Tensor) -> bytes:
-        """Draw one token; return the bytes that can be shown now, often none.
+    @property
+    def history(self) -> list[int]:
+        """The tokens up to here."""
+        return list(self._history)
 
-        Raises:
-            StreamError: The logits are no numbers.
-        """
-        if self._constraint is not None:  # each token is a byte
-            allowed_V = self._constraint.allowed(self._draws_left)
-            logits_V = logits_V.masked_fill(~allowed_V, -math.inf)
-        self.token = sample(logits_V, self._sampling, self._rng, list(self._history))
+    def allowed(self) -> Tensor | None:
+        """Return `[V]`, True where a token may come next; None where any may."""
+        if self._constraint is None:
+            return None
+        return self._constraint.allowed(self._draws_left)  # each token is a byte
+
+    def take(self, token: int) -> bytes:
+        """Add a token; return the bytes that can be shown now, often none."""
+        self.token = token
         if self._constraint is not None:
-            self._constraint.advance(self.token)
-        self._history.append(self.token)
+            self._constraint.advance(token)
+        self._history.append(token)
         self._draws_left -= 1
-        piece = self._tokenizer.token_bytes(self.token)
+        piece = self._tokenizer.token_bytes(token)
         return self._show(piece if self._characters is None else self._characters.feed(piece))
 
     def _show(self, piece: bytes) -> bytes:
