@@ -146,7 +146,7 @@ def main() -> None:
     parser.add_argument("model", nargs="?", default=BASE, metavar="MODEL", help="default: base")
     parser.add_argument("--lanes", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32, 64])
     parser.add_argument("--dtypes", choices=BYTES, nargs="+", default=list(BYTES))
-    parser.add_argument("--seconds", type=float, default=0.2, help="of a timed run at least")
+    parser.add_argument("--seconds", type=float, default=1.0, help="of a timed run at least")
     measure(parser.parse_args())
 
 
