@@ -1,7 +1,8 @@
 """Settings that a run chooses when it begins: as large a model as budget, machine and text pay for.
 
-What 90 seconds buy at which size is measured in EXPERIMENTS.md, and so are n-grams over one and over six
-passes and dropout over six, 19 and 38; other budgets follow by the number of tokens that a weight sees.
+What 20, 90 and 600 seconds buy at which size is measured in EXPERIMENTS.md, and so are n-grams over one
+and over six passes and dropout over six, 19 and 38; other budgets follow by the number of tokens that a
+weight sees.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ from sharnn.train.probe import StepTimes
 
 #: Widths and depths to choose from, by rising cost.
 SIZES = (
-    (128, 2), (192, 2), (256, 2), (256, 4), (384, 4), (512, 4), (768, 4), (1024, 4), (1536, 4),
+    (64, 2), (96, 2), (128, 2), (192, 2), (256, 2), (256, 4), (384, 4), (512, 4), (768, 4), (1024, 4),
+    (1536, 4),
 )  # fmt: skip
 #: Tokens that a weight of the blocks should see within the budget.
-_TOKENS_PER_WEIGHT = 1.3
+_TOKENS_PER_WEIGHT = 4.0
 #: Weights of the blocks for each token of the text at most.
 _WEIGHTS_PER_TEXT_TOKEN = 2.0
 #: Passes over the text within the budget, and the dropout from there on.
