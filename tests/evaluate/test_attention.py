@@ -60,7 +60,7 @@ def weights_by_hand(model: LanguageModel, tokens: list[int]) -> list[np.ndarray]
     """Return each head's weights `[T, T]` over a text, from the queries and rows of one long segment."""
     heads = []
 
-    def attention(query, rows, current, key_gate, value_gate, window, lengths, dropout):  # type: ignore[no-untyped-def]
+    def attention(query, rows, current, key_gate, value_gate, window, *_):  # type: ignore[no-untyped-def]
         weights = np.zeros((len(tokens), len(tokens)))
         for t in range(len(tokens)):
             reached = range(max(t - window + 1, 0), t + 1)

@@ -11,7 +11,8 @@ from sharnn.model import LanguageModel
 from sharnn.text import ByteTokenizer
 
 ARCHITECTURES = [{}, {"architecture": "lstm", "window": None}, {"architecture": "transformer"},
-                 {"longest_ngram": 3, "recall_orders": [1, 2]}]  # fmt: skip
+                 {"longest_ngram": 3, "recall_orders": [1, 2]},
+                 {"residual": True, "reads_next": True}]  # fmt: skip
 
 
 def make_session(seed: int = 0, **settings: object) -> Session:

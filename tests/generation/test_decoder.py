@@ -25,6 +25,7 @@ VOCAB = 11
 KINDS = {
     "one": {},
     "all-residual": {"attention_layers": "all", "residual": True},
+    "reads-next": {"attention_layers": "all", "residual": True, "reads_next": True},
     "ragged-boom": {},
     "window-0": {"window": 0},
     "lstm": {"architecture": "lstm", "window": None, "boom_dim": None},

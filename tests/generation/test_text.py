@@ -181,7 +181,10 @@ def test_texts_are_the_same_together_as_alone(
 def test_each_text_ends_on_its_own(settings: dict[str, object]) -> None:
     """Stops end texts at different places, and a penalty looks at each text's own tokens."""
     sessions = make_sessions(**settings)
-    options = {"sampling": Sampling(1.5, repetition_penalty=1.3), "stop": list(string.ascii_letters)}
+    options = {
+        "sampling": Sampling(1.5, repetition_penalty=1.3),
+        "stop": list(string.ascii_letters),
+    }
     seeds = range(len(sessions))
     alone = [
         text_of(session, seed=seed, **options)

@@ -26,6 +26,7 @@ LOOK_UPS = {"longest_ngram": 4, "ngram_rows": 60, "recall_orders": [1, 2, 4], "r
 CONFIGS: dict[str, dict[str, Any]] = {
     "paper": {"attention_layers": "all"},
     "residual": {"residual": True, "forget_bias": 1.0, **LOOK_UPS},
+    "reads-next": {"residual": True, "reads_next": True},
     "segment": {"reach": "segment"},
     "lstm": {"architecture": "lstm", "window": None, "boom_dim": None},
     "transformer": {"architecture": "transformer", "num_heads": 2, **LOOK_UPS},

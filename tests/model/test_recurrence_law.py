@@ -21,6 +21,8 @@ NUM_TOKENS, NUM_LANES, VOCAB = 23, 3, 11
 CONFIGS: dict[str, dict[str, Any]] = {
     "one": {"attention_layers": "one"},
     "all-residual": {"attention_layers": "all", "residual": True, "forget_bias": 1.0},
+    "reads-next": {"attention_layers": "all", "residual": True, "reads_next": True},
+    "reads-next-1": {"window": 1, "residual": True, "reads_next": True},
     "none": {"attention_layers": "none"},
     "plain-gate": {"attention_layers": [0, 2], "overparam_value_gate": False},
     "window-0": {"window": 0},

@@ -108,9 +108,15 @@ def test_the_recurrence_of_every_build(lanes: int, tokens: int, dim: int, varian
     num_memory=st.integers(0, 9),
     window=st.integers(1, 25),
     block=st.sampled_from([3, _QUERY_BLOCK]),
+    reads_next=st.booleans(),
 )
 def test_attention(
-    lengths: list[int] | None, num_tokens: int, num_memory: int, window: int, block: int
+    lengths: list[int] | None,
+    num_tokens: int,
+    num_memory: int,
+    window: int,
+    block: int,
+    reads_next: bool,
 ) -> None:
     lengths = lengths and [min(n, num_memory) for n in lengths]
     memory = randn(2, num_memory, 4)
@@ -118,8 +124,8 @@ def test_attention(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sharnn.ops.attention._QUERY_BLOCK", block)
         assert_equal_with_gradients(
-            attend(FAST.attention, memory, window, lengths),
-            attend(REFERENCE.attention, memory, window, lengths),
+            attend(FAST.attention, memory, window, lengths, 0.0, reads_next),
+            attend(REFERENCE.attention, memory, window, lengths, 0.0, reads_next),
             inputs,
         )
 
@@ -141,7 +147,7 @@ def test_lanes_may_go_together(monkeypatch: pytest.MonkeyPatch, together: int) -
 @pytest.mark.parametrize(
     ("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 3e-6), (torch.bfloat16, 3e-2)]
 )
-@pytest.mark.parametrize("name", ["lstm", "attention", "boom"])
+@pytest.mark.parametrize("name", ["lstm", "attention", "reads_next", "boom"])
 def test_every_dtype_follows_the_definition(
     name: str, dtype: torch.dtype, tolerance: float
 ) -> None:
@@ -158,8 +164,9 @@ def test_every_dtype_follows_the_definition(
         inputs.append(randn(3 * dim + 5))
     else:
         memory = randn(lanes, 70, dim)
-        fast = attend(FAST.attention, memory, 60, (70, 10, 0))
-        slow = attend(REFERENCE.attention, memory, 60, (70, 10, 0))
+        settings = 60, (70, 10, 0), 0.0, name == "reads_next"
+        fast = attend(FAST.attention, memory, *settings)
+        slow = attend(REFERENCE.attention, memory, *settings)
         inputs = [randn(lanes, tokens, dim), randn(lanes, tokens, dim), randn(dim), randn(dim)]
     expected = results_of(slow, inputs)
     for ours, theirs in zip(results_of(fast, [x.to(dtype) for x in inputs]), expected, strict=True):
@@ -191,6 +198,17 @@ def test_what_is_no_number_stays_none(dtype: torch.dtype) -> None:
     state, wide = torch.zeros(1, 8, dtype=dtype), eye.repeat(4, 1)
     assert FAST.lstm(x, state, state, [wide, wide, bias.repeat(4), bias.repeat(4)])[2].isnan().any()
     assert FAST.attention(x, x, x, bias + 1, bias + 1, 5).isnan().any()
+
+
+@pytest.mark.parametrize("ops", [FAST, REFERENCE])
+def test_a_head_that_reads_next_reads_what_followed(ops: object) -> None:
+    rows, gate = torch.eye(4)[None], torch.ones(4)
+    nothing, like_0, like_1 = -torch.ones(4), rows[0, 0], rows[0, 1]
+    query = 100 * torch.stack([like_0, nothing, like_0, like_1])[None]
+    mixed = ops.attention(query, rows, rows, gate, gate, 4, None, 0.0, True)[0]
+    # Position 0 has no row before it, and position 1 none that is like it.
+    expected = torch.stack([torch.zeros(4), torch.zeros(4), rows[0, 1], rows[0, 2]])
+    torch.testing.assert_close(mixed, expected)
 
 
 def test_reach_mask_is_what_it_says() -> None:

@@ -236,15 +236,19 @@ class _Head:
         window: int,
         lengths: Sequence[int] | None,
         dropout: float,
+        reads_next: bool,
     ) -> Tensor:
         """Compute as `reference.attention` does, of a lane that is only read, and keep the weights."""
         assert lengths is None
         assert dropout == 0
         num_tokens, num_memory = current_BTD.shape[1], rows_BKD.shape[1] - current_BTD.shape[1]
-        weights_BTK = reference.attention_weights(query_BTD, key_gate_D * rows_BKD, window)
+        weights_BTK = reference.attention_weights(
+            query_BTD, key_gate_D * rows_BKD, window, reads_next=reads_next
+        )
         self._weights_TK = weights_BTK[0]
-        self._reached_T = reference.reach_mask(num_tokens, num_memory, window)[0].sum(-1)
-        return weights_BTK @ (value_gate_D * rows_BKD)
+        self._reach_TK = reference.reach_mask(num_tokens, num_memory, window, own=not reads_next)[0]
+        values_BKD = reference.next_rows(rows_BKD) if reads_next else rows_BKD
+        return weights_BTK @ (value_gate_D * values_BKD)
 
     def take_down(self, first: int, targets: Tensor) -> None:
         """Add the segment that was attended last.
@@ -257,9 +261,8 @@ class _Head:
         follows_TK = targets[-num_rows:] == targets[-num_tokens:, None]
         follows_TR = by_distance(follows_TK, self._num_distances)
         weights_TR = by_distance(self._weights_TK, self._num_distances)
-        reached_T1 = self._reached_T[:, None].to(weights_TR.device)
-        distance_R = torch.arange(weights_TR.shape[1], device=weights_TR.device)
-        even_TR = (distance_R < reached_T1).to(weights_TR.dtype) / reached_T1
+        reach_TR = by_distance(self._reach_TK.to(weights_TR), self._num_distances)
+        even_TR = reach_TR / reach_TR.sum(-1, keepdim=True).clamp(min=1)
         self._even.add(first, even_TR, follows_TR)
         entropy_bits_T = self._sums.add(first, weights_TR, follows_TR)
         shown = slice(max(self._num_shown - first, 0))

@@ -234,7 +234,7 @@ class RingDecoder:
             return skip_BD
         ring.write(head.memory(u_BD))
         query_BD = head.query_norm(head.query(g_BD)) * head.query_scale
-        return skip_BD + ring.attend(query_BD) * head.value_gate
+        return skip_BD + ring.attend(query_BD, head.reads_next) * head.value_gate
 
     @torch.no_grad()
     def state(self) -> RecurrentState:

@@ -41,7 +41,7 @@ class _Layer(ctypes.Structure):
         *((name, MatrixStruct) for name in ("from_input", "from_hidden", "query", "boom")),
         ("query_scale", _POINTER), ("value_gate", _POINTER),
         ("hidden", _POINTER), ("cell", _POINTER), ("ring", _Ring),
-        ("attends", _LONG),
+        ("attends", _LONG), ("reads_next", _LONG),
     )  # fmt: skip
 
 
@@ -117,6 +117,7 @@ class NativeWeights:
             bound.query, bound.query_norm = self._matrix(head.query, 1), self._norm(head.query_norm)
             bound.query_scale = self._kept_pointer(head.query_scale)
             bound.value_gate = self._kept_pointer(head.value_gate)
+            bound.reads_next = int(head.reads_next)
         return bound
 
     def _norm(self, norm: Norm | None) -> _Norm:

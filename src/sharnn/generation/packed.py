@@ -84,6 +84,7 @@ class PackedHead:
     query_norm: Norm
     query_scale: Tensor
     value_gate: Tensor
+    reads_next: bool
 
 
 @dataclass(frozen=True)
@@ -143,6 +144,7 @@ def _pack_head(block: ShaRnnBlock, stored: torch.dtype) -> PackedHead | None:
         _norm(head.query_norm, stored),
         _computed(scale, stored),
         _computed(head.value_gate(), stored),
+        head.reads_next,
     )
 
 

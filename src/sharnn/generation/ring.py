@@ -2,8 +2,8 @@
 
 Legend: B lanes · D embed_dim · W window · K rows written.
 
-Attention rows carry no positions, so their order is of no matter: the newest takes the place of the
-oldest.
+Attention rows carry no positions, so where they stand is of no matter: the newest takes the place of the
+oldest. A row's next one stands at the next place, round the ring.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import copy
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from sharnn.errors import ConfigError
@@ -65,13 +66,22 @@ class Ring:
         place = self.advance()
         self._put(slice(place, place + 1), row_BD[:, None])
 
-    def attend(self, query_BD: Tensor) -> Tensor:
-        """Return `softmax(q rowsᵀ) rows` over each lane's rows, `[B, D]`; at least one is written."""
+    def attend(self, query_BD: Tensor, reads_next: bool) -> Tensor:
+        """Return `softmax(q rowsᵀ) rows` over each lane's rows, `[B, D]`; at least one is written.
+
+        Args:
+            query_BD: Queries.
+            reads_next: See `ops.reference.attention`.
+        """
         rows_BKD = self._read(slice(0, self.filled), query_BD.dtype)
         scores_B1K = torch.bmm(query_BD[:, None], rows_BKD.transpose(1, 2))
         if any(n < self.filled for n in self.lengths):
             scores_B1K = scores_B1K.masked_fill(self._foreign()[:, None], -math.inf)
-        return torch.bmm(scores_B1K.softmax(-1), rows_BKD)[:, 0]
+        if not reads_next:
+            return torch.bmm(scores_B1K.softmax(-1), rows_BKD)[:, 0]
+        scores_B1K[..., self.next - 1] = -math.inf  # the newest row: nothing has followed it yet
+        weights_B1K = F.pad(scores_B1K, (0, 1)).softmax(-1)[..., :-1]
+        return torch.bmm(weights_B1K, rows_BKD.roll(-1, 1))[:, 0]
 
     def _foreign(self) -> Tensor:
         """Return `[B, K]`, True for rows older than a lane's own text."""

@@ -36,7 +36,8 @@ struct Layer {
   const float *query_scale, *value_gate;
   float *hidden, *cell;  // [B, D]
   Ring ring;
-  isize attends;  // with a head (`query`) but without a memory, a block only normalises
+  isize attends;     // with a head (`query`) but without a memory, a block only normalises
+  isize reads_next;  // the value of a row is the row after it
 };
 
 struct Model {
@@ -119,11 +120,11 @@ __attribute__((noinline)) void mix_rows(const W *rows, const float *weights, isi
   }
 }
 
-// Add rows [begin, end) to a partial softmax. Rows are read from memory once: a block of them stays in
-// the cache between its scores and its sum.
+// Add rows [begin, end) to a partial softmax, whose values stand `ahead` of them. Rows are read from memory
+// once: a block of them stays in the cache between its scores and its sum.
 template <class W>
-void attend(const W *rows, const float *scales, const float *query, isize begin, isize end, isize dim,
-            Partial &partial) {
+void attend(const W *rows, const float *scales, const float *query, isize begin, isize end, isize ahead,
+            isize dim, Partial &partial) {
   constexpr isize BLOCK = sizeof(W) == 4 ? 8 : 16;
   for (isize start = begin; start < end; start += BLOCK) {
     const isize count = std::min(BLOCK, end - start);
@@ -151,9 +152,9 @@ void attend(const W *rows, const float *scales, const float *query, isize begin,
     for (isize j = 0; j < count; ++j) {
       const float weight = exponential(scores[j] - largest);
       partial.total += weight;
-      weights[j] = weight * (scales ? scales[start + j] : 1.0f);
+      weights[j] = weight * (scales ? scales[start + ahead + j] : 1.0f);
     }
-    mix_rows(rows + start * dim, weights, count, dim, shrink, partial.mixed.data());
+    mix_rows(rows + (start + ahead) * dim, weights, count, dim, shrink, partial.mixed.data());
   }
 }
 
@@ -177,33 +178,40 @@ void write_row(const Ring &ring, isize lane, const float *row, isize dim) {
 // A lane's rows are cut in as many shares, whatever the number of threads: results don't depend on it.
 constexpr int SHARES = 8;
 
-// A share of a lane's rows. Those of its own text stand before `place + 1`, round the ring.
-void attend_share(const Ring &ring, isize lane, const float *query, isize dim, int share,
+// Rows [begin, end) of a lane, in places, with values `ahead` of them.
+void attend_places(const Ring &ring, isize lane, const float *query, isize begin, isize end, isize ahead,
+                   isize dim, Partial &partial) {
+  if (begin >= end) return;
+  const isize at = lane * ring.window;
+  if (ring.kind == FLOAT)
+    attend(static_cast<const float *>(ring.rows) + at * dim, nullptr, query, begin, end, ahead, dim, partial);
+  else if (ring.kind == BFLOAT16)
+    attend(static_cast<const bfloat16 *>(ring.rows) + at * dim, nullptr, query, begin, end, ahead, dim,
+           partial);
+  else
+    attend(static_cast<const int8_t *>(ring.rows) + at * dim, ring.scale + at, query, begin, end, ahead, dim,
+           partial);
+}
+
+// A share of a lane's rows. Those of its own text stand before `place + 1`, round the ring. With `reads_next`
+// the newest is left out, for nothing has followed it, and there is a row of zeros with the score 0.
+void attend_share(const Ring &ring, isize lane, const float *query, isize dim, int share, isize reads_next,
                   Partial &partial) {
-  partial.largest = -INFINITY;
-  partial.total = 0;
+  const bool zeros = reads_next && share == 0;
+  partial.largest = zeros ? 0 : -INFINITY;
+  partial.total = zeros;
   partial.mixed.assign(dim, 0.0f);
-  const isize own = std::min(ring.lengths[lane], ring.filled), end = ring.place + 1;
+  const isize own = std::min(ring.lengths[lane], ring.filled) - reads_next, end = ring.place + 1 - reads_next;
   const isize size = (own + SHARES - 1) / SHARES;
   const isize from = std::min(own, share * size), to = std::min(own, from + size);
-  // Rows [from, to) counted from the oldest, in at most two runs of places.
-  const isize oldest = end - own;
-  const isize runs[2][2] = {{oldest + from, std::min(oldest + to, isize(0))},
-                            {std::max(oldest + from, isize(0)), oldest + to}};
-  for (int run = 0; run < 2; ++run) {
-    const isize wrap = run == 0 ? ring.filled : 0;
-    const isize first = runs[run][0] + wrap, last = runs[run][1] + wrap;
-    if (first >= last) continue;
-    const isize at = lane * ring.window;
-    if (ring.kind == FLOAT)
-      attend(static_cast<const float *>(ring.rows) + at * dim, nullptr, query, first, last, dim, partial);
-    else if (ring.kind == BFLOAT16)
-      attend(static_cast<const bfloat16 *>(ring.rows) + at * dim, nullptr, query, first, last, dim,
-             partial);
-    else
-      attend(static_cast<const int8_t *>(ring.rows) + at * dim, ring.scale + at, query, first, last, dim,
-             partial);
-  }
+  // Rows [from, to) counted from the oldest, in at most two runs of places. What follows the last place of the
+  // ring stands at its first.
+  const isize oldest = end - own, wrap = ring.filled;
+  const isize first = oldest + from + wrap, last = std::min(oldest + to, isize(0)) + wrap;
+  const isize before_last = reads_next ? std::min(last, wrap - 1) : last;
+  attend_places(ring, lane, query, first, before_last, reads_next, dim, partial);
+  attend_places(ring, lane, query, std::max(first, before_last), last, 1 - wrap, dim, partial);
+  attend_places(ring, lane, query, std::max(oldest + from, isize(0)), oldest + to, reads_next, dim, partial);
 }
 
 // ---------------------------------------------------------------------------------------- step
@@ -304,7 +312,8 @@ struct Step {
     for (isize i = 0; i < lanes * dim; ++i) q[i] *= layer.query_scale[i % dim];
     for (isize job = thread; job < SHARES * lanes; job += threads) {
       const isize lane = job / SHARES, part = job % SHARES;
-      attend_share(layer.ring, lane, q.data() + lane * dim, dim, part, partials[part * lanes + lane]);
+      attend_share(layer.ring, lane, q.data() + lane * dim, dim, part, layer.reads_next,
+                   partials[part * lanes + lane]);
     }
     barrier.wait(threads);
     for (isize lane = 0; lane < lanes; ++lane)

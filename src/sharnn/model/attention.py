@@ -13,6 +13,8 @@ from sharnn.ops import Ops
 #: The original's epsilon. Embeddings start with a variance near 1e-5, so the usual 1e-5 would change
 #: the first block; 1e-12 underflows in fp16, so LayerNorms compute in float32.
 NORM_EPS = 1e-12
+#: σ of it is 0.98.
+_OPEN = 4.0
 
 
 class LayerNorm(nn.LayerNorm):
@@ -74,10 +76,20 @@ class SingleHeadAttention(nn.Module):
 
     `q = σ(qs) ⊙ LN(W_q g + b_q)`, keys `σ(ks) ⊙ K`, values `w ⊙ K`. Rows are written to the memory
     once and never projected, so a step costs one D × D product however long the memory is.
+
+    With `reads_next` the value of a row is the row after it. The query then begins as the input itself
+    with gates that are open: from the first step the head finds the places that are like this one and
+    reads what followed there, and is left to learn what "like" should mean. A head that must first find
+    that rows hold what came before them learns it after millions of tokens, if at all (EXPERIMENTS.md).
     """
 
     def __init__(
-        self, dim: int, overparam_value_gate: bool, dropout: float, value_gate: float = 0.5
+        self,
+        dim: int,
+        overparam_value_gate: bool,
+        dropout: float,
+        value_gate: float = 0.5,
+        reads_next: bool = False,
     ) -> None:
         super().__init__()
         self.query = nn.Linear(dim, dim)
@@ -88,6 +100,15 @@ class SingleHeadAttention(nn.Module):
             OverparamGate(dim) if overparam_value_gate else VectorGate(dim, value_gate)
         )
         self.dropout = dropout
+        self.reads_next = reads_next
+
+    @torch.no_grad()
+    def match_likeness(self) -> None:
+        """Let the query be the input itself, and gates be open: scores are then √D cos(query, row)."""
+        self.query.weight.copy_(torch.eye(len(self.query.weight)))
+        self.query.bias.zero_()
+        self.query_gate.fill_(_OPEN)
+        self.key_gate.fill_(_OPEN)
 
     def queries(self, x: Tensor) -> Tensor:
         """Return normalised and gated queries for `x`, both `[…, D]`."""
@@ -124,4 +145,5 @@ class SingleHeadAttention(nn.Module):
             window,
             lengths,
             self.dropout if self.training else 0.0,
+            self.reads_next,
         )

@@ -97,6 +97,7 @@ class ShaRnnBlock(Block):
                 config.attention_dropout,
                 # A mean of rows says nothing yet: onto an identity path it comes when it has learnt to.
                 value_gate=0.0 if config.residual else 0.5,
+                reads_next=config.reads_next,
             )
         if not self.residual:
             self.skip_norm = LayerNorm(self.dim)

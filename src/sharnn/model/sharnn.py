@@ -13,6 +13,7 @@ Legend: B lanes · T tokens · D embed_dim · V vocab_size · L blocks.
 | LayerNorm gain, bias | 1, 0 |
 | LSTM weights and biases | U(-1/√D, 1/√D), then `forget_bias` on the forget gate |
 | query and key gates, seed of an over-parameterised value gate | 0, so that σ gives 0.5 |
+| … of a head that `reads_next`, and its query | 4, so that σ gives 0.98; the identity |
 | plain value gate | 0.5; 0 in `residual` blocks |
 """
 
@@ -97,6 +98,9 @@ class LanguageModel(nn.Module):
                 bias_4D = module.bias_ih_l0
                 assert isinstance(bias_4D, Tensor)
                 bias_4D[config.embed_dim : 2 * config.embed_dim] += config.forget_bias
+        for block in self.blocks:
+            if config.reads_next and isinstance(block, ShaRnnBlock) and block.attention is not None:
+                block.attention.match_likeness()
         if transformer:
             for block in self.blocks:
                 assert isinstance(block, TransformerBlock)

@@ -41,6 +41,7 @@ def attention(
     window: int,
     lengths: Sequence[int] | None = None,
     dropout: float = 0.0,
+    reads_next: bool = False,
 ) -> Tensor:
     """Equal `reference.attention` in outputs and gradients.
 
@@ -50,7 +51,9 @@ def attention(
     scale = 1 / math.sqrt(query_BTD.shape[-1])
     query_BTD = (drop(query_BTD, dropout) * (key_gate_D * scale)).to(current_BTD.dtype)
     rows_BKD = rows_BKD.to(current_BTD.dtype)
-    mixed_BTD = _Attend.apply(query_BTD, rows_BKD, current_BTD, window, lengths, dropout)
+    mixed_BTD = _Attend.apply(
+        query_BTD, rows_BKD, current_BTD, window, lengths, dropout, reads_next
+    )
     return mixed_BTD * value_gate_D
 
 
@@ -95,19 +98,20 @@ class _Attend(torch.autograd.Function):
         window: int,
         lengths: Sequence[int] | None,
         rate: float,
+        reads_next: bool,
     ) -> Tensor:
         num_tokens, num_rows = query_BTD.shape[1], rows_BKD.shape[1]
         num_memory, blocks = num_rows - num_tokens, _blocks(num_tokens, num_rows, window)
         mixed_BTD, weights = torch.empty_like(query_BTD), []
         ctx.parts = list(_parts(_groups(query_BTD, blocks), blocks, rate))
-        ctx.settings = num_memory, rate
+        ctx.settings = num_memory, rate, reads_next
         for lanes, value_seed, each_block in ctx.parts:
             values_GKD = dropped(rows_BKD[lanes], rate, value_seed)
             for (start, stop, first, end), seed in each_block:
                 scores_GQR = products(query_BTD[lanes, start:stop], rows_BKD[lanes, first:end])
                 unwritten = lengths and [max(num_memory - n - first, 0) for n in lengths[lanes]]
                 weights_GQR = pointwise.reach_softmax(
-                    scores_GQR, num_memory + start - first, window, unwritten
+                    scores_GQR, num_memory + start - first, window, unwritten, reads_next
                 )
                 weights.append(weights_GQR)
                 mixed_BTD[lanes, start:stop] = products(
@@ -120,7 +124,7 @@ class _Attend(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_BTD: Tensor) -> tuple[Tensor | None, ...]:
         query_BTD, rows_BKD, *weights = ctx.saved_tensors
-        num_memory, rate = ctx.settings
+        num_memory, rate, reads_next = ctx.settings
         grad_BTD = grad_BTD.contiguous()
         query_grad_BTD, key_grad_BTD = torch.empty_like(query_BTD), torch.zeros_like(query_BTD)
         value_grad_BTD, each_weights = torch.zeros_like(query_BTD), iter(weights)
@@ -131,7 +135,7 @@ class _Attend(torch.autograd.Function):
                 weights_GQR, grad_GQD = next(each_weights), grad_BTD[lanes, start:stop]
                 weights_grad_GQR = products(grad_GQD, values_GKD[:, first:end])
                 scores_grad_GQR = pointwise.softmax_backward(
-                    dropped(weights_grad_GQR, rate, seed), weights_GQR
+                    dropped(weights_grad_GQR, rate, seed), weights_GQR, reads_next
                 )
                 query_grad_BTD[lanes, start:stop] = products(
                     scores_grad_GQR, rows_GKD[:, first:end].transpose(1, 2)
@@ -146,7 +150,7 @@ class _Attend(torch.autograd.Function):
             if rate:  # the mask of the values, of which the segment's own stand last
                 kept_GKD = dropped(torch.ones_like(rows_GKD), rate, value_seed)
                 value_grad_BTD[lanes] *= kept_GKD[:, num_memory:]
-        return query_grad_BTD, None, key_grad_BTD + value_grad_BTD, None, None, None
+        return query_grad_BTD, None, key_grad_BTD + value_grad_BTD, None, None, None, None
 
 
 def _parts(

@@ -111,27 +111,32 @@ void boom_backward(const T *z, const T *out_grad, T *z_grad, isize rows, isize c
 // Softmax in place over what each position reaches, 0 elsewhere. `scores` [T, K]; position t reaches
 // the rows after `last + t - window` up to `last + t`, none before `first`.
 void reach_softmax(T *scores, isize tokens, isize rows, isize last, isize window, isize first,
-                   int threads) {
+                   isize reads_next, int threads) {
 #pragma omp parallel for num_threads(threads)
   for (isize t = 0; t < tokens; ++t) {
     T *__restrict__ s = scores + t * rows;
-    const isize stop = last + t + 1, start = std::max(first, std::max(stop - window, isize(0)));
-    A largest = -INFINITY;
+    isize start = std::max(first, std::max(last + t + 1 - window, isize(0)));
+    isize stop = std::max(start, last + t + 1 - reads_next);
+    A largest = reads_next ? A(0) : A(-INFINITY);
 #pragma omp simd reduction(max : largest)
     for (isize k = start; k < stop; ++k) largest = std::max(largest, A(load(s[k])));
-    A sum = 0;
+    A sum = reads_next ? A(exponential(-largest)) : A(0);
 #pragma omp simd reduction(+ : sum)
     for (isize k = start; k < stop; ++k) sum += exponential(load(s[k]) - largest);
     const A scale = A(1) / sum;
-    for (isize k = 0; k < start; ++k) store(s[k], A(0));
 #pragma omp simd
     for (isize k = start; k < stop; ++k) store(s[k], exponential(load(s[k]) - largest) * scale);
+    if (reads_next) {  // to the rows that are read
+      std::memmove(s + start + 1, s + start, (stop - start) * sizeof(T));
+      ++start, ++stop;
+    }
+    for (isize k = 0; k < start; ++k) store(s[k], A(0));
     for (isize k = stop; k < rows; ++k) store(s[k], A(0));
   }
 }
 
 // `grad` [T, K], of the weights, becomes that of the scores. Weights of 0 give 0.
-void softmax_backward(T *grad, const T *weights, isize tokens, isize rows, int threads) {
+void softmax_backward(T *grad, const T *weights, isize tokens, isize rows, isize reads_next, int threads) {
 #pragma omp parallel for num_threads(threads)
   for (isize t = 0; t < tokens; ++t) {
     T *__restrict__ g = grad + t * rows;
@@ -139,8 +144,11 @@ void softmax_backward(T *grad, const T *weights, isize tokens, isize rows, int t
     A dot = 0;
 #pragma omp simd reduction(+ : dot)
     for (isize k = 0; k < rows; ++k) dot += load(g[k]) * load(w[k]);
+    if (reads_next) std::memmove(g, g + 1, (rows - 1) * sizeof(T)), ++w;
+    const isize count = rows - reads_next;
 #pragma omp simd
-    for (isize k = 0; k < rows; ++k) store(g[k], load(w[k]) * (load(g[k]) - dot));
+    for (isize k = 0; k < count; ++k) store(g[k], load(w[k]) * (load(g[k]) - dot));
+    if (reads_next) store(g[count], A(0));
   }
 }
 

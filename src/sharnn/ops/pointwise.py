@@ -14,6 +14,7 @@ import math
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from sharnn.ops import kernels, triton_kernels
@@ -63,35 +64,52 @@ def boom_sum_backward(z_NF: Tensor, out_grad_ND: Tensor, rate: float, seed: int)
 
 
 def reach_softmax(
-    scores_GQR: Tensor, last: int, window: int, unwritten: Sequence[int] | None
+    scores_GQR: Tensor,
+    last: int,
+    window: int,
+    unwritten: Sequence[int] | None,
+    reads_next: bool = False,
 ) -> Tensor:
     """Return the softmax over what each query reaches, 0 elsewhere; `scores` may be overwritten.
+
+    With `reads_next` (`reference.attention`) a row's weight stands at the row after it, which is read.
 
     Args:
         scores_GQR: Query q reaches the rows up to `last + q`, `window` of them at most.
         last: Row of query 0.
         window: Rows in reach of a position, its own included.
         unwritten: For each lane, how many of the first rows belong to no text of its own; None: none.
+        reads_next: See above.
     """
     num_queries, num_rows = scores_GQR.shape[1:]
     if kernels.available(scores_GQR):
         firsts = unwritten or [0] * len(scores_GQR)
         for scores_QR, first in zip(scores_GQR, firsts, strict=True):
-            arguments = num_queries, num_rows, last, window, first
+            arguments = num_queries, num_rows, last, window, first, int(reads_next)
             kernels.call("reach_softmax", scores_QR.dtype, scores_QR, *arguments)
         return scores_GQR
     lengths = None if unwritten is None else [last - first for first in unwritten]
-    mask = reach_mask(num_queries, last, window, lengths, scores_GQR.device)
+    mask = reach_mask(num_queries, last, window, lengths, scores_GQR.device, not reads_next)
+    scores_GQR = scores_GQR.masked_fill_(~mask, -math.inf)
+    if reads_next:  # the row of zeros comes first, so that weights of all others move by one
+        scores_GQR = F.pad(scores_GQR[..., :-1], (1, 0))
     # The dtype is named: autocast would make it float32, and the backward pass wants what it was.
-    return scores_GQR.masked_fill_(~mask, -math.inf).softmax(-1, dtype=scores_GQR.dtype)
+    weights_GQR = scores_GQR.softmax(-1, dtype=scores_GQR.dtype)
+    return _without_first(weights_GQR) if reads_next else weights_GQR
 
 
-def softmax_backward(grad_GQR: Tensor, weights_GQR: Tensor) -> Tensor:
+def _without_first(weights_GQR: Tensor) -> Tensor:
+    weights_GQR[..., 0] = 0
+    return weights_GQR
+
+
+def softmax_backward(grad_GQR: Tensor, weights_GQR: Tensor, reads_next: bool = False) -> Tensor:
     """Return the gradient of scores for that of the weights, which may be overwritten."""
     if not kernels.available(grad_GQR):
-        return torch._softmax_backward_data(grad_GQR, weights_GQR, -1, grad_GQR.dtype)
+        scores_grad = torch._softmax_backward_data(grad_GQR, weights_GQR, -1, grad_GQR.dtype)
+        return F.pad(scores_grad[..., 1:], (0, 1)) if reads_next else scores_grad
     num_rows = grad_GQR.shape[-1]
-    arguments = grad_GQR.numel() // num_rows, num_rows
+    arguments = grad_GQR.numel() // num_rows, num_rows, int(reads_next)
     kernels.call("softmax_backward", grad_GQR.dtype, grad_GQR, weights_GQR, *arguments)
     return grad_GQR
 

@@ -61,6 +61,7 @@ def reach_mask(
     window: int,
     lengths: Sequence[int] | None = None,
     device: torch.device | str = "cpu",
+    own: bool = True,
 ) -> Tensor:
     """Return which of the K rows each of T positions may attend to, True where it may.
 
@@ -73,13 +74,15 @@ def reach_mask(
         lengths: For each lane, how many of the memory rows, counted from the last, it has written;
             the others belong to no text of its own. None: all of them.
         device: Where the mask is made.
+        own: Whether a position may attend to its own row.
 
     Returns:
         `[1, T, K]`, or `[B, T, K]` with `lengths`.
     """
     row = torch.arange(num_memory + num_tokens, device=device)
     position = num_memory + torch.arange(num_tokens, device=device)[:, None]
-    mask_1TK = ((row <= position) & (row > position - window))[None]
+    last = position if own else position - 1
+    mask_1TK = ((row <= last) & (row > position - window))[None]
     if lengths is None:
         return mask_1TK
     first_B = num_memory - torch.tensor(lengths, device=device)
@@ -95,8 +98,13 @@ def attention(
     window: int,
     lengths: Sequence[int] | None = None,
     dropout: float = 0.0,
+    reads_next: bool = False,
 ) -> Tensor:
     """Attend with a single head over rows that are both keys and values (paper, section 3.2).
+
+    With `reads_next`, which the paper has not, the value of a row is the row after it: where row j is
+    like the present one, j + 1 says what followed. So a position does not attend to its own row, and may
+    attend to nothing: there is a row of zeros besides, whose score is 0.
 
     Args:
         query_BTD: Queries, already normalised and gated.
@@ -107,6 +115,7 @@ def attention(
         window: Rows that a position reaches, its own included.
         lengths: See `reach_mask`.
         dropout: Rate on queries, values and attention weights.
+        reads_next: See above.
 
     Returns:
         `softmax(q kᵀ / √D) v`, `[B, T, D]`.
@@ -114,13 +123,24 @@ def attention(
     num_memory = rows_BKD.shape[1] - query_BTD.shape[1]
     rows_BKD = torch.cat([rows_BKD[:, :num_memory], current_BTD], dim=1)
     query_BTD = F.dropout(query_BTD, dropout)
+    weights_BTK = attention_weights(query_BTD, key_gate_D * rows_BKD, window, lengths, reads_next)
+    if reads_next:
+        rows_BKD = next_rows(rows_BKD)
     value_BKD = F.dropout(value_gate_D * rows_BKD, dropout)
-    weights_BTK = attention_weights(query_BTD, key_gate_D * rows_BKD, window, lengths)
     return F.dropout(weights_BTK, dropout) @ value_BKD
 
 
+def next_rows(rows_BKD: Tensor) -> Tensor:
+    """Return for each row the one after it, zeros for the last."""
+    return F.pad(rows_BKD[:, 1:], (0, 0, 0, 1))
+
+
 def attention_weights(
-    query_BTD: Tensor, key_BKD: Tensor, window: int, lengths: Sequence[int] | None = None
+    query_BTD: Tensor,
+    key_BKD: Tensor,
+    window: int,
+    lengths: Sequence[int] | None = None,
+    reads_next: bool = False,
 ) -> Tensor:
     """Return how much each position attends to each row.
 
@@ -129,14 +149,19 @@ def attention_weights(
         key_BKD: Gated keys of earlier segments and, behind them, the segment's own.
         window: Rows that a position reaches, its own included.
         lengths: See `reach_mask`.
+        reads_next: Not to a position's own row; what is left of 1 goes to the row of zeros.
 
     Returns:
         `softmax(q kᵀ / √D)`, `[B, T, K]`; 0 out of reach.
     """
     num_tokens, dim = query_BTD.shape[1:]
-    mask = reach_mask(num_tokens, key_BKD.shape[1] - num_tokens, window, lengths, key_BKD.device)
+    num_memory = key_BKD.shape[1] - num_tokens
+    mask = reach_mask(num_tokens, num_memory, window, lengths, key_BKD.device, not reads_next)
     scores_BTK = query_BTD @ key_BKD.transpose(1, 2) / math.sqrt(dim)
-    return scores_BTK.masked_fill(~mask, -math.inf).softmax(dim=-1)
+    scores_BTK = scores_BTK.masked_fill(~mask, -math.inf)
+    if reads_next:
+        return F.pad(scores_BTK, (0, 1)).softmax(dim=-1)[..., :-1]
+    return scores_BTK.softmax(dim=-1)
 
 
 def boom(x_BTD: Tensor, weight_FD: Tensor, bias_F: Tensor, dropout: float = 0.0) -> Tensor:

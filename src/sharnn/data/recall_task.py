@@ -1,0 +1,192 @@
+"""A text in which every third symbol can be recalled and nothing else be predicted: does a memory work?
+
+Lines store fresh pairs of hexadecimal digits, `k₁k₂k₃k₄=v₁v₂v₃v₄;`, or ask for one that is live,
+`?k₁k₂k₃k₄=v₁v₂v₃v₄;`. The digits of an asked value are certain to whoever remembers, and cost 4 bits each
+to whoever does not. How far back a value last stood is chosen log-uniformly: all distances count alike.
+
+As multi-query associative recall (Zoology, arXiv 2312.04927), with distances in bytes beyond any segment.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from sharnn.errors import ConfigError
+
+_DIGITS = "0123456789abcdef"
+_BITS_PER_DIGIT = 4
+_LINE = re.compile(rb"(\?)?([0-9a-f]+)=([0-9a-f]+);")
+
+
+@dataclass(frozen=True)
+class RecallTask:
+    """How such a text is made.
+
+    Attributes:
+        pairs: Live at a time; a new pair takes the place of the one that was named longest ago.
+        key_digits: Of a key.
+        value_digits: Of a value.
+        shortest: Least distance in bytes from a value to where it last stood.
+        longest: Greatest distance.
+        store_share: Share of the lines that store a new pair once `pairs` are live.
+    """
+
+    pairs: int = 64
+    key_digits: int = 4
+    value_digits: int = 4
+    shortest: int = 16
+    longest: int = 4000
+    store_share: float = 0.04
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be made.
+
+        Raises:
+            ConfigError: A value is out of range, or there are fewer keys than pairs.
+        """
+        for name in ("pairs", "key_digits", "value_digits", "shortest"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}: it must be at least 1")
+        if self.longest < self.shortest:
+            raise ConfigError(
+                f"longest is {self.longest} and shortest {self.shortest}: swap the two"
+            )
+        if not 0 < self.store_share <= 1:
+            raise ConfigError(
+                f"store_share is {self.store_share}: it must be above 0 and at most 1"
+            )
+        if self.pairs >= 16**self.key_digits:
+            raise ConfigError(
+                f"{self.pairs} pairs need more than the {16**self.key_digits} keys of key_digits "
+                f"{self.key_digits}: raise key_digits"
+            )
+
+
+@dataclass(frozen=True)
+class MadeText:
+    """A text and what can be known of it.
+
+    Attributes:
+        text: ASCII, without line breaks.
+        bits: What it costs whoever knows how it is made and remembers all of it.
+        recalled_bits: What it costs more whoever remembers nothing: the asked values' digits.
+    """
+
+    text: bytes
+    bits: float
+    recalled_bits: float
+
+    @property
+    def bound(self) -> float:
+        """Bits per byte with all recalled."""
+        return self.bits / len(self.text)
+
+    @property
+    def without_recall(self) -> float:
+        """Bits per byte with nothing recalled."""
+        return (self.bits + self.recalled_bits) / len(self.text)
+
+
+def make_recall_text(task: RecallTask, num_bytes: int, seed: int = 0) -> MadeText:
+    """Make a text of whole lines, as many as go into `num_bytes`.
+
+    The same seed makes the same text, and a shorter text is the beginning of a longer one.
+
+    Raises:
+        ConfigError: `num_bytes` is less than a line.
+    """
+    lines, bits, recalled, size = [], 0.0, 0.0, 0
+    for line, line_bits, recalled_bits in _lines(task, np.random.default_rng(seed)):
+        size += len(line)
+        if size > num_bytes:
+            break
+        lines.append(line)
+        bits, recalled = bits + line_bits, recalled + recalled_bits
+    if not lines:
+        raise ConfigError(f"{num_bytes} bytes are less than a line: ask for more")
+    return MadeText("".join(lines).encode(), bits, recalled)
+
+
+def _lines(task: RecallTask, rng: np.random.Generator) -> Iterator[tuple[str, float, float]]:
+    """Yield lines without end, each with its bits for who recalls, and those that not recalling adds."""
+    values: dict[str, str] = {}  # of live keys, the one named longest ago first
+    last: dict[str, int] = {}  # where a key's value last began
+    at = 0
+    while True:
+        filling = len(values) < task.pairs
+        if filling or rng.random() < task.store_share:
+            bits = 0.0 if filling else -math.log2(task.store_share)
+            if not filling:
+                values.pop(oldest := next(iter(values)))
+                last.pop(oldest)
+            key = _fresh_key(task.key_digits, values, rng)
+            bits += math.log2(16**task.key_digits - len(values))
+            value, asked, recalled = _digits(task.value_digits, rng), "", 0.0
+            bits += _BITS_PER_DIGIT * task.value_digits
+        else:
+            asked, recalled = "?", float(_BITS_PER_DIGIT * task.value_digits)
+            value_at = at + 1 + task.key_digits + 1
+            shares = _shares(task, value_at - np.fromiter(last.values(), np.int64, len(last)))
+            chosen = int(rng.choice(len(shares), p=shares))
+            key = list(values)[chosen]
+            bits = -math.log2(1 - task.store_share) - math.log2(shares[chosen])
+            value = values.pop(key)
+            last.pop(key)
+        line = f"{asked}{key}={value};"
+        values[key], last[key] = value, at + line.index("=") + 1
+        at += len(line)
+        yield line, bits, recalled
+
+
+def _shares(task: RecallTask, distances: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """Return how likely each distance, from the greatest, is the one nearest to a log-uniform draw."""
+    logs = np.log(distances)
+    low, high = math.log(task.shortest), math.log(task.longest)
+    between = np.clip((logs[1:] + logs[:-1]) / 2, low, high)
+    shares = np.concatenate([[high], between]) - np.concatenate([between, [low]])
+    if high == low:  # a single distance: the pair that is nearest to it
+        shares = (np.arange(len(logs)) == np.abs(logs - low).argmin()).astype(np.float64)
+    return shares / shares.sum()
+
+
+def _digits(count: int, rng: np.random.Generator) -> str:
+    return "".join(_DIGITS[d] for d in rng.integers(16, size=count))
+
+
+def _fresh_key(count: int, live: dict[str, str], rng: np.random.Generator) -> str:
+    while (key := _digits(count, rng)) in live:
+        pass
+    return key
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Where such a text asks for values: Q questions of N digits each.
+
+    Attributes:
+        positions_QN: Of the digits of asked values, in bytes.
+        distances_Q: How far back each value last stood, in bytes.
+    """
+
+    positions_QN: npt.NDArray[np.int64]
+    distances_Q: npt.NDArray[np.int64]
+
+
+def find_asked(text: bytes) -> Asked:
+    """Find all questions of a text whose value stood before; nothing but the text is needed."""
+    last: dict[bytes, int] = {}
+    positions, distances = [], []
+    for line in _LINE.finditer(text):
+        at = line.start(3)
+        if line[1] and line[2] in last:
+            positions.append(range(at, line.end(3)))
+            distances.append(at - last[line[2]])
+        last[line[2]] = at
+    width = len(positions[0]) if positions else 0
+    return Asked(np.array(positions, np.int64).reshape(-1, width), np.array(distances, np.int64))
