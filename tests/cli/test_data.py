@@ -112,3 +112,23 @@ def test_help_teaches_and_loads_nothing_heavy(verb: list[str]) -> None:
     )
     assert "examples:" in result.stdout
     assert "sharnn data prepare enwik8" in result.stdout
+
+
+def test_make_recall_writes_a_text_and_what_it_costs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "recall.txt"
+    arguments = ["make", "recall", "--out", str(out), "--bytes", "5000", "--pairs", "9"]
+    code, told, _ = run(capsys, *arguments)
+    assert code == 0
+    assert f"{out.stat().st_size:,} bytes" in told
+    assert "with all recalled" in told
+    written = out.read_bytes()
+    assert written.count(b";") == written.count(b"=")
+    code, _, err = run(capsys, *arguments)
+    assert code == 2
+    assert "is there already" in err
+    assert out.read_bytes() == written
+    code, _, err = run(capsys, *arguments[:2], "--out", f"{out}2", "--longest", "3")
+    assert code == 2
+    assert "longest is 3" in err

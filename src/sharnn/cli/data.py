@@ -28,6 +28,7 @@ _USAGE = """\
 usage: sharnn data list
        sharnn data prepare TEXT… [--tokenizer byte|word|NAME.json] [--from PATH]
        sharnn data info TEXT…|FOLDER [--tokenizer …] [--from PATH] [--verify] [--json]
+       sharnn data make recall --out FILE [--bytes N] [--seed N] [--pairs N] …
 """
 
 _ABOUT = """\
@@ -41,7 +42,15 @@ examples:
   sharnn data prepare enwik8 --from ~/Downloads/enwik8.zip   without a network
   sharnn data prepare 'notes/**/*.md' more.txt.gz            texts one after the other
   zcat logs.gz | sharnn data prepare -                       standard input
-  sharnn data info wikitext-2 --verify                       counts; read all, compare digests"""
+  sharnn data info wikitext-2 --verify                       counts; read all, compare digests
+  sharnn data make recall --out recall.txt --bytes 4000000   pairs to recall: does a memory work?"""
+
+_ABOUT_RECALL = """\
+Make a text that shows whether a model recalls: lines store pairs of hexadecimal digits, k=v;, or ask for
+one that stood before, ?k=v;. A digit of an asked value costs 4 bits where it is not recalled, and nothing
+where it is; how far back it stood is spread evenly over the logarithm of the distance. Prints what such a
+text costs in bits per byte with all recalled and with nothing recalled.
+"""
 
 #: Columns of a table that goes to a file or pipe, where lines have no end.
 _WIDE = 200
@@ -49,7 +58,7 @@ _WIDE = 200
 
 def run(argv: list[str]) -> int:
     """Run one of the verbs."""
-    runs = {"list": _list, "prepare": _prepare, "info": _info}
+    runs = {"list": _list, "prepare": _prepare, "info": _info, "make": _make}
     return run_subverb("data", argv, runs, (_USAGE, _ABOUT, _EXAMPLES))
 
 
@@ -89,6 +98,44 @@ def _info(argv: list[str]) -> int:
         _print_corpus(corpus)
         if options.verify:
             print("every byte is the one that was prepared")
+    return 0
+
+
+def _make(argv: list[str]) -> int:
+    from sharnn.data.recall_task import RecallTask, find_asked, make_recall_text
+    from sharnn.files import atomic_file
+
+    what = {
+        "pairs": "pairs that can be asked for at a time",
+        "key-digits": "digits of a key",
+        "value-digits": "digits of a value",
+        "shortest": "least distance in bytes from an asked value to where it last stood",
+        "longest": "greatest distance",
+        "store-share": "share of the lines that store a new pair",
+    }
+    check_options(argv, ("--out", "--bytes", "--seed", *(f"--{name}" for name in what)))
+    parser = make_parser("data make", "recall --out FILE [options]", _ABOUT_RECALL, _EXAMPLES)
+    parser.add_argument("what", choices=["recall"], metavar="recall", help="the one kind there is")
+    parser.add_argument("--out", required=True, metavar="FILE", help="file to write")
+    parser.add_argument("--bytes", type=int, default=1_000_000, help="of the text, at most")
+    parser.add_argument("--seed", type=int, default=0, help="the same seed makes the same text")
+    for name, help_text in what.items():
+        default = getattr(RecallTask, name.replace("-", "_"))
+        parser.add_argument(f"--{name}", type=type(default), default=default, help=help_text)
+    options = parser.parse_args(argv)
+    settings = {name: options[name] for name in (key.replace("-", "_") for key in what)}
+    if options.seed < 0:
+        raise ConfigError(f"--seed is {options.seed}: it must be 0 or more")
+    made = make_recall_text(RecallTask(**settings), options.bytes, options.seed)
+    out = Path(options.out)
+    if out.exists():
+        raise ConfigError(f"{out} is there already: choose another file, or remove it")
+    with atomic_file(out) as file:
+        file.write(made.text)
+    asked = find_asked(made.text).positions_QN.size
+    print(f"{out}: {len(made.text):,} bytes, {asked:,} of them digits to recall")
+    print(f"with all recalled  {made.bound:.4f} bits per byte")
+    print(f"with none recalled {made.without_recall:.4f} bits per byte")
     return 0
 
 

@@ -42,7 +42,7 @@ class RecallTask:
     value_digits: int = 4
     shortest: int = 16
     longest: int = 4000
-    store_share: float = 0.04
+    store_share: float = 0.05
 
     def __post_init__(self) -> None:
         """Refuse what cannot be made.

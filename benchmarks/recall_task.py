@@ -1,0 +1,213 @@
+"""Which heads learn to recall, in how many steps, and how far back: on made pairs of hexadecimal digits.
+
+    python benchmarks/recall_task.py
+    python benchmarks/recall_task.py --arms next paper --segments 64 --seeds 1 --steps 1000
+    python benchmarks/recall_task.py --reach 5000 20000
+
+Without look-ups; 4 bits a digit are chance. `next` is a head that reads the row after each that it
+matches (`model.reads_next`), `rows` one that reads the rows themselves, both in residual blocks; `paper`
+is the paper's. All are trained by Muon at one rate, on one thread each. With --reach the head of `next`
+is trained once and then reads texts with longer windows, in which every value stood a little less than
+the window back, or a little more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import multiprocessing
+import statistics
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import torch
+
+from bench import Report, make_parser
+from sharnn.config import ModelConfig, OptimConfig, load_recipe_settings
+from sharnn.data.recall_task import RecallTask
+from sharnn.experiments.recall import RecallPlan, RecallScore, score_recall, train_on_recall
+from sharnn.files import atomic_file
+
+_OURS = {"residual": True, "forget_bias": 1.0, "overparam_value_gate": False}
+_NONE = {"attention_layers": "none"}
+#: Settings of the models, besides width, depth and window.
+ARMS: dict[str, dict[str, Any]] = {
+    "next": {**_OURS, "reads_next": True},
+    "next, all": {**_OURS, "reads_next": True, "attention_layers": "all"},
+    "next, window 32": {**_OURS, "reads_next": True, "window": 32},
+    "rows": _OURS,
+    "rows, all": {**_OURS, "attention_layers": "all"},
+    "none": {"residual": True, "forget_bias": 1.0, **_NONE},
+    "none, look-up": {"residual": True, "forget_bias": 1.0, **_NONE, "recall_orders": [5]},
+    "paper": {},
+    "paper, all": {"attention_layers": "all"},
+    "paper, none": _NONE,
+    "lstm": {"architecture": "lstm", "residual": True, "forget_bias": 1.0, "window": None},
+    "transformer": {"architecture": "transformer"},
+}
+#: Pairs that are named one after the other stand as many bytes apart, on average.
+_BYTES_PER_LINE = 10.95
+#: Share of the window by which a value stands nearer or further.
+_MARGIN = 0.05
+
+
+def plan_of(options: argparse.Namespace, arm: str, segment_length: int, seed: int) -> RecallPlan:
+    """Return what one run trains."""
+    sizes = {
+        "embed_dim": options.embed_dim,
+        "num_layers": options.layers,
+        "window": options.window,
+    }
+    optim = OptimConfig(**load_recipe_settings("demo")["optim"])
+    return RecallPlan(
+        ModelConfig(**{**sizes, **ARMS[arm]}),
+        replace(optim, lr=options.lr, matrix_lr=options.lr),
+        RecallTask(),
+        options.lanes,
+        segment_length,
+        options.steps * options.lanes_tokens // (options.lanes * segment_length),
+        options.score_every * options.lanes_tokens // (options.lanes * segment_length),
+        options.window,
+        seed,
+    )
+
+
+def run(plan: RecallPlan) -> list[RecallScore]:
+    """Train on one thread; return the scores."""
+    torch.set_num_threads(1)
+    return [score for _, score in train_on_recall(plan)]
+
+
+def measured(found: list[float]) -> str:
+    """Return a mean with its deviation."""
+    if any(map(math.isnan, found)):
+        return "-"
+    spread = f" ± {statistics.stdev(found):.2f}" if len(found) > 1 else ""
+    return f"{statistics.mean(found):.2f}{spread}"
+
+
+def first_below(scores: list[RecallScore], bits: float) -> int | None:
+    """Return the tokens after which digits beyond the segment first cost less."""
+    return next((score.tokens for score in scores if score.beyond < bits), None)
+
+
+def compare(options: argparse.Namespace, report: Report) -> None:
+    """Train all arms, print a table for each length of segments, and draw the curves."""
+    keys = [
+        (length, arm, seed)
+        for length in options.segments
+        for arm in options.arms
+        for seed in range(options.seeds)
+    ]
+    plans = [plan_of(options, arm, length, seed) for length, arm, seed in keys]
+    with ProcessPoolExecutor(options.jobs, multiprocessing.get_context("spawn")) as pool:
+        runs = dict(zip(keys, pool.map(run, plans), strict=True))
+    for length in options.segments:
+        rows = []
+        for arm in options.arms:
+            of_seeds = [runs[length, arm, seed] for seed in range(options.seeds)]
+            last = [scores[-1] for scores in of_seeds]
+            below = [first_below(scores, 0.5) for scores in of_seeds]
+            rows.append([
+                arm,
+                *(measured([getattr(score, name) for score in last])
+                  for name in ("inside", "beyond", "outside")),
+                ", ".join("never" if tokens is None else f"{tokens:,}" for tokens in below),
+            ])  # fmt: skip
+        columns = ["", "within a segment", "beyond it", "out of the window", "below 0.5 after"]
+        title = (
+            f"Bits of an asked digit, segments of {length}, after "
+            f"{options.steps * options.lanes_tokens:,} tokens, {options.seeds} seeds; and the tokens "
+            "of each seed until digits beyond the segment cost less than 0.5"
+        )
+        report.table(title, columns, rows)
+    path = report.folder / f"{report.stem}-recall-task"
+    kept = [
+        {"segment": length, "arm": arm, "seed": seed, "scores": [asdict(s) for s in scores]}
+        for (length, arm, seed), scores in runs.items()
+    ]
+    with atomic_file(path.with_suffix(".json")) as file:
+        file.write(json.dumps(kept, indent=1).encode())
+    draw(runs, options, path.with_suffix(".png"))
+    report.say(f"![Bits of an asked digit beyond the segment]({path.name}.png)")
+
+
+def draw(
+    runs: dict[tuple[int, str, int], list[RecallScore]], options: argparse.Namespace, path: Path
+) -> None:
+    """Draw bits beyond the segment against tokens, a line for each run."""
+    mpl.use("agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(
+        1, len(options.segments), figsize=(5.5 * len(options.segments), 4), squeeze=False
+    )
+    for axis, length in zip(axes[0], options.segments, strict=True):
+        for index, arm in enumerate(options.arms):
+            for seed in range(options.seeds):
+                scores = runs[length, arm, seed]
+                axis.plot(
+                    [score.tokens for score in scores], [score.beyond for score in scores],
+                    color=f"C{index % 10}", linestyle="-" if index < 10 else "--",
+                    label=arm if seed == 0 else None,
+                )  # fmt: skip
+        axis.axhline(4, color="grey", linewidth=0.8, linestyle=":")
+        axis.set(title=f"segments of {length}", xlabel="tokens", ylim=(0, 5.2))
+    axes[0][0].set_ylabel("bits of a digit asked beyond the segment")
+    axes[0][-1].legend(fontsize=7)
+    figure.tight_layout()
+    with atomic_file(path) as file:
+        figure.savefig(file, dpi=110, format="png")
+
+
+def reach(options: argparse.Namespace, report: Report) -> None:
+    """Train the head that reads next once; let it recall over longer windows, and no further."""
+    plan = plan_of(options, "next", options.segments[-1], 0)
+    model, last = list(train_on_recall(plan))[-1]
+    report.say(
+        f"Trained with a window of {options.window:,}: {last.beyond:.2f} bits beyond the segment."
+    )
+    rows = []
+    for window in options.reach:
+        model.set_window(window)
+        cells = [f"{window:,}"]
+        for distance in (round(window * (1 - _MARGIN)), round(window * (1 + _MARGIN))):
+            # Each pair is asked for once in a round of all, so all values stand a round back.
+            pairs = round(distance / _BYTES_PER_LINE)
+            task = RecallTask(pairs, shortest=distance, longest=distance, store_share=1e-9)
+            found = score_recall(model, task, options.segments[-1], window)
+            cells.append(measured([found[1 if distance < window else 2]]))
+        rows.append(cells)
+    columns = ["window", f"{_MARGIN:.0%} less than the window back", f"{_MARGIN:.0%} more"]
+    report.table("Bits of an asked digit that stood so far back", columns, rows)
+
+
+def main() -> None:
+    """Parse and measure."""
+    parser = make_parser(__doc__, repeats=False)
+    parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS), metavar="ARM")
+    parser.add_argument("--segments", type=int, nargs="+", default=[64, 256])
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--embed-dim", type=int, default=128)
+    parser.add_argument("--layers", type=int, default=2)
+    parser.add_argument("--lanes", type=int, default=16)
+    parser.add_argument("--window", type=int, default=1024)
+    parser.add_argument("--lr", type=float, default=0.01)
+    parser.add_argument("--steps", type=int, default=300, help="of --lanes-tokens tokens each")
+    parser.add_argument("--score-every", type=int, default=30, help="such steps")
+    parser.add_argument("--lanes-tokens", type=int, default=2048, help="tokens of such a step")
+    parser.add_argument("--jobs", type=int, default=2, help="runs side by side, a thread each")
+    parser.add_argument("--reach", type=int, nargs="+", help="windows to read with instead")
+    options = parser.parse_args()
+    title = "Recalling over longer windows" if options.reach else "Learning to recall"
+    report = Report(title, torch.device("cpu"), options.results)
+    (reach if options.reach else compare)(options, report)
+    report.save()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,166 @@
+"""Does a model learn to recall? It is trained on made pairs, and scored on pairs that it has not seen.
+
+Legend: B lanes · T tokens of a segment · V the bits of an asked digit: 4 is chance, 0 is certainty.
+
+The text is `data.recall_task`'s. Training's own loss would not tell: weights learn the pairs of a text by
+heart while these are asked for again and again. So what counts is another text, read by weights that
+stand still.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sharnn.config import ModelConfig, OptimConfig
+from sharnn.data.recall_task import RecallTask, find_asked, make_recall_text
+from sharnn.model import LanguageModel
+from sharnn.optim import make_optimizers
+
+_WARMUP_STEPS = 50
+_SCORED_LANES = 8
+#: Bytes of each lane that are scored, behind those that fill the memory.
+_SCORED_BYTES = 2048
+#: Added to a seed: texts to score are others than those to train on.
+_HELD_OUT = 1_000_003
+
+
+@dataclass(frozen=True)
+class RecallPlan:
+    """What is trained, on what, and for how long.
+
+    Attributes:
+        model: Its settings.
+        optim: Those of its optimiser; the rate rises over 50 steps and stays.
+        task: The text.
+        num_lanes: B.
+        segment_length: T.
+        num_steps: Of training.
+        score_every: Steps from one score to the next.
+        window: Distances beyond it are scored apart, whatever the model's own window is.
+        seed: Of weights and texts.
+    """
+
+    model: ModelConfig
+    optim: OptimConfig
+    task: RecallTask = field(default_factory=RecallTask)
+    num_lanes: int = 16
+    segment_length: int = 128
+    num_steps: int = 300
+    score_every: int = 50
+    window: int = 1024
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class RecallScore:
+    """Mean bits of asked digits, by how far back their value last stood; NaN where none was.
+
+    Attributes:
+        step: Steps of training before.
+        tokens: Tokens read by then.
+        inside: Within a segment's length.
+        beyond: Further back, and within the window.
+        outside: Further back than the window.
+        query_grad: Norm of the gradient of the first head's query in the last step; 0 without a head.
+    """
+
+    step: int
+    tokens: int
+    inside: float
+    beyond: float
+    outside: float
+    query_grad: float = 0.0
+
+
+def train_on_recall(plan: RecallPlan) -> Iterator[tuple[LanguageModel, RecallScore]]:
+    """Train from nothing on one pass over a text; yield the model and its score from time to time."""
+    torch.manual_seed(plan.seed)
+    model = LanguageModel(plan.model)
+    optimizers = make_optimizers(model, plan.optim)
+    groups = [(group, group["lr"]) for o in optimizers for group in o.param_groups]
+    num_tokens = plan.num_steps * plan.segment_length
+    lanes_BN = _lanes(plan.task, plan.num_lanes, num_tokens + 1, plan.seed)
+    state = model.initial_state(plan.num_lanes)
+    for step in range(1, plan.num_steps + 1):
+        for group, rate in groups:
+            group["lr"] = rate * min(step / _WARMUP_STEPS, 1.0)
+        segment = lanes_BN[:, (step - 1) * plan.segment_length :][:, : plan.segment_length + 1]
+        nats_BT, state = model.train().nats(segment[:, :-1], segment[:, 1:], state)
+        state = state.detach()
+        nats_BT.mean().backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), plan.optim.grad_clip or math.inf)
+        gradient = _query_grad(model)
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+        if step % plan.score_every == 0:
+            inside, beyond, outside = score_recall(
+                model.eval(), plan.task, plan.segment_length, plan.window, plan.seed
+            )
+            tokens = step * plan.num_lanes * plan.segment_length
+            yield model, RecallScore(step, tokens, inside, beyond, outside, gradient)
+
+
+@torch.no_grad()
+def score_recall(
+    model: LanguageModel, task: RecallTask, segment_length: int, window: int, seed: int = 0
+) -> tuple[float, float, float]:
+    """Return the mean bits of asked digits: within a segment, beyond it, and out of the window.
+
+    A text that nobody was trained on is read in a few lanes, in segments, with the state carried; scored
+    is what stands behind the first window, when memories are full. What stands at its very end (its eight
+    furthest rows) is not counted: some digits of a value are out of it.
+    """
+    num_tokens = -(-(window + _SCORED_BYTES) // segment_length) * segment_length
+    lanes_BN = _lanes(task, _SCORED_LANES, num_tokens + 1, seed + _HELD_OUT)
+    distances_BN = torch.stack([_distances(lane_N) for lane_N in lanes_BN])[:, 1:]
+    state, parts = model.initial_state(_SCORED_LANES), []
+    for start in range(0, num_tokens, segment_length):
+        segment = lanes_BN[:, start : start + segment_length + 1]
+        nats_BT, state = model.nats(segment[:, :-1], segment[:, 1:], state)
+        parts.append(nats_BT)
+    bits_BN = torch.cat(parts, dim=1) / math.log(2)
+    asked_BN = distances_BN > 0
+    asked_BN[:, :window] = False
+    inside_BN = asked_BN & (distances_BN <= segment_length)
+    outside_BN = asked_BN & (distances_BN > window)
+    beyond_BN = asked_BN & (distances_BN > segment_length) & (distances_BN <= window - 8)
+    inside, beyond, outside = (
+        float(bits_BN[chosen].mean()) for chosen in (inside_BN, beyond_BN, outside_BN)
+    )
+    return inside, beyond, outside
+
+
+def _lanes(task: RecallTask, num_lanes: int, num_bytes: int, seed: int) -> Tensor:
+    """Return lanes `[B, N]` that have no pair in common."""
+    longest_line = 1 + task.key_digits + 1 + task.value_digits + 1
+    texts = (
+        make_recall_text(task, num_bytes + longest_line, seed * num_lanes + lane).text
+        for lane in range(num_lanes)
+    )
+    lanes = [np.frombuffer(text[:num_bytes], np.uint8).astype(np.int64) for text in texts]
+    return torch.from_numpy(np.stack(lanes))
+
+
+def _distances(lane_N: Tensor) -> Tensor:
+    """Return how far back each asked digit last stood, `[N]`; 0 for all other bytes."""
+    asked = find_asked(bytes(lane_N.to(torch.uint8).numpy()))
+    distances_N = np.zeros(len(lane_N), np.int64)
+    distances_N[asked.positions_QN] = asked.distances_Q[:, None]
+    return torch.from_numpy(distances_N)
+
+
+def _query_grad(model: LanguageModel) -> float:
+    gradients = (
+        parameter.grad
+        for name, parameter in model.named_parameters()
+        if name.endswith("attention.query.weight")
+    )
+    first = next(gradients, None)
+    return 0.0 if first is None else float(first.norm())
