@@ -18,6 +18,8 @@ import json
 import math
 import multiprocessing
 import statistics
+import sys
+from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -32,6 +34,8 @@ from sharnn.data.recall_task import RecallTask
 from sharnn.experiments.recall import RecallPlan, RecallScore, score_recall, train_on_recall
 from sharnn.files import atomic_file
 
+#: Length of segments, arm and seed.
+Key = tuple[int, str, int]
 _OURS = {"residual": True, "forget_bias": 1.0, "overparam_value_gate": False}
 _NONE = {"attention_layers": "none"}
 #: Settings of the models, besides width, depth and window.
@@ -77,9 +81,19 @@ def plan_of(options: argparse.Namespace, arm: str, segment_length: int, seed: in
 
 
 def run(plan: RecallPlan) -> list[RecallScore]:
-    """Train on one thread; return the scores."""
-    torch.set_num_threads(1)
+    """Train; return the scores."""
     return [score for _, score in train_on_recall(plan)]
+
+
+def run_all(plans: Mapping[Key, RecallPlan], jobs: int) -> dict[Key, list[RecallScore]]:
+    """Run all plans, some side by side, on a thread each; tell of each that is done."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, context, torch.set_num_threads, (1,)) as pool:
+        runs = {}
+        for key, scores in zip(plans, pool.map(run, plans.values()), strict=True):
+            runs[key] = scores
+            print(f"{len(runs)} of {len(plans)} done: {key}, {scores[-1]}", file=sys.stderr)
+    return runs
 
 
 def measured(found: list[float]) -> str:
@@ -97,15 +111,13 @@ def first_below(scores: list[RecallScore], bits: float) -> int | None:
 
 def compare(options: argparse.Namespace, report: Report) -> None:
     """Train all arms, print a table for each length of segments, and draw the curves."""
-    keys = [
-        (length, arm, seed)
+    plans = {
+        (length, arm, seed): plan_of(options, arm, length, seed)
         for length in options.segments
         for arm in options.arms
         for seed in range(options.seeds)
-    ]
-    plans = [plan_of(options, arm, length, seed) for length, arm, seed in keys]
-    with ProcessPoolExecutor(options.jobs, multiprocessing.get_context("spawn")) as pool:
-        runs = dict(zip(keys, pool.map(run, plans), strict=True))
+    }
+    runs = run_all(plans, options.jobs)
     for length in options.segments:
         rows = []
         for arm in options.arms:
@@ -136,9 +148,7 @@ def compare(options: argparse.Namespace, report: Report) -> None:
     report.say(f"![Bits of an asked digit beyond the segment]({path.name}.png)")
 
 
-def draw(
-    runs: dict[tuple[int, str, int], list[RecallScore]], options: argparse.Namespace, path: Path
-) -> None:
+def draw(runs: Mapping[Key, list[RecallScore]], options: argparse.Namespace, path: Path) -> None:
     """Draw bits beyond the segment against tokens, a line for each run."""
     mpl.use("agg")
     import matplotlib.pyplot as plt

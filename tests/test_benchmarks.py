@@ -85,6 +85,31 @@ def test_decoding_is_measured_with_kernels_and_without(tmp_path: Path, model: st
     assert "16 lanes are slower than one: " in text
 
 
+SMALL_RECALL = [
+    "recall_task.py", "--embed-dim", "16", "--layers", "1", "--lanes", "2", "--window", "40",
+    "--segments", "16", "--seeds", "1", "--steps", "4", "--score-every", "2", "--lanes-tokens", "32",
+]  # fmt: skip
+
+
+def test_heads_are_compared_on_pairs_to_recall(tmp_path: Path) -> None:
+    text = run(tmp_path, *SMALL_RECALL, "--jobs", "1", "--arms", "next", "lstm")
+    assert "| next | " in text
+    assert "| lstm | " in text
+    (kept,) = tmp_path.glob("*-recall-task.json")
+    assert [len(run["scores"]) for run in json.loads(kept.read_text())] == [2, 2]
+    assert list(tmp_path.glob("*-recall-task.png"))
+    text = run(tmp_path, *SMALL_RECALL, "--reach", "200")
+    assert "| 200 | " in text
+
+
+def test_bytes_are_told_apart_by_where_their_context_stood(tmp_path: Path, model: str) -> None:
+    distances = importlib.import_module("recurring_text").distances(b"abcdefgh1abcdefgh2xyz")
+    assert distances.tolist() == [0] * 17 + [9] + [0] * 3
+    text = write_text(tmp_path, 900)
+    found = run(tmp_path / "results", "recurring_text.py", model, "--text", str(text))
+    assert "| model | " in found
+
+
 def test_what_is_slower_is_told() -> None:
     grid = {(1, "fp32"): (400.0, 200.0), (16, "fp32"): (300.0, 900.0), (16, "int8"): (99.0, 100.0)}
     assert importlib.import_module("decode_shipped").findings(grid) == [
