@@ -202,8 +202,7 @@ class ModelConfig:
     into one vector afterwards."""
     reads_next: bool = False
     """The head reads the row after each that it attends to: what followed where the text was like this
-    one. It learns to recall a hundred times sooner. Needs residual; the paper's head reads the rows that
-    it attends to."""
+    one. Needs residual; the paper's head reads the rows that it attends to."""
     residual: bool = False
     """Blocks with identity skips and a final LayerNorm, instead of the paper's blocks, whose skips
     carry the normalised value and pass by neither the LSTM nor the whole stack."""
@@ -272,8 +271,7 @@ class ModelConfig:
         _require(self.window >= 0, f"model.window is {self.window}: it must be 0 or more")
         self._set(attention_layers=self._placed_attention())
         if not self.attention_layers:
-            self._set(reads_next=False)
-            self._refuse("attention_dropout", "overparam_value_gate")
+            self._refuse("attention_dropout", "overparam_value_gate", "reads_next")
         _require(
             self.residual or not self.reads_next,
             "model.reads_next is true, but the paper's blocks have no such head: set model.residual, or "

@@ -72,6 +72,8 @@ def test_what_cannot_be_made_is_refused(wrong: dict[str, float], message: str) -
         RecallTask(**wrong)
 
 
-def test_less_than_a_line_is_refused() -> None:
+def test_less_than_a_line_and_seeds_below_0_are_refused() -> None:
     with pytest.raises(ConfigError, match="5 bytes are less than a line"):
         make_recall_text(RecallTask(), 5)
+    with pytest.raises(ConfigError, match="seed is -1"):
+        make_recall_text(RecallTask(), 500, seed=-1)

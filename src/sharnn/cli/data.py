@@ -124,8 +124,6 @@ def _make(argv: list[str]) -> int:
         parser.add_argument(f"--{name}", type=type(default), default=default, help=help_text)
     options = parser.parse_args(argv)
     settings = {name: options[name] for name in (key.replace("-", "_") for key in what)}
-    if options.seed < 0:
-        raise ConfigError(f"--seed is {options.seed}: it must be 0 or more")
     made = make_recall_text(RecallTask(**settings), options.bytes, options.seed)
     out = Path(options.out)
     if out.exists():

@@ -99,8 +99,10 @@ def make_recall_text(task: RecallTask, num_bytes: int, seed: int = 0) -> MadeTex
     The same seed makes the same text, and a shorter text is the beginning of a longer one.
 
     Raises:
-        ConfigError: `num_bytes` is less than a line.
+        ConfigError: `num_bytes` is less than a line, or `seed` is below 0.
     """
+    if seed < 0:
+        raise ConfigError(f"seed is {seed}: it must be 0 or more")
     lines, bits, recalled, size = [], 0.0, 0.0, 0
     for line, line_bits, recalled_bits in _lines(task, np.random.default_rng(seed)):
         size += len(line)
