@@ -3,12 +3,15 @@
     python benchmarks/recall_task.py
     python benchmarks/recall_task.py --arms next paper --segments 64 --seeds 1 --steps 1000
     python benchmarks/recall_task.py --reach 5000 20000
+    python benchmarks/recall_task.py --name parts --arms 'next' 'next, plain start'
+    python benchmarks/recall_task.py --name easy --pairs 12 --key-digits 1 --value-digits 1 --longest 200
 
 Without look-ups; 4 bits a digit are chance. `next` is a head that reads the row after each that it
 matches (`model.reads_next`), `rows` one that reads the rows themselves, both in residual blocks; `paper`
-is the paper's. All are trained by Muon at one rate, on one thread each. With --reach the head of `next`
-is trained once and then reads texts with longer windows, in which every value stood a little less than
-the window back, or a little more.
+is the paper's. All are trained by Muon, or by --optim, at one rate, on one thread each. Arms that begin
+otherwise (`next, plain start`) tell which part of `next` does it. With --reach the head of `next` is
+trained once and then reads texts with longer windows, in which every value stood a little less than the
+window back, or a little more.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ import math
 import multiprocessing
 import statistics
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -33,7 +36,10 @@ from sharnn.config import ModelConfig, OptimConfig, load_recipe_settings
 from sharnn.data.recall_task import RecallTask
 from sharnn.experiments.recall import RecallPlan, RecallScore, score_recall, train_on_recall
 from sharnn.files import atomic_file
+from sharnn.model import LanguageModel
+from sharnn.model.attention import SingleHeadAttention
 
+_NAME = "task"
 #: Length of segments, arm and seed.
 Key = tuple[int, str, int]
 _OURS = {"residual": True, "forget_bias": 1.0, "overparam_value_gate": False}
@@ -53,6 +59,47 @@ ARMS: dict[str, dict[str, Any]] = {
     "lstm": {"architecture": "lstm", "residual": True, "forget_bias": 1.0, "window": None},
     "transformer": {"architecture": "transformer"},
 }
+
+
+@torch.no_grad()
+def plain_query(model: LanguageModel) -> None:
+    """Let the query begin as other matrices do."""
+    for head in heads(model):
+        head.query.weight.normal_(0, 1 / math.sqrt(len(head.query.weight)))
+
+
+@torch.no_grad()
+def half_open_gates(model: LanguageModel) -> None:
+    """Let the gates of query and keys begin as the paper's, at σ(0)."""
+    for head in heads(model):
+        head.query_gate.zero_()
+        head.key_gate.zero_()
+
+
+def plain_start(model: LanguageModel) -> None:
+    """Let the head begin as one that reads rows."""
+    plain_query(model)
+    half_open_gates(model)
+
+
+def match_likeness(model: LanguageModel) -> None:
+    """Let a head that reads rows begin as one that reads the next ones."""
+    for head in heads(model):
+        head.match_likeness()
+
+
+def heads(model: LanguageModel) -> list[SingleHeadAttention]:
+    """Return all heads."""
+    return [module for module in model.modules() if isinstance(module, SingleHeadAttention)]
+
+
+#: Arms that begin otherwise: the arm whose settings they have, and what alters their weights.
+ALTERED: dict[str, tuple[str, Callable[[LanguageModel], None]]] = {
+    "next, plain query": ("next", plain_query),
+    "next, half-open gates": ("next", half_open_gates),
+    "next, plain start": ("next", plain_start),
+    "rows, likeness": ("rows", match_likeness),
+}
 #: Pairs that are named one after the other stand as many bytes apart, on average.
 _BYTES_PER_LINE = 10.95
 #: Share of the window by which a value stands nearer or further.
@@ -66,11 +113,15 @@ def plan_of(options: argparse.Namespace, arm: str, segment_length: int, seed: in
         "num_layers": options.layers,
         "window": options.window,
     }
+    settings = ARMS[ALTERED[arm][0] if arm in ALTERED else arm]
     optim = OptimConfig(**load_recipe_settings("demo")["optim"])
+    matrix_lr = options.lr if options.optim == "muon" else None
     return RecallPlan(
-        ModelConfig(**{**sizes, **ARMS[arm]}),
-        replace(optim, lr=options.lr, matrix_lr=options.lr),
-        RecallTask(),
+        ModelConfig(**{**sizes, **settings}),
+        replace(optim, name=options.optim, lr=options.lr, matrix_lr=matrix_lr),
+        RecallTask(
+            options.pairs, options.key_digits, options.value_digits, longest=options.longest
+        ),
         options.lanes,
         segment_length,
         options.steps * options.lanes_tokens // (options.lanes * segment_length),
@@ -80,9 +131,10 @@ def plan_of(options: argparse.Namespace, arm: str, segment_length: int, seed: in
     )
 
 
-def run(plan: RecallPlan) -> list[RecallScore]:
+def run(key: Key, plan: RecallPlan) -> list[RecallScore]:
     """Train; return the scores."""
-    return [score for _, score in train_on_recall(plan)]
+    _, alter = ALTERED.get(key[1], (None, None))
+    return [score for _, score in train_on_recall(plan, alter)]
 
 
 def run_all(plans: Mapping[Key, RecallPlan], jobs: int) -> dict[Key, list[RecallScore]]:
@@ -90,7 +142,8 @@ def run_all(plans: Mapping[Key, RecallPlan], jobs: int) -> dict[Key, list[Recall
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, context, torch.set_num_threads, (1,)) as pool:
         runs = {}
-        for key, scores in zip(plans, pool.map(run, plans.values()), strict=True):
+        found = pool.map(run, plans, plans.values())
+        for key, scores in zip(plans, found, strict=True):
             runs[key] = scores
             print(f"{len(runs)} of {len(plans)} done: {key}, {scores[-1]}", file=sys.stderr)
     return runs
@@ -137,7 +190,7 @@ def compare(options: argparse.Namespace, report: Report) -> None:
             "of each seed until digits beyond the segment cost less than 0.5"
         )
         report.table(title, columns, rows)
-    path = report.folder / f"{report.stem}-recall-task"
+    path = report.folder / f"{report.stem}-recall-{options.name}"
     kept = [
         {"segment": length, "arm": arm, "seed": seed, "scores": [asdict(s) for s in scores]}
         for (length, arm, seed), scores in runs.items()
@@ -199,7 +252,9 @@ def reach(options: argparse.Namespace, report: Report) -> None:
 def main() -> None:
     """Parse and measure."""
     parser = make_parser(__doc__, repeats=False)
-    parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS), metavar="ARM")
+    parser.add_argument(
+        "--arms", nargs="+", choices=[*ARMS, *ALTERED], default=list(ARMS), metavar="ARM"
+    )
     parser.add_argument("--segments", type=int, nargs="+", default=[64, 256])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--embed-dim", type=int, default=128)
@@ -211,9 +266,17 @@ def main() -> None:
     parser.add_argument("--score-every", type=int, default=30, help="such steps")
     parser.add_argument("--lanes-tokens", type=int, default=2048, help="tokens of such a step")
     parser.add_argument("--jobs", type=int, default=2, help="runs side by side, a thread each")
+    parser.add_argument("--optim", choices=["muon", "adamw"], default="muon")
+    task = RecallTask()
+    parser.add_argument("--pairs", type=int, default=task.pairs, help="live at a time")
+    parser.add_argument("--key-digits", type=int, default=task.key_digits)
+    parser.add_argument("--value-digits", type=int, default=task.value_digits)
+    parser.add_argument("--longest", type=int, default=task.longest, help="distance in bytes")
+    parser.add_argument("--name", default=_NAME, help="of the section and the files of results")
     parser.add_argument("--reach", type=int, nargs="+", help="windows to read with instead")
     options = parser.parse_args()
-    title = "Recalling over longer windows" if options.reach else "Learning to recall"
+    named = "" if options.name == _NAME else f": {options.name}"
+    title = "Recalling over longer windows" if options.reach else f"Learning to recall{named}"
     report = Report(title, torch.device("cpu"), options.results)
     (reach if options.reach else compare)(options, report)
     report.save()

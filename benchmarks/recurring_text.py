@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import argparse
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 
 from bench import Report, make_parser
 from sharnn.checkpoint import load_model
@@ -37,38 +40,61 @@ def distances(text: bytes) -> npt.NDArray[np.int64]:
     return found
 
 
+@dataclass(frozen=True)
+class Bands:
+    """Which bytes of texts of the same length are in which band, `[B, N]` each, by name."""
+
+    chosen: dict[str, npt.NDArray[np.bool_]]
+
+    @classmethod
+    def of(cls, texts: Sequence[bytes]) -> Bands:
+        """Tell the bytes of texts apart."""
+        back = np.stack([distances(text) for text in texts])
+        near, far = _BANDS
+        return cls({
+            "all": np.ones(back.shape, bool),
+            f"1–{near} back": (back > 0) & (back <= near),
+            f"{near + 1}–{far:,} back": (back > near) & (back <= far),
+            "further back": back > far,
+            "never before": back == 0,
+        })  # fmt: skip
+
+    def shares(self) -> dict[str, float]:
+        """Return the share of the bytes that is in each band."""
+        return {name: float(chosen.mean()) for name, chosen in self.chosen.items()}
+
+    def means(self, bits_BN: npt.NDArray[np.float64]) -> dict[str, float]:
+        """Return the mean bits of each band; NaN of one that is empty."""
+        return {
+            name: float(bits_BN[chosen].mean()) if chosen.any() else math.nan
+            for name, chosen in self.chosen.items()
+        }
+
+
 @torch.no_grad()
-def bits(model: LanguageModel, text: bytes, start_token: int) -> npt.NDArray[np.float64]:
-    """Return the bits of each byte."""
-    targets = torch.frombuffer(bytearray(text), dtype=torch.uint8).long()
-    inputs = torch.cat([torch.tensor([start_token]), targets[:-1]])
-    state, parts = model.initial_state(1), []
-    for read, told in zip(inputs.split(_SEGMENT), targets.split(_SEGMENT), strict=True):
-        nats_BT, state = model.nats(read[None], told[None], state)
-        parts.append(nats_BT[0])
-    return torch.cat(parts).double().numpy() / math.log(2)
+def bits(model: LanguageModel, texts: Sequence[bytes], start_token: int) -> npt.NDArray[np.float64]:
+    """Return the bits of each byte, `[B, N]`, of texts of the same length, a lane each."""
+    targets = torch.stack([torch.frombuffer(bytearray(text), dtype=torch.uint8) for text in texts])
+    targets = targets.long()
+    inputs = F.pad(targets[:, :-1], (1, 0), value=start_token)
+    state, parts = model.initial_state(len(texts)), []
+    for read, told in zip(inputs.split(_SEGMENT, 1), targets.split(_SEGMENT, 1), strict=True):
+        nats_BT, state = model.nats(read, told, state)
+        parts.append(nats_BT)
+    return torch.cat(parts, 1).double().numpy() / math.log(2)
 
 
 def measure(options: argparse.Namespace) -> None:
     """Score all models and print the table."""
     text = Path(options.text).read_bytes()[: options.bytes]
-    back = distances(text)
-    near, far = _BANDS
-    bands = {
-        "all": np.ones(len(text), bool),
-        f"1–{near} back": (back > 0) & (back <= near),
-        f"{near + 1}–{far:,} back": (back > near) & (back <= far),
-        "further back": back > far,
-        "never before": back == 0,
-    }
-    rows = [["share of the bytes", *(f"{chosen.mean():.1%}" for chosen in bands.values())]]
+    bands = Bands.of([text])
+    rows = [["share of the bytes", *(f"{share:.1%}" for share in bands.shares().values())]]
     for name in options.models:
         loaded = load_model(name)
-        found = bits(loaded.model, text, loaded.tokenizer.start_token)
-        means = (f"{found[band].mean():.4f}" if band.any() else "-" for band in bands.values())
-        rows.append([Path(name).name, *means])
+        found = bands.means(bits(loaded.model, [text], loaded.tokenizer.start_token))
+        rows.append([Path(name).name, *(f"{mean:.4f}" for mean in found.values())])
     report = Report(options.title, torch.device("cpu"), options.results)
-    report.table(f"Bits per byte of {len(text):,} bytes", ["", *bands], rows)
+    report.table(f"Bits per byte of {len(text):,} bytes", ["", *bands.chosen], rows)
     report.save()
 
 

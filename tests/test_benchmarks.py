@@ -98,6 +98,10 @@ def test_heads_are_compared_on_pairs_to_recall(tmp_path: Path) -> None:
     (kept,) = tmp_path.glob("*-recall-task.json")
     assert [len(run["scores"]) for run in json.loads(kept.read_text())] == [2, 2]
     assert list(tmp_path.glob("*-recall-task.png"))
+    easy = ["--name", "easy", "--optim", "adamw", "--pairs", "12", "--key-digits", "1"]
+    text = run(tmp_path, *SMALL_RECALL, "--jobs", "1", *easy, "--arms", "next, plain start")
+    assert "| next, plain start | " in text
+    assert list(tmp_path.glob("*-recall-easy.png"))
     text = run(tmp_path, *SMALL_RECALL, "--reach", "200")
     assert "| 200 | " in text
 
@@ -108,6 +112,19 @@ def test_bytes_are_told_apart_by_where_their_context_stood(tmp_path: Path, model
     text = write_text(tmp_path, 900)
     found = run(tmp_path / "results", "recurring_text.py", model, "--text", str(text))
     assert "| model | " in found
+
+
+def test_runs_are_watched_while_they_learn(tmp_path: Path) -> None:
+    text = str(write_text(tmp_path, 200_000))
+    few = ["--budget", "16ktokens", "--every", "8ktokens", "--part-bytes", "600"]
+    command = ["head_on_text.py", text, "--runs", str(tmp_path / "runs"), *few]
+    assert "| next | 1 | 1" in run(tmp_path / "results", *command)
+    (file,) = (tmp_path / "results").glob("*-head-on-text.json")
+    none, reads_next = json.loads(file.read_text())
+    assert [point["tokens"] for point in none["points"]][-1] >= 16_000
+    assert none["points"][-1]["right_share"] is None
+    assert 0 < reads_next["points"][-1]["right_share"] < 1
+    assert reads_next["points"][-1]["bits"]["all"] < 8
 
 
 def test_what_is_slower_is_told() -> None:

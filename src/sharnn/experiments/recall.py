@@ -10,7 +10,7 @@ stand still.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -78,10 +78,19 @@ class RecallScore:
     query_grad: float = 0.0
 
 
-def train_on_recall(plan: RecallPlan) -> Iterator[tuple[LanguageModel, RecallScore]]:
-    """Train from nothing on one pass over a text; yield the model and its score from time to time."""
+def train_on_recall(
+    plan: RecallPlan, alter: Callable[[LanguageModel], None] | None = None
+) -> Iterator[tuple[LanguageModel, RecallScore]]:
+    """Train from nothing on one pass over a text; yield the model and its score from time to time.
+
+    Args:
+        plan: What is trained.
+        alter: Takes the model with the weights that it begins with.
+    """
     torch.manual_seed(plan.seed)
     model = LanguageModel(plan.model)
+    if alter is not None:
+        alter(model)
     optimizers = make_optimizers(model, plan.optim)
     groups = [(group, group["lr"]) for o in optimizers for group in o.param_groups]
     num_tokens = plan.num_steps * plan.segment_length

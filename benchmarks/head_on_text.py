@@ -1,0 +1,279 @@
+"""What a head wins on real text, long enough: runs side by side, watched while they learn.
+
+    python benchmarks/documentation_text.py docs.txt
+    python benchmarks/head_on_text.py docs.txt --runs runs/head --budget 60Mtokens
+    python benchmarks/head_on_text.py docs.txt --runs runs/head --arms none rows --seeds 0 1
+
+Every run is `sharnn train` on one thread: residual blocks, D 128 × 4, window 1,024, 32 lanes × 128
+tokens, Muon, neither n-grams nor recall. Whenever one has saved itself, its model as it stands reads
+parts of the valid split from all over it: bits of all bytes, and of those whose last eight bytes last
+stood 129 to 1,024 back, which only a memory can know; and `right_share`, how much of the head's weight
+on earlier rows lies on rows behind which stands what comes next (docs/attention.md). The run's end is
+the model with the mean weights. After Ctrl-C, the same command goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import sys
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import torch
+
+from bench import Report, make_parser
+from recurring_text import Bands, bits
+from sharnn.checkpoint import LoadedModel, is_checkpoint, load_model, read_counters
+from sharnn.data.prepare import prepare
+from sharnn.errors import CheckpointError
+from sharnn.evaluate import read_attention
+from sharnn.experiments.contenders import resume_command, train_command
+from sharnn.experiments.processes import Processes, StoppedError
+from sharnn.files import atomic_file
+from sharnn.train import is_run_folder
+
+SETTINGS = (
+    "--recipe desktop --train.fit [] --model.embed_dim 128 --model.num_layers 4 --model.window 1024 "
+    "--model.longest_ngram 0 --model.recall_orders [] --data.num_lanes 32 --data.segment_length 128"
+)
+ARMS = {
+    "none": "--model.attention_layers none",
+    "rows": "",
+    "rows, all": "--model.attention_layers all",
+    "next": "--model.reads_next true",
+    "next, all": "--model.reads_next true --model.attention_layers all",
+}
+#: Parts of the valid split that are scored, each from an empty memory, and the first of them that are
+#: read for `right_share`.
+_PARTS, _ATTENTION_PARTS = 16, 2
+_POLL_SECONDS = 10.0
+#: Arm and seed.
+Key = tuple[str, int]
+
+
+@dataclass(frozen=True)
+class Point:
+    """What a run has learnt by then.
+
+    Attributes:
+        tokens: Read of the text.
+        bits: Per byte, by band of distances, `all` among them.
+        right_share: Of the head's weight on earlier rows, mean over heads; None without a head.
+    """
+
+    tokens: int
+    bits: dict[str, float]
+    right_share: float | None
+
+
+class Judge:
+    """Scores models on parts of a text."""
+
+    def __init__(self, text: bytes, num_bytes: int) -> None:
+        starts = np.linspace(0, len(text) - num_bytes, _PARTS).astype(int)
+        self.parts = [text[start : start + num_bytes] for start in starts]
+        self.bands = Bands.of(self.parts)
+
+    def judge(self, loaded: LoadedModel, tokens: int) -> Point:
+        """Return what a model makes of the parts."""
+        found = bits(loaded.model, self.parts, loaded.tokenizer.start_token)
+        return Point(tokens, self.bands.means(found), self._right_share(loaded))
+
+    def _right_share(self, loaded: LoadedModel) -> float | None:
+        if not loaded.model.config.attention_layers:
+            return None
+        text = b"".join(self.parts[:_ATTENTION_PARTS])
+        reading = read_attention(loaded.model, loaded.tokenizer, loaded.tokenizer.encode(text))
+        shares = [head.sums.right_share for head in reading.heads]
+        return statistics.mean(share for share in shares if share is not None)
+
+
+class Watched:
+    """A run in a folder of its own, and the points that were taken of it."""
+
+    def __init__(
+        self, folder: Path, text: str, arm: str, seed: int, budget: str, every: str
+    ) -> None:
+        self.run = folder / f"{arm.replace(', ', '-')}-seed{seed}"
+        self._file = self.run.with_suffix(".json")
+        self._start = train_command(text, [
+            *SETTINGS.split(), *ARMS[arm].split(), "--budget", budget, "--train.seed", str(seed),
+            "--train.checkpoint_every", every, "--out", str(self.run),
+        ])  # fmt: skip
+        kept = json.loads(self._file.read_text()) if self._file.exists() else []
+        self.points = [Point(**point) for point in kept]
+
+    def train(self, processes: Processes) -> None:
+        """Wait for `sharnn train`, which begins or goes on."""
+        command = resume_command(self.run) if is_run_folder(self.run) else self._start
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        processes.run(command, self.run.with_suffix(".log"), environment, None)
+
+    def look(self, judge: Judge) -> None:
+        """Take a point if the run has saved itself since the last one."""
+        last = self.run / "last"
+        if not is_checkpoint(last):
+            return
+        try:
+            tokens = int(read_counters(last.resolve())["tokens_seen"])
+            if not self.points or tokens > self.points[-1].tokens:
+                self._take(judge.judge(load_model(last.resolve()), tokens))
+        except (CheckpointError, FileNotFoundError):
+            return  # it was replaced meanwhile: the next look sees the new one
+
+    def end(self, judge: Judge) -> None:
+        """Let the model with the mean weights be the last point."""
+        best = judge.judge(load_model(self.run), self.points[-1].tokens)
+        self.points.pop()
+        self._take(best)
+
+    def _take(self, point: Point) -> None:
+        self.points.append(point)
+        print(f"{self.run.name}: {point}", file=sys.stderr, flush=True)
+        with atomic_file(self._file) as file:
+            file.write(json.dumps([asdict(p) for p in self.points], indent=1).encode())
+
+
+def watch(runs: list[Watched], judge: Judge, jobs: int) -> None:
+    """Train all, some side by side; look at them in turn until they are done."""
+    processes = Processes()
+    with ThreadPoolExecutor(jobs) as pool:
+        waiting = {pool.submit(run.train, processes): run for run in runs}
+        try:
+            while waiting:
+                time.sleep(_POLL_SECONDS)
+                for run in waiting.values():
+                    run.look(judge)
+                for future in [future for future in waiting if future.done()]:
+                    finish(future, waiting.pop(future), judge)
+        except BaseException:
+            processes.stop()
+            raise
+
+
+def finish(future: Future[None], run: Watched, judge: Judge) -> None:
+    """Take the last point of a run that is done.
+
+    Raises:
+        TrainingError: It failed.
+    """
+    future.result()
+    run.look(judge)
+    run.end(judge)
+
+
+# --------------------------------------------------------------------------------- what is told
+
+
+def tell(runs: dict[Key, Watched], report: Report, budget: str) -> None:
+    """Write table, picture and all points."""
+    arms = list(dict.fromkeys(arm for arm, _ in runs))
+    points = {key: run.points for key, run in runs.items() if run.points}
+    names = list(next(iter(points.values()))[-1].bits)
+    rows = []
+    for arm in arms:
+        last = [of_run[-1] for (name, _), of_run in points.items() if name == arm]
+        shares = [point.right_share for point in last if point.right_share is not None]
+        rows.append([
+            arm, str(len(last)), f"{statistics.mean(point.tokens for point in last):,.0f}",
+            *(mean_of([point.bits[name] for point in last]) for name in names),
+            f"{statistics.mean(shares):.1%}" if shares else "-",
+        ])  # fmt: skip
+    title = (
+        f"Bits per byte of the valid split, by how far back the last eight bytes stood; {budget}"
+    )
+    report.table(title, ["arm", "seeds", "tokens", *names, "right share"], rows)
+    path = report.folder / f"{report.stem}-head-on-text"
+    kept = [
+        {"arm": arm, "seed": seed, "points": [asdict(p) for p in of_run]}
+        for (arm, seed), of_run in points.items()
+    ]
+    with atomic_file(path.with_suffix(".json")) as file:
+        file.write(json.dumps(kept, indent=1).encode())
+    draw(points, names, path.with_suffix(".png"))
+    report.say(f"![Gain over none against tokens]({path.name}.png)")
+
+
+def mean_of(found: list[float]) -> str:
+    """Return a mean with its deviation."""
+    spread = f" ± {statistics.stdev(found):.4f}" if len(found) > 1 else ""
+    return f"{statistics.mean(found):.4f}{spread}"
+
+
+def gains(points: dict[Key, list[Point]], name: str) -> dict[Key, tuple[list[int], list[float]]]:
+    """Return tokens and bits won over the run of that seed without a head, after as many tokens."""
+    found = {}
+    for (arm, seed), of_run in points.items():
+        base = {point.tokens: point.bits[name] for point in points.get(("none", seed), [])}
+        common = [point for point in of_run if point.tokens in base]
+        if arm != "none" and common:
+            won = [base[point.tokens] - point.bits[name] for point in common]
+            found[arm, seed] = ([point.tokens for point in common], won)
+    return found
+
+
+def draw(points: dict[Key, list[Point]], names: list[str], path: Path) -> None:
+    """Draw the gain against tokens: of all bytes, and of those that only a memory knows."""
+    mpl.use("agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4))
+    colours = {arm: f"C{index}" for index, arm in enumerate(ARMS)}
+    for axis, name in zip(axes, (names[0], names[2]), strict=True):
+        for (arm, seed), (tokens, won) in gains(points, name).items():
+            label = arm if seed == min(s for a, s in points if a == arm) else None
+            axis.plot(tokens, won, color=colours[arm], marker=".", label=label)
+        axis.axhline(0, color="grey", linewidth=0.8)
+        axis.set(title=name, xlabel="tokens")
+    axes[0].set_ylabel("bits per byte less than without a head")
+    axes[0].legend()
+    figure.tight_layout()
+    with atomic_file(path) as file:
+        figure.savefig(file, dpi=110, format="png")
+
+
+def main() -> int:
+    """Parse, train and tell."""
+    parser = make_parser(__doc__, repeats=False)
+    parser.add_argument("text", metavar="TEXT")
+    parser.add_argument("--runs", type=Path, required=True, help="folder that keeps the runs")
+    parser.add_argument(
+        "--arms", nargs="+", choices=list(ARMS), default=["none", "next"], metavar="ARM"
+    )
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--budget", default="60Mtokens")
+    parser.add_argument("--every", default="2Mtokens", help="how often a run is saved and scored")
+    parser.add_argument(
+        "--part-bytes", type=int, default=16384, help=f"scored of {_PARTS} parts each"
+    )
+    parser.add_argument("--jobs", type=int, default=2, help="runs side by side, a thread each")
+    parser.add_argument("--tell", action="store_true", help="tell what is there, train nothing")
+    options = parser.parse_args()
+    options.runs.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(1)
+    runs = {
+        (arm, seed): Watched(options.runs, options.text, arm, seed, options.budget, options.every)
+        for seed in options.seeds
+        for arm in options.arms
+    }
+    if not options.tell:
+        valid = prepare([options.text]).split("valid").tokens.astype("uint8").tobytes()
+        try:
+            watch(list(runs.values()), Judge(valid, options.part_bytes), options.jobs)
+        except (KeyboardInterrupt, StoppedError):
+            print("stopped: the same command goes on", file=sys.stderr)
+            return 130
+    report = Report("What a head wins on real text", torch.device("cpu"), options.results)
+    tell(runs, report, options.budget)
+    report.save()
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
