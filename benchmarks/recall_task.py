@@ -100,8 +100,8 @@ ALTERED: dict[str, tuple[str, Callable[[LanguageModel], None]]] = {
     "next, plain start": ("next", plain_start),
     "rows, likeness": ("rows", match_likeness),
 }
-#: Pairs that are named one after the other stand as many bytes apart, on average.
-_BYTES_PER_LINE = 10.95
+#: Of a line that stores; one that asks has a byte more.
+_BYTES_PER_LINE = 10
 #: Share of the window by which a value stands nearer or further.
 _MARGIN = 0.05
 
@@ -239,10 +239,12 @@ def reach(options: argparse.Namespace, report: Report) -> None:
         model.set_window(window)
         cells = [f"{window:,}"]
         for distance in (round(window * (1 - _MARGIN)), round(window * (1 + _MARGIN))):
-            # Each pair is asked for once in a round of all, so all values stand a round back.
-            pairs = round(distance / _BYTES_PER_LINE)
-            task = RecallTask(pairs, shortest=distance, longest=distance, store_share=1e-9)
-            found = score_recall(model, task, options.segments[-1], window)
+            # So many pairs that, after two rounds of all, some value always stands so far back.
+            task = replace(
+                plan.task, pairs=distance // _BYTES_PER_LINE,
+                shortest=distance, longest=distance, store_share=0.5,
+            )  # fmt: skip
+            found = score_recall(model, task, plan.segment_length, window, skipped=2 * distance)
             cells.append(measured([found[1 if distance < window else 2]]))
         rows.append(cells)
     columns = ["window", f"{_MARGIN:.0%} less than the window back", f"{_MARGIN:.0%} more"]

@@ -31,6 +31,14 @@ def test_every_asked_value_stood_where_it_is_said_to(task: RecallTask) -> None:
         assert text.find(text[key], before.start + 1) == key.start  # and not since
 
 
+def test_it_is_told_how_much_is_made() -> None:
+    told: list[tuple[int, int]] = []
+    made = make_recall_text(RecallTask(), 30_000, report=lambda *progress: told.append(progress))
+    assert [total for _, total in told] == [30_000] * 3
+    assert 0 < told[0][0] < told[1][0] < told[2][0] < len(made.text)
+    assert made.num_asked == find_asked(made.text).positions_QN.size
+
+
 def test_distances_are_spread_evenly_over_their_logarithm() -> None:
     distances = find_asked(make_recall_text(RecallTask(), 300_000).text).distances_Q
     counts = np.histogram(np.log2(distances), bins=range(5, 12))[0]

@@ -102,7 +102,7 @@ def _info(argv: list[str]) -> int:
 
 
 def _make(argv: list[str]) -> int:
-    from sharnn.data.recall_task import RecallTask, find_asked, make_recall_text
+    from sharnn.data.recall_task import RecallTask, make_recall_text
     from sharnn.files import atomic_file
 
     what = {
@@ -124,14 +124,19 @@ def _make(argv: list[str]) -> int:
         parser.add_argument(f"--{name}", type=type(default), default=default, help=help_text)
     options = parser.parse_args(argv)
     settings = {name: options[name] for name in (key.replace("-", "_") for key in what)}
-    made = make_recall_text(RecallTask(**settings), options.bytes, options.seed)
     out = Path(options.out)
     if out.exists():
         raise ConfigError(f"{out} is there already: choose another file, or remove it")
+    with prepare_bar(error_console()) as progress:
+        made = make_recall_text(
+            RecallTask(**settings),
+            options.bytes,
+            options.seed,
+            progress and (lambda done, total: progress("making pairs", done, total)),
+        )
     with atomic_file(out) as file:
         file.write(made.text)
-    asked = find_asked(made.text).positions_QN.size
-    print(f"{out}: {len(made.text):,} bytes, {asked:,} of them digits to recall")
+    print(f"{out}: {len(made.text):,} bytes, {made.num_asked:,} of them digits to recall")
     print(f"with all recalled  {made.bound:.4f} bits per byte")
     print(f"with none recalled {made.without_recall:.4f} bits per byte")
     return 0

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +21,7 @@ from sharnn.errors import ConfigError
 
 _DIGITS = "0123456789abcdef"
 _BITS_PER_DIGIT = 4
+_LINES_PER_REPORT = 1000
 _LINE = re.compile(rb"(\?)?([0-9a-f]+)=([0-9a-f]+);")
 
 
@@ -83,6 +84,11 @@ class MadeText:
     recalled_bits: float
 
     @property
+    def num_asked(self) -> int:
+        """Digits of asked values."""
+        return round(self.recalled_bits / _BITS_PER_DIGIT)
+
+    @property
     def bound(self) -> float:
         """Bits per byte with all recalled."""
         return self.bits / len(self.text)
@@ -93,26 +99,39 @@ class MadeText:
         return (self.bits + self.recalled_bits) / len(self.text)
 
 
-def make_recall_text(task: RecallTask, num_bytes: int, seed: int = 0) -> MadeText:
+def make_recall_text(
+    task: RecallTask,
+    num_bytes: int,
+    seed: int = 0,
+    report: Callable[[int, int], None] | None = None,
+) -> MadeText:
     """Make a text of whole lines, as many as go into `num_bytes`.
 
     The same seed makes the same text, and a shorter text is the beginning of a longer one.
+
+    Args:
+        task: How it is made.
+        num_bytes: Its size at most.
+        seed: Of all draws.
+        report: Progress: bytes made, and `num_bytes`.
 
     Raises:
         ConfigError: `num_bytes` is less than a line, or `seed` is below 0.
     """
     if seed < 0:
         raise ConfigError(f"seed is {seed}: it must be 0 or more")
-    lines, bits, recalled, size = [], 0.0, 0.0, 0
-    for line, line_bits, recalled_bits in _lines(task, np.random.default_rng(seed)):
-        size += len(line)
-        if size > num_bytes:
+    text, bits, recalled = bytearray(), 0.0, 0.0
+    lines = _lines(task, np.random.default_rng(seed))
+    for number, (line, line_bits, recalled_bits) in enumerate(lines):
+        if len(text) + len(line) > num_bytes:
             break
-        lines.append(line)
+        text += line.encode()
         bits, recalled = bits + line_bits, recalled + recalled_bits
-    if not lines:
+        if report is not None and number % _LINES_PER_REPORT == 0:
+            report(len(text), num_bytes)
+    if not text:
         raise ConfigError(f"{num_bytes} bytes are less than a line: ask for more")
-    return MadeText("".join(lines).encode(), bits, recalled)
+    return MadeText(bytes(text), bits, recalled)
 
 
 def _lines(task: RecallTask, rng: np.random.Generator) -> Iterator[tuple[str, float, float]]:

@@ -118,15 +118,21 @@ def train_on_recall(
 
 @torch.no_grad()
 def score_recall(
-    model: LanguageModel, task: RecallTask, segment_length: int, window: int, seed: int = 0
+    model: LanguageModel,
+    task: RecallTask,
+    segment_length: int,
+    window: int,
+    seed: int = 0,
+    skipped: int | None = None,
 ) -> tuple[float, float, float]:
     """Return the mean bits of asked digits: within a segment, beyond it, and out of the window.
 
     A text that nobody was trained on is read in a few lanes, in segments, with the state carried; scored
-    is what stands behind the first window, when memories are full. What stands at its very end (its eight
-    furthest rows) is not counted: some digits of a value are out of it.
+    is what stands behind the first `skipped` bytes, by default a window, when memories are full. What
+    stands at its very end (its eight furthest rows) is not counted: some digits of a value are out of it.
     """
-    num_tokens = -(-(window + _SCORED_BYTES) // segment_length) * segment_length
+    skipped = window if skipped is None else skipped
+    num_tokens = -(-(skipped + _SCORED_BYTES) // segment_length) * segment_length
     lanes_BN = _lanes(task, _SCORED_LANES, num_tokens + 1, seed + _HELD_OUT)
     distances_BN = torch.stack([_distances(lane_N) for lane_N in lanes_BN])[:, 1:]
     state, parts = model.initial_state(_SCORED_LANES), []
@@ -136,7 +142,7 @@ def score_recall(
         parts.append(nats_BT)
     bits_BN = torch.cat(parts, dim=1) / math.log(2)
     asked_BN = distances_BN > 0
-    asked_BN[:, :window] = False
+    asked_BN[:, :skipped] = False
     inside_BN = asked_BN & (distances_BN <= segment_length)
     outside_BN = asked_BN & (distances_BN > window)
     beyond_BN = asked_BN & (distances_BN > segment_length) & (distances_BN <= window - 8)
