@@ -9,7 +9,7 @@ tokens, Muon, neither n-grams nor recall. Whenever one has saved itself, its mod
 parts of the valid split from all over it: bits of all bytes, and of those whose last eight bytes last
 stood 129 to 1,024 back, which only a memory can know; and `right_share`, how much of the head's weight
 on earlier rows lies on rows behind which stands what comes next (docs/attention.md). The run's end is
-the model with the mean weights. After Ctrl-C, the same command goes on.
+the model with the mean weights. After Ctrl-C the same command goes on.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from sharnn.data.prepare import prepare
 from sharnn.errors import CheckpointError
 from sharnn.evaluate import read_attention
 from sharnn.experiments.contenders import resume_command, train_command
-from sharnn.experiments.processes import Processes, StoppedError
+from sharnn.experiments.processes import Processes, StoppedError, interrupted_by_kill
 from sharnn.files import atomic_file
 from sharnn.train import is_run_folder
 
@@ -265,7 +265,8 @@ def main() -> int:
     if not options.tell:
         valid = prepare([options.text]).split("valid").tokens.astype("uint8").tobytes()
         try:
-            watch(list(runs.values()), Judge(valid, options.part_bytes), options.jobs)
+            with interrupted_by_kill():
+                watch(list(runs.values()), Judge(valid, options.part_bytes), options.jobs)
         except (KeyboardInterrupt, StoppedError):
             print("stopped: the same command goes on", file=sys.stderr)
             return 130
