@@ -17,7 +17,7 @@ import torch
 
 from bench import Report, make_parser, sample_text, trained
 from sharnn.checkpoint import load_model
-from sharnn.evaluate.bits import LN2
+from sharnn.evaluate.score import LN2
 from sharnn.generation import RingDecoder
 from sharnn.model import LanguageModel
 from sharnn.train import resolve_device

@@ -35,8 +35,8 @@ from sharnn.data.prepare import prepare
 from sharnn.errors import ConfigError, SharnnError
 from sharnn.experiments.contenders import Budget, Contender, named_words
 from sharnn.train import RunFolder, Trainer, resolve_device
+from sharnn.train.autosize import fit
 from sharnn.train.estimate import flops_per_token, used_memory_bytes
-from sharnn.train.fit import fit
 from sharnn.train.precision import Precision
 from sharnn.train.probe import StepTimes
 from sharnn.train.trainer import train_tokens

@@ -19,7 +19,7 @@ from sharnn.checkpoint.format import digests_of
 from sharnn.checkpoint.weights import WEIGHT_DTYPES, pack_weights, unpack_weights
 from sharnn.errors import CheckpointError, ConfigError
 from sharnn.generation import make_decoder
-from sharnn.generation.packed import Matrix
+from sharnn.generation.packed_weights import Matrix
 from sharnn.text import ByteTokenizer
 
 ARCHITECTURES = [

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from models import know_ngrams
 from sharnn.config import ModelConfig
 from sharnn.errors import ConfigError
-from sharnn.generation import native_step
+from sharnn.generation import kernel_step
 from sharnn.generation.decoder import PREFILL_SEGMENT, ForwardDecoder, RingDecoder, make_decoder
-from sharnn.generation.native_step import _Threads
+from sharnn.generation.kernel_step import _Threads
 from sharnn.model import LanguageModel
 
 VOCAB = 11
@@ -50,7 +50,7 @@ def make_model(kind: str, window: int = 5, dim: int = 8) -> LanguageModel:
 
 
 def needs_compiler(model: LanguageModel) -> None:
-    if not native_step.available(torch.float32, torch.float32, model.device):
+    if not kernel_step.available(torch.float32, torch.float32, model.device):
         assert shutil.which("g++") is None, "there is a compiler, but the kernel does not build"
         pytest.skip("no C++ compiler here")
 
@@ -58,7 +58,7 @@ def needs_compiler(model: LanguageModel) -> None:
 @contextlib.contextmanager
 def without_kernel() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(native_step, "available", lambda *_: False)
+        patch.setattr(kernel_step, "available", lambda *_: False)
         yield
 
 
@@ -185,7 +185,7 @@ def test_the_number_of_threads_changes_no_bit(kind: str, monkeypatch: pytest.Mon
     results = []
     for threads in (1, 2, 3):
         monkeypatch.setattr(
-            "sharnn.generation.native_step._Threads.run", lambda _, f, n=threads: f(n)
+            "sharnn.generation.kernel_step._Threads.run", lambda _, f, n=threads: f(n)
         )
         decoder = RingDecoder(model)
         results.append([decoder.step(torch.tensor([t % VOCAB])) for t in range(70)])
@@ -198,7 +198,7 @@ def test_all_cores_or_one_fewer_are_tried_and_the_quicker_kept(
 ) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
     now = [0.0]
-    monkeypatch.setattr("sharnn.generation.native_step.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("sharnn.generation.kernel_step.time.perf_counter", lambda: now[0])
     used = []
 
     def call(num_threads: int, cost: dict[int, float]) -> None:

@@ -13,7 +13,7 @@ from sharnn.data.corpus import Split
 from sharnn.data.prepare import prepare
 from sharnn.errors import ConfigError
 from sharnn.evaluate import evaluate_static
-from sharnn.generation import native_step, scoring_reader
+from sharnn.generation import kernel_step, scoring_reader
 from sharnn.model import LanguageModel
 from sharnn.text import ByteTokenizer
 from texts import write_text
@@ -26,7 +26,7 @@ def model_and_split(tmp_path: Path) -> tuple[LanguageModel, Split]:
 
 def test_int8_scores_nearly_as_float32(tmp_path: Path) -> None:
     model, split = model_and_split(tmp_path)
-    if not native_step.available(torch.int8, torch.int8, model.device):
+    if not kernel_step.available(torch.int8, torch.int8, model.device):
         pytest.skip("no C++ compiler here")
     exact = evaluate_static(model, ByteTokenizer(), split)
     reader = scoring_reader(model, "int8")

@@ -15,7 +15,7 @@ import torch
 from generation.sessions import ARCHITECTURES, make_session, text_of
 from sharnn.config import ModelConfig
 from sharnn.errors import ConfigError, DataError, StreamError
-from sharnn.generation import Sampling, Session, generate, generate_together, native_step
+from sharnn.generation import Sampling, Session, generate, generate_together, kernel_step
 from sharnn.model import LanguageModel
 from sharnn.text import WordTokenizer
 
@@ -207,7 +207,7 @@ def test_forks_of_a_prompt_go_on_together(settings: dict[str, object]) -> None:
 @pytest.mark.parametrize("dtype", ["bf16", "int8"])
 def test_texts_of_fewer_bits_are_the_same_together(dtype: str) -> None:
     sessions = make_sessions(dtype)
-    if not native_step.available(torch.float32, torch.float32, sessions[0].model.device):
+    if not kernel_step.available(torch.float32, torch.float32, sessions[0].model.device):
         pytest.skip("without the kernel, a product's rounding depends on the number of lanes")
     alone = [text_of(session, seed=seed) for seed, session in enumerate(sessions)]
     assert texts_of(sessions, range(len(sessions))) == alone

@@ -27,7 +27,7 @@ from sharnn.config import Recipe, load_recipe_settings, recipe_from_settings
 from sharnn.data.prepare import prepare
 from sharnn.evaluate import evaluate_static
 from sharnn.generation.decoder import RingDecoder
-from sharnn.train.fit import resized
+from sharnn.train.autosize import resized
 from train.runs import make_trainer, tiny_corpus
 
 _PRODUCTS = ("mm", "bmm", "addmm", "baddbmm", "mv", "addmv", "dot", "linear", "_linear_pointwise",

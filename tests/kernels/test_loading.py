@@ -13,7 +13,7 @@ from sharnn.errors import ConfigError
 from sharnn.generation.decoder import make_decoder
 from sharnn.kernels import build, cache, loading
 from sharnn.kernels.table import KERNELS
-from sharnn.ops import kernels as pointwise
+from sharnn.ops import compiled
 
 pytestmark = pytest.mark.skipif(build.find_compiler() is None, reason="needs a C++ compiler")
 
@@ -22,7 +22,7 @@ SOURCES = Path(kernels.__file__).parents[1]
 
 def test_every_variant_loads_and_computes(kernel_variant: str) -> None:
     x = torch.linspace(-1, 1, 32)
-    assert pointwise.available(x) == (kernel_variant != kernels.NONE)
+    assert compiled.available(x) == (kernel_variant != kernels.NONE)
     if kernel_variant == kernels.NONE:
         assert kernels.variant() is None
         return
@@ -113,5 +113,5 @@ def test_the_table_holds_all_that_training_and_decoding_load(
             logits, _ = model(tokens, model.initial_state(2))
             logits.float().sum().backward()
     make_decoder(model.eval())
-    pointwise.available(torch.zeros(1, dtype=torch.float64))
+    compiled.available(torch.zeros(1, dtype=torch.float64))
     assert asked == set(KERNELS)

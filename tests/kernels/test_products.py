@@ -7,7 +7,7 @@ import torch
 
 from models import make_model
 from sharnn import kernels
-from sharnn.generation import RingDecoder, native_step
+from sharnn.generation import RingDecoder, kernel_step
 
 LANES = 17
 
@@ -18,7 +18,7 @@ def states_at(variant: str, dtype: str, lanes: slice) -> torch.Tensor:
     model = make_model(embed_dim=40, window=4)
     tokens = torch.randint(model.config.vocab_size, (LANES, 3))[lanes]
     with kernels.at(variant):
-        if not native_step.available(torch.float32, torch.float32, model.device):
+        if not kernel_step.available(torch.float32, torch.float32, model.device):
             pytest.skip("no C++ compiler here")
         decoder = RingDecoder(model, len(tokens), dtype)
         for token_B in tokens.unbind(1):

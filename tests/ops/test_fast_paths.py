@@ -11,12 +11,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sharnn import kernels as kernel_builds
+from sharnn import kernels
 from sharnn.kernels import variants as kernel_variants
-from sharnn.ops import FAST, REFERENCE, kernels
+from sharnn.ops import FAST, REFERENCE, compiled
 from sharnn.ops.attention import _QUERY_BLOCK
 from sharnn.ops.reference import reach_mask
-from sharnn.ops.rows import _LaidOut
+from sharnn.ops.weighted_rows import _LaidOut
 
 pytestmark = pytest.mark.usefixtures("path")
 same_function = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -26,8 +26,8 @@ same_function = settings(suppress_health_check=[HealthCheck.function_scoped_fixt
 def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Take the kernels, or what is there without a compiler."""
     if request.param == "pytorch":
-        monkeypatch.setattr(kernels, "available", lambda x: False)
-    elif not kernels.available(torch.zeros(1)):
+        monkeypatch.setattr(compiled, "available", lambda x: False)
+    elif not compiled.available(torch.zeros(1)):
         assert shutil.which("g++") is None, "there is a compiler, but the kernels do not build"
         pytest.skip("no C++ compiler here")
 
@@ -95,7 +95,7 @@ def test_the_recurrence_of_every_build(lanes: int, tokens: int, dim: int, varian
     exact = lstm_inputs(lanes, tokens, dim)
     inputs = [x / (dim**0.5 if x.ndim == 2 and x.shape[1] == dim else 1) for x in exact]
     expected = results_of(joined_lstm(REFERENCE.lstm), inputs)
-    with kernel_builds.at(variant):
+    with kernels.at(variant):
         found = results_of(joined_lstm(FAST.lstm), [x.float() for x in inputs])
     for ours, theirs in zip(found, expected, strict=True):
         assert (ours - theirs).norm() <= 1e-5 * (1 + theirs.norm())

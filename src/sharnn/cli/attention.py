@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from jsonargparse import Namespace
 
     from sharnn.evaluate import AttentionReading
-    from sharnn.evaluate.reading import Tokens
+    from sharnn.evaluate.lane_reader import Tokens
     from sharnn.report import AttentionPaths
     from sharnn.text import Tokenizer
 

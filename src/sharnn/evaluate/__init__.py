@@ -1,7 +1,7 @@
 """Honest scores: every byte counted once, or not, and then it is said."""
 
 from sharnn.evaluate.attention import AttentionReading, HeadReading, heads_to_read, read_attention
-from sharnn.evaluate.bits import Score
+from sharnn.evaluate.continuous_cache import CacheState, ContinuousCache
 from sharnn.evaluate.dynamic import (
     DYNAMIC_SEGMENT_LENGTH,
     DynamicRule,
@@ -12,7 +12,7 @@ from sharnn.evaluate.dynamic import (
     gather_statistics,
 )
 from sharnn.evaluate.ideal import evaluate_ideal
-from sharnn.evaluate.pointer import CacheState, ContinuousCache
+from sharnn.evaluate.score import Score
 from sharnn.evaluate.static import PAPER_LANES, SEGMENT_LENGTH, evaluate_static, score_lanes
 
 __all__ = [

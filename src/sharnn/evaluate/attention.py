@@ -22,8 +22,8 @@ from torch import Tensor
 
 from sharnn.errors import ConfigError, DataError
 from sharnn.evaluate.attention_sums import AttentionSums, by_distance
-from sharnn.evaluate.bits import LN2
-from sharnn.evaluate.reading import Report, Tokens, evaluating, segments
+from sharnn.evaluate.lane_reader import Report, Tokens, evaluating, segments
+from sharnn.evaluate.score import LN2
 from sharnn.evaluate.static import SEGMENT_LENGTH
 from sharnn.model import LanguageModel
 from sharnn.model.block import ShaRnnBlock

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sharnn.evaluate.bits import LN2
+from sharnn.evaluate.score import LN2
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]

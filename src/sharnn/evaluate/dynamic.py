@@ -20,9 +20,8 @@ from torch import Tensor
 
 from sharnn.data.corpus import Split
 from sharnn.errors import ConfigError
-from sharnn.evaluate.bits import Score
-from sharnn.evaluate.pointer import ContinuousCache
-from sharnn.evaluate.reading import (
+from sharnn.evaluate.continuous_cache import ContinuousCache
+from sharnn.evaluate.lane_reader import (
     Reader,
     Report,
     check_readable,
@@ -31,6 +30,7 @@ from sharnn.evaluate.reading import (
     score_all,
     segments,
 )
+from sharnn.evaluate.score import Score
 from sharnn.model import LanguageModel
 from sharnn.text import Tokenizer
 

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from sharnn.data.corpus import Split
 from sharnn.errors import ConfigError
-from sharnn.evaluate.bits import Score
-from sharnn.evaluate.reading import Report, check_readable, reading, segments, whole
+from sharnn.evaluate.lane_reader import Report, check_readable, reading, segments, whole
+from sharnn.evaluate.score import Score
 from sharnn.model import LanguageModel, RecurrentState
 from sharnn.text import Tokenizer
 

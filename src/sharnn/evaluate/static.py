@@ -16,9 +16,8 @@ import torch
 from sharnn.data.corpus import Split
 from sharnn.data.counting import TextCounter
 from sharnn.errors import ConfigError, DataError
-from sharnn.evaluate.bits import Score
-from sharnn.evaluate.pointer import ContinuousCache
-from sharnn.evaluate.reading import (
+from sharnn.evaluate.continuous_cache import ContinuousCache
+from sharnn.evaluate.lane_reader import (
     Reader,
     ReadsSegments,
     Report,
@@ -28,6 +27,7 @@ from sharnn.evaluate.reading import (
     reading,
     score_all,
 )
+from sharnn.evaluate.score import Score
 from sharnn.model import LanguageModel
 from sharnn.text import Tokenizer
 

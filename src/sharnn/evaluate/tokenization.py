@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from sharnn.errors import DataError
-from sharnn.evaluate.reading import segments
+from sharnn.evaluate.lane_reader import segments
 from sharnn.model import LanguageModel, RecurrentState
 from sharnn.text import Tokenizer
 from sharnn.text.units import WORD

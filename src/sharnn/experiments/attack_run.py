@@ -24,7 +24,7 @@ from sharnn.config import to_dict
 from sharnn.data.corpus import Corpus
 from sharnn.data.prepare import prepare, train_tokenizer
 from sharnn.errors import ConfigError, DataError
-from sharnn.evaluate.bits import LN2
+from sharnn.evaluate.score import LN2
 from sharnn.evaluate.tokenization import (
     WordClasses,
     WordedText,

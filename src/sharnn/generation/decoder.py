@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from sharnn.errors import ConfigError
-from sharnn.generation import native_embed, native_step
-from sharnn.generation.native_embed import NativeEmbedding
-from sharnn.generation.native_step import NativeStep, NativeWeights
-from sharnn.generation.packed import STORED, PackedHead, PackedLayer, pack, pack_norm
+from sharnn.generation import kernel_embed, kernel_step
+from sharnn.generation.kernel_embed import KernelEmbedding
+from sharnn.generation.kernel_step import KernelStep, KernelWeights
+from sharnn.generation.packed_weights import STORED, PackedHead, PackedLayer, pack, pack_norm
 from sharnn.generation.ring import Ring
 from sharnn.generation.segments import SegmentReader
 from sharnn.model import LanguageModel, LayerState, RecurrentState
@@ -152,15 +152,15 @@ class RingDecoder:
         self._computed = torch.float64 if self._stored == torch.float64 else torch.float32
         self._window = model.typed_blocks[0].window
         self._layers: list[PackedLayer] = []
-        self._native: NativeWeights | None = None
-        self._native_embedding: NativeEmbedding | None = None
+        self._kernels: KernelWeights | None = None
+        self._kernel_embedding: KernelEmbedding | None = None
         self._final = pack_norm(model.final_norm, self._stored)
         with torch.no_grad():
             layers = [pack(block, self._stored) for block in model.typed_blocks]
-            if native_step.available(self._stored, self._memory_stored, model.device):
-                self._native = NativeWeights(layers, self._final, model.config.residual)
-                if native_embed.available(model):
-                    self._native_embedding = NativeEmbedding(model)
+            if kernel_step.available(self._stored, self._memory_stored, model.device):
+                self._kernels = KernelWeights(layers, self._final, model.config.residual)
+                if kernel_embed.available(model):
+                    self._kernel_embedding = KernelEmbedding(model)
             else:
                 self._layers = layers
         self._hidden: list[Tensor] = []
@@ -177,7 +177,7 @@ class RingDecoder:
             for token_B in tokens_BT.unbind(1):
                 logits = self.step(token_B)
             return logits
-        reader = SegmentReader(self.model, self._stored, self._native)
+        reader = SegmentReader(self.model, self._stored, self._kernels)
         last_BD, state = _read(reader, tokens_BT, self.state())
         self.load(state)
         return self._logits(last_BD)
@@ -193,9 +193,9 @@ class RingDecoder:
         return self._logits(h_BD)
 
     def _embed(self, tokens_B: Tensor) -> Tensor:
-        if self._native_embedding is not None:
+        if self._kernel_embedding is not None:
             assert self._recent is not None
-            return self._native_embedding(tokens_B, self._recent, self._slots)
+            return self._kernel_embedding(tokens_B, self._recent, self._slots)
         h_B1D, self._recent, self._slots = self.model.embed(
             tokens_B[:, None], self._recent, self._slots, in_place=True
         )
@@ -286,9 +286,9 @@ class RingDecoder:
 
     def _bind(self) -> None:
         """Tell the kernel, where there is one, the places of the state."""
-        self._step: NativeStep | None = None
-        if self._native is not None:
-            self._step = NativeStep(self._native, self._hidden, self._cell, self._rings)
+        self._step: KernelStep | None = None
+        if self._kernels is not None:
+            self._step = KernelStep(self._kernels, self._hidden, self._cell, self._rings)
 
 
 def _copied(tensor: Tensor | None) -> Tensor | None:

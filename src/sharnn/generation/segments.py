@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from sharnn.errors import ConfigError
-from sharnn.generation import native_step
-from sharnn.generation.native_step import NativeWeights
-from sharnn.generation.packed import STORED, pack, pack_norm
+from sharnn.generation import kernel_step
+from sharnn.generation.kernel_step import KernelWeights
+from sharnn.generation.packed_weights import STORED, pack, pack_norm
 from sharnn.model import LanguageModel, RecurrentState
 from sharnn.ops import Ops
 from sharnn.ops.matmul import has_fast_bf16
@@ -31,11 +31,11 @@ class SegmentReader:
     Args:
         model: In evaluation mode.
         stored: What weights are kept as.
-        native: The same weights as the kernels read them; int8 needs them.
+        kernels: The same weights as the kernels read them; int8 needs them.
     """
 
     def __init__(
-        self, model: LanguageModel, stored: torch.dtype, native: NativeWeights | None
+        self, model: LanguageModel, stored: torch.dtype, kernels: KernelWeights | None
     ) -> None:
         self.model = model
         own = model.embedding.weight.dtype  # autocast leaves float64 alone
@@ -43,8 +43,8 @@ class SegmentReader:
             stored.itemsize < 4 and own != torch.float64 and has_fast_bf16(model.device)
         )
         self._ops: list[Ops] | None = None
-        if native is not None and stored == torch.int8:
-            self._ops = [_ops_of(model.ops, native, layer) for layer in range(len(model.blocks))]
+        if kernels is not None and stored == torch.int8:
+            self._ops = [_ops_of(model.ops, kernels, layer) for layer in range(len(model.blocks))]
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -71,27 +71,27 @@ def scoring_reader(model: LanguageModel, dtype: str) -> SegmentReader | None:
         return None
     if model.config.architecture == "transformer":
         raise ConfigError(f"dtype {dtype}: a transformer is read in its weights' own dtype")
-    stored, native = STORED[dtype], None
+    stored, kernels = STORED[dtype], None
     if dtype == "bf16" and not has_fast_bf16(model.device):
         raise ConfigError("dtype bf16 needs a processor that multiplies it: give fp32 or int8")
     if dtype == "int8":
-        if not native_step.available(stored, stored, model.device):
+        if not kernel_step.available(stored, stored, model.device):
             raise ConfigError(
                 "dtype int8 needs a CPU and its kernels, which are not there: give fp32"
             )
         layers = [pack(block, stored) for block in model.typed_blocks]
-        native = NativeWeights(layers, pack_norm(model.final_norm, stored), model.config.residual)
-    return SegmentReader(model, stored, native)
+        kernels = KernelWeights(layers, pack_norm(model.final_norm, stored), model.config.residual)
+    return SegmentReader(model, stored, kernels)
 
 
-def _ops_of(ops: Ops, native: NativeWeights, layer: int) -> Ops:
+def _ops_of(ops: Ops, kernels: KernelWeights, layer: int) -> Ops:
     """Return a block's operations with int8: those of a step, many tokens at once."""
 
     def lstm(x_BTD: Tensor, hidden_BD: Tensor, cell_BD: Tensor, _: Sequence[Tensor]) -> LstmResult:
-        y_BTD, hidden_BD, cell_BD = native.lstm(layer, x_BTD, hidden_BD, cell_BD)
+        y_BTD, hidden_BD, cell_BD = kernels.lstm(layer, x_BTD, hidden_BD, cell_BD)
         return y_BTD.to(x_BTD.dtype), hidden_BD, cell_BD
 
     def boom(x_BTD: Tensor, *_: object) -> Tensor:
-        return native.boom(layer, x_BTD).to(x_BTD.dtype)
+        return kernels.boom(layer, x_BTD).to(x_BTD.dtype)
 
     return replace(ops, lstm=lstm, boom=boom)

@@ -17,7 +17,7 @@ from sharnn.config import to_dict
 from sharnn.errors import CheckpointError, ConfigError
 from sharnn.files import atomic_folder, read_json, sha256_of_file, write_json
 from sharnn.generation.decoder import Decoder, make_decoder
-from sharnn.generation.packed import STORED
+from sharnn.generation.packed_weights import STORED
 from sharnn.generation.sampling import PENALTY_TOKENS
 from sharnn.model import LanguageModel, RecurrentState
 from sharnn.text import Tokenizer

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch.nn.functional as F
 
-from sharnn.ops import attention, boom, dropout, lstm, recall, reference, rows
+from sharnn.ops import attention, boom, dropout, lstm, recall, reference, weighted_rows
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,12 @@ REFERENCE = Ops(
     reference.weighted_rows,
 )
 FAST = Ops(
-    lstm.lstm, attention.attention, boom.boom, dropout.dropout, recall.recall, rows.weighted_rows
+    lstm.lstm,
+    attention.attention,
+    boom.boom,
+    dropout.dropout,
+    recall.recall,
+    weighted_rows.weighted_rows,
 )
 
 __all__ = ["FAST", "REFERENCE", "Ops"]

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from sharnn.ops import kernels
+from sharnn.ops import compiled
 from sharnn.ops.pointwise import dropped, new_seeds
 
 
@@ -21,7 +21,7 @@ def dropout(x: Tensor, rate: float) -> Tensor:
     """
     if rate == 0:
         return x
-    if not kernels.available(x):
+    if not compiled.available(x):
         return F.dropout(x, rate)
     return _Dropout.apply(x, rate, new_seeds(1)[0])
 

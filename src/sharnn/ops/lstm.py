@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from sharnn.ops import kernels
+from sharnn.ops import compiled
 from sharnn.ops.matmul import in_autocast_dtype, product
 from sharnn.ops.reference import LstmResult
 
@@ -28,7 +28,7 @@ def lstm(
 ) -> LstmResult:
     """Equal `reference.lstm` in outputs and gradients."""
     x_BTD = in_autocast_dtype(x_BTD)
-    if not kernels.recurrence_available(x_BTD):
+    if not compiled.recurrence_available(x_BTD):
         return lstm_of_pytorch(x_BTD, hidden_BD, cell_BD, weights)
     weight_ih, weight_hh, bias_ih, bias_hh = (weight.to(x_BTD.dtype) for weight in weights)
     y_BTD, cell_BD = _Lstm.apply(x_BTD, hidden_BD, cell_BD, weight_ih, weight_hh, bias_ih + bias_hh)
@@ -76,7 +76,7 @@ class _Lstm(torch.autograd.Function):
         # The hidden states with the first one before them: the backward pass wants them so.
         hiddens = x_TBD.new_empty(num_tokens + 1, num_lanes, dim)
         hiddens[0] = hidden_BD
-        kernels.call(
+        compiled.call(
             "lstm_forward", x_BTD.dtype,
             weight_hh.contiguous(), gates_TB4D, cells, hiddens, num_lanes, num_tokens, dim,
         )  # fmt: skip
@@ -91,7 +91,7 @@ class _Lstm(torch.autograd.Function):
         num_tokens, num_lanes, dim = x_TBD.shape
         cell_grad = cell_grad_BD.to(torch.float32, copy=True).contiguous()
         hidden_grad, gate_grads_TB4D = torch.empty_like(cell_grad), torch.empty_like(gates_TB4D)
-        kernels.call(
+        compiled.call(
             "lstm_backward", x_TBD.dtype,
             weight_hh.contiguous(), gates_TB4D, cells, y_grad_BTD.transpose(0, 1).contiguous(),
             cell_grad, hidden_grad, gate_grads_TB4D, num_lanes, num_tokens, dim,

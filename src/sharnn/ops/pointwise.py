@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sharnn.ops import kernels, triton_kernels
+from sharnn.ops import compiled, triton_kernels
 from sharnn.ops.reference import GELU_SLOPE, reach_mask
 
 
@@ -38,10 +38,10 @@ def boom_sum(z_NF: Tensor, dim: int, rate: float, seed: int) -> Tensor:
     if triton_kernels.available(z_NF):
         return triton_kernels.boom_sum(z_NF, dim, rate, seed)
     num_chunks = z_NF.shape[1] // dim
-    if kernels.available(z_NF):
+    if compiled.available(z_NF):
         out_ND = z_NF.new_empty(z_NF.shape[0], dim)
         arguments = z_NF.shape[0], num_chunks, dim, seed, float(rate)
-        kernels.call("boom_forward", z_NF.dtype, z_NF, out_ND, *arguments)
+        compiled.call("boom_forward", z_NF.dtype, z_NF, out_ND, *arguments)
         return out_ND
     activated_NF = dropped(z_NF * torch.sigmoid(GELU_SLOPE * z_NF), rate, seed)
     return activated_NF.unflatten(1, (num_chunks, dim)).sum(1)
@@ -53,10 +53,10 @@ def boom_sum_backward(z_NF: Tensor, out_grad_ND: Tensor, rate: float, seed: int)
         return triton_kernels.boom_sum_backward(z_NF, out_grad_ND, rate, seed)
     dim = out_grad_ND.shape[1]
     num_chunks = z_NF.shape[1] // dim
-    if kernels.available(z_NF):
+    if compiled.available(z_NF):
         z_grad_NF = torch.empty_like(z_NF)
         arguments = z_NF.shape[0], num_chunks, dim, seed, float(rate)
-        kernels.call("boom_backward", z_NF.dtype, z_NF, out_grad_ND, z_grad_NF, *arguments)
+        compiled.call("boom_backward", z_NF.dtype, z_NF, out_grad_ND, z_grad_NF, *arguments)
         return z_grad_NF
     sigmoid_NF = torch.sigmoid(GELU_SLOPE * z_NF)
     slope_NF = sigmoid_NF * (1 + GELU_SLOPE * z_NF * (1 - sigmoid_NF))
@@ -82,11 +82,11 @@ def reach_softmax(
         reads_next: See above.
     """
     num_queries, num_rows = scores_GQR.shape[1:]
-    if kernels.available(scores_GQR):
+    if compiled.available(scores_GQR):
         firsts = unwritten or [0] * len(scores_GQR)
         for scores_QR, first in zip(scores_GQR, firsts, strict=True):
             arguments = num_queries, num_rows, last, window, first, int(reads_next)
-            kernels.call("reach_softmax", scores_QR.dtype, scores_QR, *arguments)
+            compiled.call("reach_softmax", scores_QR.dtype, scores_QR, *arguments)
         return scores_GQR
     lengths = None if unwritten is None else [last - first for first in unwritten]
     mask = reach_mask(num_queries, last, window, lengths, scores_GQR.device, not reads_next)
@@ -105,12 +105,12 @@ def _without_first(weights_GQR: Tensor) -> Tensor:
 
 def softmax_backward(grad_GQR: Tensor, weights_GQR: Tensor, reads_next: bool = False) -> Tensor:
     """Return the gradient of scores for that of the weights, which may be overwritten."""
-    if not kernels.available(grad_GQR):
+    if not compiled.available(grad_GQR):
         scores_grad = torch._softmax_backward_data(grad_GQR, weights_GQR, -1, grad_GQR.dtype)
         return F.pad(scores_grad[..., 1:], (0, 1)) if reads_next else scores_grad
     num_rows = grad_GQR.shape[-1]
     arguments = grad_GQR.numel() // num_rows, num_rows, int(reads_next)
-    kernels.call("softmax_backward", grad_GQR.dtype, grad_GQR, weights_GQR, *arguments)
+    compiled.call("softmax_backward", grad_GQR.dtype, grad_GQR, weights_GQR, *arguments)
     return grad_GQR
 
 
@@ -124,11 +124,11 @@ def dropped(x: Tensor, rate: float, seed: int) -> Tensor:
     """
     if rate == 0:
         return x
-    if not kernels.available(x):
+    if not compiled.available(x):
         generator = torch.Generator(x.device).manual_seed(seed)
         kept = torch.rand(x.shape, generator=generator, device=x.device) >= rate
         return x * kept / (1 - rate)
     x = x.contiguous()
     out = torch.empty_like(x)
-    kernels.call("dropout", x.dtype, x, out, x.numel(), seed, rate)
+    compiled.call("dropout", x.dtype, x, out, x.numel(), seed, rate)
     return out

@@ -23,8 +23,8 @@ from sharnn.data.prepare import prepare
 from sharnn.data.sources import STDIN
 from sharnn.errors import CheckpointError, ConfigError, DataError
 from sharnn.text import Tokenizer, load_tokenizer, save_tokenizer
+from sharnn.train.autosize import fit
 from sharnn.train.estimate import Estimate, check_memory, estimate_run
-from sharnn.train.fit import fit
 from sharnn.train.logger import (
     MetricsFile,
     RunLogger,

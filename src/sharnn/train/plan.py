@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from sharnn.config import ADAPTED, Amount, Progress, TrainConfig
-from sharnn.train.state import Cadence
+from sharnn.train.counters import Cadence
 
 #: Share of a budget in time that validating and saving may take together.
 OVERHEAD = 0.05

@@ -36,15 +36,15 @@ from sharnn.data.corpus import Corpus
 from sharnn.data.lanes import LaneStream, Segment, Tokens
 from sharnn.errors import CheckpointError, DataError, TrainingError
 from sharnn.evaluate import score_lanes
-from sharnn.evaluate.bits import LN2
+from sharnn.evaluate.score import LN2
 from sharnn.model import LanguageModel, RecurrentState
 from sharnn.optim import WeightAverage, lr_factor, make_optimizers
+from sharnn.train.counters import Counters
 from sharnn.train.estimate import VALIDATION_LANES, training_slots, used_memory_bytes
 from sharnn.train.logger import RunLogger
 from sharnn.train.plan import Pace
 from sharnn.train.precision import Precision
 from sharnn.train.run_folder import RunFolder
-from sharnn.train.state import Counters
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from sharnn import kernels
-from sharnn.generation.packed import Matrix, Norm, PackedLayer
+from sharnn.generation.packed_weights import Matrix, Norm, PackedLayer
 from sharnn.generation.panels import KINDS, MatrixStruct, by_panels, lines
 from sharnn.generation.ring import Ring
 from sharnn.ops.reference import LstmResult
@@ -64,7 +64,7 @@ def _library() -> ctypes.CDLL:
     return library
 
 
-class NativeWeights:
+class KernelWeights:
     """A model's weights as the kernel reads them; any number of decoders share them.
 
     Args:
@@ -150,7 +150,7 @@ def _pointer(tensor: Tensor) -> ctypes.c_void_p:
     return _POINTER(tensor.data_ptr())
 
 
-class NativeStep:
+class KernelStep:
     """One decoder's state, bound to the kernel and the weights.
 
     Args:
@@ -162,7 +162,7 @@ class NativeStep:
 
     def __init__(
         self,
-        weights: NativeWeights,
+        weights: KernelWeights,
         hidden: Sequence[Tensor],
         cell: Sequence[Tensor],
         rings: Sequence[Ring | None],

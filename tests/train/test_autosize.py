@@ -9,9 +9,9 @@ import torch
 
 from sharnn.config import ModelConfig, Recipe, load_recipe_settings, recipe_from_settings
 from sharnn.errors import ConfigError
+from sharnn.train.autosize import SIZES
+from sharnn.train.autosize import fit as fit_with
 from sharnn.train.estimate import step_flops
-from sharnn.train.fit import SIZES
-from sharnn.train.fit import fit as fit_with
 from sharnn.train.precision import Precision
 from sharnn.train.probe import StepTimes
 

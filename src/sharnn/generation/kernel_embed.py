@@ -51,7 +51,7 @@ def available(model: LanguageModel) -> bool:
     return looks_up and takes and kernels.load(_SOURCE, *NGRAM_DEFINITIONS) is not None
 
 
-class NativeEmbedding:
+class KernelEmbedding:
     """Equals `LanguageModel.embed` of one token a lane; any number of decoders share it.
 
     It reads the model's own tables, where they are now. Sums are float32 whatever the tables hold.

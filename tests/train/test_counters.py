@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sharnn.config import Amount, Progress
-from sharnn.train.state import Cadence
+from sharnn.train.counters import Cadence
 
 
 def due_at(every: str, steps: int, start: int = 0, count: int = 0) -> list[int]:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sharnn.data.corpus import Split
 from sharnn.errors import ConfigError, DataError
-from sharnn.evaluate.pointer import ContinuousCache
+from sharnn.evaluate.continuous_cache import ContinuousCache
 from sharnn.model import LanguageModel, RecurrentState
 from sharnn.text import Tokenizer
 

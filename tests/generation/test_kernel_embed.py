@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from models import make_model
-from sharnn.generation import native_embed
-from sharnn.generation.native_embed import NativeEmbedding
+from sharnn.generation import kernel_embed
+from sharnn.generation.kernel_embed import KernelEmbedding
 from sharnn.model import LanguageModel
 
 VOCAB, LANES = 11, 3
@@ -32,7 +32,7 @@ def model_of(kind: str, dtype: torch.dtype = torch.float32) -> LanguageModel:
         for parameter in model.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
     model = model.to(dtype)
-    if not native_embed.available(model):
+    if not kernel_embed.available(model):
         assert shutil.which("g++") is None, "there is a compiler, but the kernel does not build"
         pytest.skip("no C++ compiler here")
     return model
@@ -43,7 +43,7 @@ def model_of(kind: str, dtype: torch.dtype = torch.float32) -> LanguageModel:
 @torch.no_grad()
 def test_the_kernel_embeds_as_the_model_does(kind: str, dtype: torch.dtype, limit: float) -> None:
     model = model_of(kind, dtype)
-    kernel, state = NativeEmbedding(model), model.initial_state(LANES)
+    kernel, state = KernelEmbedding(model), model.initial_state(LANES)
     recent, slots = state.recent, state.slots
     ours_recent = recent.clone()
     ours_slots = None if slots is None else slots.clone()
@@ -60,7 +60,7 @@ def test_a_token_that_there_is_not_is_refused_and_nothing_read() -> None:
     state = model.initial_state(2)
     for wrong in (VOCAB, -1):
         with pytest.raises(IndexError, match=f"token {wrong}: there are {VOCAB}, from 0"):
-            NativeEmbedding(model)(torch.tensor([1, wrong]), state.recent, state.slots)
+            KernelEmbedding(model)(torch.tensor([1, wrong]), state.recent, state.slots)
     empty = model.initial_state(2)
     assert torch.equal(state.recent, empty.recent)
     assert torch.equal(state.slots, empty.slots)
@@ -69,4 +69,4 @@ def test_a_token_that_there_is_not_is_refused_and_nothing_read() -> None:
 @pytest.mark.parametrize("settings", [{}, {"recall_orders": [1], "dtype": torch.float64}])
 def test_other_models_embed_by_themselves(settings: dict) -> None:
     dtype = settings.pop("dtype", torch.float32)
-    assert not native_embed.available(make_model(vocab_size=VOCAB, **settings).to(dtype))
+    assert not kernel_embed.available(make_model(vocab_size=VOCAB, **settings).to(dtype))
