@@ -34,13 +34,13 @@ from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
 from sharnn import kernels  # noqa: E402
-from sharnn.config import load_recipe_settings, recipe_from_settings  # noqa: E402
 from sharnn.data.prepare import prepare  # noqa: E402
 from sharnn.files import atomic_file  # noqa: E402
 from sharnn.model import AttentionMemory, LanguageModel, RecurrentState  # noqa: E402
 from sharnn.ops import REFERENCE  # noqa: E402
 from sharnn.ops.lstm import lstm_of_pytorch  # noqa: E402
 from sharnn.ops.matmul import product  # noqa: E402
+from sharnn.recipe import load_recipe_settings, recipe_from_settings  # noqa: E402
 from sharnn.train import start_run  # noqa: E402
 
 #: The structure of the code of 2019 run eagerly: explicit mask, memory concatenated, gated copies of it,

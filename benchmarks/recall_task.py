@@ -32,12 +32,13 @@ import matplotlib as mpl
 import torch
 
 from bench import Report, make_parser
-from sharnn.config import ModelConfig, OptimConfig, load_recipe_settings
+from sharnn.config import ModelConfig, OptimConfig
 from sharnn.data.recall_task import RecallTask
 from sharnn.experiments.recall import RecallPlan, RecallScore, score_recall, train_on_recall
 from sharnn.files import atomic_file
 from sharnn.model import LanguageModel
 from sharnn.model.attention import SingleHeadAttention
+from sharnn.recipe import load_recipe_settings
 
 _NAME = "task"
 #: Length of segments, arm and seed.

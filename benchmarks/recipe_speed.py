@@ -29,11 +29,12 @@ import torch
 from torch.profiler import DeviceType, ProfilerActivity, profile
 
 from bench import STDLIB, Contest, Report, make_parser, product_ceiling
-from sharnn.config import Recipe, recipe_from_settings
+from sharnn.config import Recipe
 from sharnn.data.corpus import Corpus
 from sharnn.data.prepare import prepare
 from sharnn.errors import ConfigError, SharnnError
 from sharnn.experiments.contenders import Budget, Contender, named_words
+from sharnn.recipe import recipe_from_settings
 from sharnn.train import RunFolder, Trainer, resolve_device
 from sharnn.train.autosize import fit
 from sharnn.train.estimate import flops_per_token, used_memory_bytes

@@ -6,16 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from sharnn.config import (
-    Amount,
-    ModelConfig,
-    OptimConfig,
-    Progress,
-    load_recipe_settings,
-    recipe_from_settings,
-    to_dict,
-)
+from sharnn.amounts import Amount, Progress
+from sharnn.config import ModelConfig, OptimConfig, to_dict
 from sharnn.errors import ConfigError
+from sharnn.recipe import load_recipe_settings, recipe_from_settings
 
 
 @pytest.mark.parametrize(

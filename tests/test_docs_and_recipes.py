@@ -11,12 +11,8 @@ from pathlib import Path
 import pytest
 
 from sharnn.cli.main import VERBS, main
-from sharnn.config import (
-    Recipe,
-    load_recipe_settings,
-    recipe_from_settings,
-    shipped_recipes,
-)
+from sharnn.config import Recipe
+from sharnn.recipe import load_recipe_settings, recipe_from_settings, shipped_recipes
 from texts import write_text
 
 ROOT = Path(__file__).parents[1]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 TIERS = [
-    {"errors", "files", "config", "machine", "kernels"},
+    {"errors", "files", "amounts", "config", "recipe", "machine", "kernels"},
     {"text", "ops"},
     {"data", "model", "optim"},
     {"checkpoint"},

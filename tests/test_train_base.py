@@ -11,8 +11,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 import train_base
 from sharnn.checkpoint import load_model
-from sharnn.config import load_recipe_settings, recipe_from_settings
 from sharnn.data.prepare import prepare
+from sharnn.recipe import load_recipe_settings, recipe_from_settings
 from texts import write_text
 
 TINY = """\

@@ -18,16 +18,12 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import yaml
 
+from sharnn.amounts import Amount
 from sharnn.errors import ConfigError
-from sharnn.files import explain_os_error
-
-if TYPE_CHECKING:
-    from jsonargparse import ArgumentParser, Namespace
 
 Architecture = Literal["sha-rnn", "lstm", "transformer"]
 AttentionPlacement = Literal["one", "all", "none"]
@@ -76,82 +72,6 @@ def _require_probability(owner: Any, section: str, *names: str) -> None:
     for name in names:
         value = getattr(owner, name)
         _require(0 <= value < 1, f"{section}.{name} is {value}: it must be at least 0 and below 1")
-
-
-# --------------------------------------------------------------------------------------- amounts
-
-_AMOUNT = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kMG]?)\s*(steps?|epochs?|tokens?|%|s|m|h)\s*")
-_SCALE = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
-_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
-AmountUnit = Literal["seconds", "steps", "epochs", "tokens", "budget"]
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a run has come, in every unit that an `Amount` can name.
-
-    Attributes:
-        seconds: Wall-clock seconds of the run so far, validation and saving included.
-        steps: Optimiser steps taken, skipped ones included.
-        epochs: Passes over the training lanes, fractions included.
-        tokens: Tokens seen over all lanes.
-        budget: Share of the run's budget that is used up, 0 … 1.
-    """
-
-    seconds: float = 0.0
-    steps: float = 0.0
-    epochs: float = 0.0
-    tokens: float = 0.0
-    budget: float = 0.0
-
-
-@dataclass(frozen=True)
-class Amount:
-    """A stretch of training such as `90s`, `10m`, `5000steps`, `3epochs`, `50Mtokens` or `5%`.
-
-    Attributes:
-        value: How many, in `unit`; for `budget` a share between 0 and 1.
-        unit: What is counted.
-    """
-
-    value: float
-    unit: AmountUnit
-
-    @classmethod
-    def parse(cls, text: str, option: str, *, share: bool = True) -> Amount:
-        """Return the amount that `text` names.
-
-        Args:
-            text: A number and a unit: `s`, `m`, `h`, `steps`, `epochs`, `tokens` (with `k`, `M` or
-                `G` before it) or `%` of the budget.
-            option: The setting it comes from, for the error.
-            share: Whether `%` may be used (a budget cannot be a share of itself).
-
-        Raises:
-            ConfigError: `text` has no such form.
-        """
-        match = _AMOUNT.fullmatch(text)
-        units = "90s, 10m, 2h, 5000steps, 3epochs, 50Mtokens" + (", 5%" if share else "")
-        if match is None or (match[3] == "%" and not share):
-            raise ConfigError(f"{option} is '{text}': give a number and a unit, such as {units}")
-        number, scale, unit = float(match[1]) * _SCALE[match[2]], match[2], match[3]
-        if scale and unit in ("s", "m", "h", "%"):
-            raise ConfigError(
-                f"{option} is '{text}': {scale} goes with steps and tokens, not {unit}"
-            )
-        if unit in _SECONDS:
-            return cls(number * _SECONDS[unit], "seconds")
-        if unit == "%":
-            _require(number <= 100, f"{option} is '{text}': a share of the budget is at most 100%")
-            return cls(number / 100, "budget")
-        names: dict[str, AmountUnit] = {"step": "steps", "epoch": "epochs", "token": "tokens"}
-        return cls(number, names[unit.rstrip("s")])
-
-    def share_of(self, progress: Progress) -> float:
-        """Return how much of this amount `progress` has covered; 1 and more means all of it."""
-        if self.value == 0:
-            return math.inf
-        return getattr(progress, self.unit) / self.value
 
 
 # ----------------------------------------------------------------------------------------- model
@@ -712,79 +632,3 @@ def check_keys(settings: Mapping[str, Any], known: Iterable[str], where: str) ->
     for key in settings:
         if key not in names:
             raise ConfigError(f"{where}: there is no setting '{key}'{did_you_mean(key, names)}")
-
-
-def _recipes_folder() -> Path:
-    return Path(__file__).parent / "recipes"
-
-
-def shipped_recipes() -> list[str]:
-    """Return the names of the recipes that come with the package, sorted."""
-    return sorted(path.stem for path in _recipes_folder().glob("*.yaml"))
-
-
-def load_recipe_settings(name_or_file: str) -> dict[str, dict[str, Any]]:
-    """Return the settings of a shipped recipe or of a recipe file, keys checked, values not yet.
-
-    Raises:
-        ConfigError: There is no such recipe, it is not YAML, or it has unknown keys.
-    """
-    shipped = shipped_recipes()
-    path = Path(name_or_file)
-    if name_or_file in shipped:
-        path = _recipes_folder() / f"{name_or_file}.yaml"
-    elif not path.exists():
-        raise ConfigError(
-            f"there is no recipe '{name_or_file}'{did_you_mean(name_or_file, shipped)}: give a file "
-            f"or one of {', '.join(shipped)}"
-        )
-    try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except OSError as failure:
-        raise ConfigError(explain_os_error(failure, path, "read")) from failure
-    except (yaml.YAMLError, UnicodeDecodeError) as failure:
-        raise ConfigError(f"recipe {path} is not YAML: {failure}") from failure
-    if not isinstance(settings, dict):
-        raise ConfigError(f"recipe {path} must hold the sections {', '.join(SECTIONS)}")
-    check_keys(settings, SECTIONS, f"recipe {path}")
-    for section, values in settings.items():
-        if not isinstance(values, dict):
-            raise ConfigError(
-                f"recipe {path}: section '{section}' must hold settings, not {values!r}"
-            )
-        fields = [f.name for f in dataclasses.fields(SECTIONS[section])]
-        check_keys(values, fields, f"recipe {path}, section '{section}'")
-    return settings
-
-
-def add_settings(parser: ArgumentParser) -> None:
-    """Give a parser an option for every setting, `--model.embed_dim` and so on."""
-    for section, config in SECTIONS.items():
-        parser.add_class_arguments(config, section)
-
-
-def recipe_from_settings(settings: Mapping[str, Any]) -> Recipe:
-    """Return the recipe that a file's settings make, all values checked.
-
-    Raises:
-        ConfigError: A value is of the wrong type or out of range.
-    """
-    from jsonargparse import ArgumentError, ArgumentParser
-
-    parser = ArgumentParser(exit_on_error=False)
-    add_settings(parser)
-    try:
-        return build_recipe(parser.parse_object(dict(settings)))
-    except ArgumentError as failure:
-        raise ConfigError(str(failure)) from failure
-
-
-def build_recipe(parsed: Namespace) -> Recipe:
-    """Return the recipe in a parser's result, which may hold other options too."""
-    sections = {}
-    for section, config in SECTIONS.items():
-        values = dict(parsed[section])
-        if "betas" in values:
-            values["betas"] = tuple(values["betas"])
-        sections[section] = config(**values)
-    return Recipe(**sections)

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from models import ship, write_model
-from sharnn.cli.common import chosen_model, options_first
+from sharnn.cli.common import chosen_model, make_parser
 from sharnn.cli.main import VERBS, main
 from sharnn.errors import CheckpointError
 
@@ -28,7 +28,10 @@ from sharnn.errors import CheckpointError
     ],
 )
 def test_options_stand_first(argv: list[str], expected: list[str]) -> None:
-    assert options_first(argv, ("--json",)) == expected
+    parser = make_parser("verb", "", "", "")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--size", type=int)
+    assert parser.options_first(argv) == expected
 
 
 @pytest.mark.parametrize("terminal", [True, False])

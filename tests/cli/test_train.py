@@ -12,7 +12,7 @@ import yaml
 from models import ship, write_model
 from sharnn.checkpoint import load_model
 from sharnn.cli.main import main
-from sharnn.config import load_recipe_settings
+from sharnn.recipe import load_recipe_settings
 from sharnn.train.trainer import Trainer
 from texts import write_text
 from train.runs import losses
@@ -152,10 +152,10 @@ def test_fine_tuning_drops_out_what_is_read_often(
 @pytest.mark.parametrize(
     ("argv", "code", "message"),
     [
-        (["--model.embed_dim", "32"], 2, "--model.embed_dim would not fit the weights of"),
-        (["--model.num_layers=2"], 2, "--model.num_layers would not fit the weights of"),
-        (["--model.architecture", "lstm"], 2, "--model.architecture would not fit"),
-        (["--model.vocab_size", "99"], 2, "--model.vocab_size would not fit"),
+        (["--model.embed_dim", "32"], 2, "model.embed_dim would not fit the weights of"),
+        (["--model.num_layers=2"], 2, "model.num_layers would not fit the weights of"),
+        (["--model.architecture", "lstm"], 2, "model.architecture would not fit"),
+        (["--model.vocab_size", "99"], 2, "model.vocab_size would not fit"),
         (["--model.hidden_dropout", "2"], 2, "model.hidden_dropout is 2.0"),
         (["--data.tokenizer", "word"], 2, "data.tokenizer is 'word'"),
         (["--resume", "x"], 2, "--from would do nothing"),
@@ -205,9 +205,9 @@ def test_another_optimiser_is_not_given_what_the_recipes_own_has(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--train.fit", "[model.embed_dim]", "--model.embed_dim", "64"], "leave one out"),
-        (["--model.boom_dim", "1024"], "--model.boom_dim belongs to a width"),
-        (["--model.architecture", "transformer", "--model.num_heads=8"], "give --model.embed_dim"),
+        (["--train.fit", "[model.embed_dim]", "--model.embed_dim", "64"], "give one of the two"),
+        (["--model.boom_dim", "1024"], "model.boom_dim belongs to a width"),
+        (["--model.architecture", "transformer", "--model.num_heads=8"], "give model.embed_dim"),
         (["--train.seed", str(1 << 63)], "train.seed is"),
         (["--train.validation_tokens", "1"], "at least 2"),
     ],

@@ -7,16 +7,12 @@ import math
 
 import pytest
 
-from sharnn.config import (
-    Amount,
-    Recipe,
-    load_recipe_settings,
-    recipe_from_settings,
-    shipped_recipes,
-)
+from sharnn.amounts import Amount
+from sharnn.config import Recipe
 from sharnn.errors import ConfigError
 from sharnn.experiments.scale import PAPER_STEPS, Change, changes, check_scale, share_of_budget
 from sharnn.model import count_parameters
+from sharnn.recipe import load_recipe_settings, recipe_from_settings, shipped_recipes
 
 TRAIN, VALID = 3_000_000, 200_000
 PAPERS = ("paper-enwik8-one", "paper-enwik8-all", "paper-no-attention")

@@ -23,10 +23,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from sharnn.checkpoint import load_model
-from sharnn.config import Recipe, load_recipe_settings, recipe_from_settings
+from sharnn.config import Recipe
 from sharnn.data.prepare import prepare
 from sharnn.evaluate import evaluate_static
 from sharnn.generation.decoder import RingDecoder
+from sharnn.recipe import load_recipe_settings, recipe_from_settings
 from sharnn.train.autosize import resized
 from train.runs import make_trainer, tiny_corpus
 

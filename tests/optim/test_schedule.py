@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sharnn.config import OptimConfig, Progress
+from sharnn.amounts import Progress
+from sharnn.config import OptimConfig
 from sharnn.optim import lr_factor
 
 

@@ -7,8 +7,9 @@ import dataclasses
 import pytest
 import torch
 
-from sharnn.config import ModelConfig, Recipe, load_recipe_settings, recipe_from_settings
+from sharnn.config import ModelConfig, Recipe
 from sharnn.errors import ConfigError
+from sharnn.recipe import load_recipe_settings, recipe_from_settings
 from sharnn.train.autosize import SIZES
 from sharnn.train.autosize import fit as fit_with
 from sharnn.train.estimate import step_flops

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sharnn.config import Amount, Progress
+from sharnn.amounts import Amount, Progress
 from sharnn.train.counters import Cadence
 
 

@@ -15,11 +15,12 @@ from rich.console import Console
 
 from models import ship, write_model
 from sharnn.checkpoint import load_model
-from sharnn.config import Recipe, load_recipe_settings, recipe_from_settings
+from sharnn.config import Recipe
 from sharnn.data.prepare import train_tokenizer
 from sharnn.errors import CheckpointError, ConfigError, DataError
+from sharnn.recipe import FREE_MODEL_SETTINGS, load_recipe_settings, recipe_from_settings
 from sharnn.text import WordTokenizer, save_tokenizer
-from sharnn.train.launch import FREE_MODEL_SETTINGS, resume_run, start_run
+from sharnn.train.launch import resume_run, start_run
 from sharnn.train.trainer import Trainer
 from texts import write_text
 from train.runs import losses, tiny_recipe

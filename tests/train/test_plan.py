@@ -9,7 +9,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from sharnn.config import Progress, TrainConfig
+from sharnn.amounts import Progress
+from sharnn.config import TrainConfig
 from sharnn.train.plan import (
     OVERHEAD,
     Pace,

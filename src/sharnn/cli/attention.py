@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from sharnn.cli.common import (
     MODEL_HELP,
-    check_options,
     chosen_model,
     error_console,
     make_parser,
     model_and_texts,
-    options_first,
     prepare_bar,
 )
 from sharnn.errors import ConfigError
@@ -44,10 +42,6 @@ examples:
   sharnn attention runs/mine part2.txt --context part1.txt  (read before, neither counted nor shown)
   sharnn attention runs/paper-all other.txt --layer 3 --window 5000"""
 
-_FLAGS = ("--json", "--help", "-h")
-_OPTIONS = (
-    "--out", "--max-bytes", "--context", "--layer", "--window", "--device", "--json",
-)  # fmt: skip
 
 #: More would make a page that no browser likes.
 _MOST_BYTES = 20_000
@@ -55,7 +49,6 @@ _MOST_BYTES = 20_000
 
 def run(argv: list[str]) -> int:
     """Parse, read, write the files, and print the numbers."""
-    check_options(argv, _OPTIONS)
     options = _parse(argv)
 
     from sharnn.checkpoint import BASE, load_model
@@ -128,7 +121,7 @@ def _parse(argv: list[str]) -> Namespace:
     )
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--json", action="store_true", help="print the numbers as one JSON object")
-    options = parser.parse_args(options_first(argv, _FLAGS))
+    options = parser.parse_scattered(argv)
     if not 1 <= options.max_bytes <= _MOST_BYTES:
         raise ConfigError(
             f"--max-bytes is {options.max_bytes}: of 1 to {_MOST_BYTES:,} bytes of the text a page can "

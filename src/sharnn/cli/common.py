@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import glob
 import os
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sharnn.config import SECTIONS, did_you_mean
+from sharnn.config import did_you_mean
 from sharnn.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
     from rich.console import Console
 
+    from sharnn.cli.parser import VerbParser
     from sharnn.report import Table
 
 #: Columns of what is printed to a file or pipe; no table here is wider.
@@ -29,25 +29,11 @@ MODEL_HELP = (
 )
 
 
-def make_parser(verb: str, usage: str, description: str, examples: str) -> ArgumentParser:
-    """Return the parser of a verb; errors are raised, not printed, for `main` to report."""
-    import argparse
+def make_parser(verb: str, usage: str, description: str, examples: str) -> VerbParser:
+    """Return the parser of a verb; it is imported here, for the list of verbs needs none."""
+    from sharnn.cli.parser import VerbParser
 
-    from jsonargparse import ArgumentParser, DefaultHelpFormatter, set_parsing_settings
-
-    class Formatter(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
-        """Shows types and defaults, and keeps the line breaks of examples."""
-
-    set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    return ArgumentParser(
-        prog=f"sharnn {verb}",
-        usage=f"sharnn {verb} {usage}",
-        description=description,
-        epilog=examples,
-        formatter_class=Formatter,
-        exit_on_error=False,
-        default_env=False,
-    )
+    return VerbParser(verb, usage, description, examples)
 
 
 def run_subverb(
@@ -76,51 +62,6 @@ def run_subverb(
             f"there is no 'sharnn {verb} {name}'{did_you_mean(name, runs)}: {', '.join(runs)}"
         )
     return runs[name](rest)
-
-
-def check_options(argv: Iterable[str], own: Iterable[str], settings: bool = False) -> None:
-    """Refuse options that do not exist, with the nearest that do.
-
-    Args:
-        argv: What was typed.
-        own: The verb's own options, with their dashes.
-        settings: Whether settings such as `--model.window` are options too.
-
-    Raises:
-        ConfigError: Names the option.
-    """
-    known = [*own, "--help", "-h"]
-    if settings:
-        for section, config in SECTIONS.items():
-            known.extend(f"--{section}.{field.name}" for field in dataclasses.fields(config))
-    for argument in argv:
-        name = argument.split("=", 1)[0]
-        if name.startswith("--") and len(name) > 2 and name not in known:
-            raise ConfigError(f"there is no option '{name}'{did_you_mean(name, known)}")
-
-
-def options_first(argv: Iterable[str], flags: Container[str]) -> list[str]:
-    """Return arguments with all options before the others, which may then stand in several places.
-
-    argparse gives a list of positional arguments only those that stand together.
-
-    Args:
-        argv: What was typed.
-        flags: Options that take no value.
-    """
-    options: list[str] = []
-    others: list[str] = []
-    arguments = iter(argv)
-    for argument in arguments:
-        if argument == "--":
-            others.extend(arguments)
-        elif len(argument) < 2 or not argument.startswith("-"):
-            others.append(argument)
-        else:
-            options.append(argument)
-            if "=" not in argument and argument not in flags:
-                options.extend(value for value in [next(arguments, None)] if value is not None)
-    return [*options, "--", *others]
 
 
 def add_model(parser: ArgumentParser) -> None:

@@ -6,9 +6,9 @@ import shlex
 import sys
 from pathlib import Path
 
-from sharnn.cli.common import check_options, error_console, make_parser, options_first, print_tables
-from sharnn.config import shipped_recipes
+from sharnn.cli.common import error_console, make_parser, print_tables
 from sharnn.errors import ConfigError
+from sharnn.recipe import shipped_recipes
 
 HELP = "train recipes under equal conditions and print their table"
 
@@ -20,16 +20,11 @@ the table, with what was published beside it, and write it with a picture and a 
 --scale 0.25 makes a quarter of all widths, lanes and text, so that the whole table runs on a laptop.
 A stopped comparison goes on where it was: the same command trains what is missing."""
 
-_OPTIONS = (
-    "--budget", "--seeds", "--scale", "--out", "--jobs", "--threads", "--device", "--again", "--keep",
-)  # fmt: skip
-_FLAGS = ("--again", "--keep", "--help", "-h")
 _PAPER = "paper-enwik8-one paper-enwik8-all paper-no-attention plain-lstm transformer"
 
 
 def run(argv: list[str]) -> int:
     """Parse, compare, and print the tables."""
-    check_options(argv, _OPTIONS)
     examples = (
         "examples:\n"
         f"  sharnn compare {_PAPER} \\\n      my.txt --scale 0.25\n"
@@ -65,7 +60,7 @@ def run(argv: list[str]) -> int:
     parser.add_argument(
         "--keep", action="store_true", help="leave run folders and logs in the results' folder"
     )
-    options = parser.parse_args(options_first(argv, _FLAGS))
+    options = parser.parse_scattered(argv)
     recipes, text = _recipes_and_text(options.names)
 
     from sharnn.experiments.compare import PAGE, Comparison, compare

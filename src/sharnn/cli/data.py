@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sharnn.cli.common import (
-    check_options,
     error_console,
     make_parser,
     prepare_bar,
@@ -17,9 +16,10 @@ from sharnn.cli.common import (
 from sharnn.errors import ConfigError
 
 if TYPE_CHECKING:
-    from jsonargparse import ArgumentParser, Namespace
+    from jsonargparse import Namespace
     from rich.table import Table
 
+    from sharnn.cli.parser import VerbParser
     from sharnn.data.corpus import Corpus
 
 HELP = "list known corpora, prepare texts, tell what is in them"
@@ -67,7 +67,6 @@ def _list(argv: list[str]) -> int:
 
     from sharnn.data.corpora import KNOWN_CORPORA
 
-    check_options(argv, ())
     make_parser("data list", "", "Known corpora: their names are TEXTs.", _EXAMPLES).parse_args(
         argv
     )
@@ -79,13 +78,13 @@ def _list(argv: list[str]) -> int:
 
 
 def _prepare(argv: list[str]) -> int:
-    options = _text_parser("prepare", (), argv).parse_args(argv)
+    options = _text_parser("prepare").parse_args(argv)
     _print_corpus(_prepared(options))
     return 0
 
 
 def _info(argv: list[str]) -> int:
-    parser = _text_parser("info", ("--verify", "--json"), argv)
+    parser = _text_parser("info")
     parser.add_argument("--verify", action="store_true", help="read everything, compare digests")
     parser.add_argument("--json", action="store_true", help="print the manifest as JSON")
     options = parser.parse_args(argv)
@@ -113,7 +112,6 @@ def _make(argv: list[str]) -> int:
         "longest": "greatest distance",
         "store-share": "share of the lines that store a new pair",
     }
-    check_options(argv, ("--out", "--bytes", "--seed", *(f"--{name}" for name in what)))
     parser = make_parser("data make", "recall --out FILE [options]", _ABOUT_RECALL, _EXAMPLES)
     parser.add_argument("what", choices=["recall"], metavar="recall", help="the one kind there is")
     parser.add_argument("--out", required=True, metavar="FILE", help="file to write")
@@ -142,13 +140,8 @@ def _make(argv: list[str]) -> int:
     return 0
 
 
-def _text_parser(verb: str, more_options: tuple[str, ...], argv: list[str]) -> ArgumentParser:
-    """Return a parser of TEXT… and how to prepare them.
-
-    Raises:
-        ConfigError: `argv` has an option that is not the verb's.
-    """
-    check_options(argv, ("--tokenizer", "--from", *more_options))
+def _text_parser(verb: str) -> VerbParser:
+    """Return a parser of TEXT… and how to prepare them."""
     parser = make_parser(f"data {verb}", "TEXT… [options]", _ABOUT, _EXAMPLES)
     what = "known corpus, file, folder, glob in quotes, or - for standard input"
     if verb == "info":

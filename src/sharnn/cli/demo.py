@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sharnn.cli.common import check_options, error_console, make_parser, prepare_bar
+from sharnn.cli.common import error_console, make_parser, prepare_bar
 
 if TYPE_CHECKING:
     from sharnn.evaluate import Score
@@ -26,7 +26,6 @@ _CORPUS, _RECIPE, _PROMPT = "python-stdlib", "demo", "def read_"
 
 def run(argv: list[str]) -> int:
     """Do it all, and say what was done."""
-    check_options(argv, ("--out", "--budget"))
     parser = make_parser("demo", "[--out RUN] [--budget 90s]", _DESCRIPTION, "")
     parser.add_argument("--out", type=str | None, help="folder of the run (a new one in runs/)")
     parser.add_argument("--budget", type=str | None, help="when training ends (the recipe's)")

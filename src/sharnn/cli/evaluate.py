@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from sharnn.cli.common import (
     MODEL_HELP,
-    check_options,
     chosen_model,
     error_console,
     make_parser,
     model_and_texts,
-    options_first,
     prepare_bar,
 )
 from sharnn.errors import CheckpointError, ConfigError, DataError
@@ -21,9 +19,10 @@ from sharnn.errors import CheckpointError, ConfigError, DataError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from jsonargparse import ArgumentParser, Namespace
+    from jsonargparse import Namespace
 
     from sharnn.checkpoint import LoadedModel
+    from sharnn.cli.parser import VerbParser
     from sharnn.data.corpus import Corpus
     from sharnn.data.download import Progress
     from sharnn.evaluate import ContinuousCache, DynamicRule, Score
@@ -57,12 +56,6 @@ examples:
   sharnn evaluate runs/mine other.txt --protocol ideal --context 512 --stride 16
   sharnn evaluate runs/paper enwik8 --protocol paper --segment-length 1024"""
 
-_FLAGS = ("--json", "--help", "-h")
-_OPTIONS = (
-    "--split", "--protocol", "--window", "--recall-slots", "--segment-length", "--lanes", "--context",
-    "--stride", "--dynamic", "--dynamic-lr", "--dynamic-decay", "--statistics", "--cache",
-    "--cache-weight", "--cache-flatness", "--dtype", "--device", "--json",
-)  # fmt: skip
 
 #: What each protocol has no use for, and why.
 _USELESS = {
@@ -98,8 +91,7 @@ _PARTS = {
 
 def run(argv: list[str]) -> int:
     """Parse, score, and print a table or JSON."""
-    check_options(argv, _OPTIONS)
-    options = _parser().parse_args(options_first(argv, _FLAGS))
+    options = _parser().parse_scattered(argv)
     _check_combination(options)
 
     from sharnn.checkpoint import load_model
@@ -138,7 +130,7 @@ def run(argv: list[str]) -> int:
     return 0
 
 
-def _parser() -> ArgumentParser:
+def _parser() -> VerbParser:
     parser = make_parser("evaluate", "[MODEL] TEXT… [options]", _DESCRIPTION, _EXAMPLES)
     # MODEL and TEXT are told apart by what they name, not by their number.
     parser.add_argument(

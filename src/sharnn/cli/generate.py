@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from sharnn.cli.common import (
     add_model,
-    check_options,
     chosen_model,
     error_console,
     make_parser,
@@ -45,11 +44,6 @@ examples:
 
 #: What the shell gave for these is text, whatever it looks like.
 _TEXT_OPTIONS = ("--prompt", "--stop")
-_OPTIONS = (
-    *_TEXT_OPTIONS, "--prompt-file", "--max-bytes", "--temperature", "--top-k", "--top-p", "--min-p",
-    "--repetition-penalty", "--seed", "--num-samples", "--window", "--device", "--dtype",
-    "--memory-dtype", "--raw", "--json",
-)  # fmt: skip
 
 #: Samples that are drawn together at most: each needs an attention memory of its own.
 _TOGETHER = 64
@@ -58,7 +52,6 @@ _TOGETHER = 64
 def run(argv: list[str]) -> int:
     """Parse, read the prompt, and write samples as they come."""
     argv, texts = _take_texts(argv)
-    check_options(argv, _OPTIONS)
     options = _parser().parse_args(argv)
     if len(texts["--prompt"]) > 1:
         raise ConfigError("--prompt was given more than once: join the texts")

@@ -7,7 +7,6 @@ from typing import Any
 
 from sharnn.cli.common import (
     add_model,
-    check_options,
     chosen_model,
     error_console,
     make_parser,
@@ -29,7 +28,6 @@ examples:
 
 def run(argv: list[str]) -> int:
     """Parse, load and print."""
-    check_options(argv, ("--json",))
     parser = make_parser("info", "[MODEL] [--json]", _DESCRIPTION, _EXAMPLES)
     add_model(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
-import re
 import sys
 import traceback
 from collections.abc import Sequence
@@ -41,13 +40,6 @@ _EXAMPLES = """
 """
 
 
-#: What the parser calls the values of options, for people.
-_KINDS = {
-    "int": "a whole number", "float": "a number", "bool": "true or false",
-    "tuple": "a list such as [1, 2]", "list": "a list such as [1, 2]",
-}  # fmt: skip
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit code: 0, 1 for a failure, 2 for a wrong call, 130 for Ctrl-C."""
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -79,20 +71,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _as_typed(message: str) -> str:
     """Return what the parser says of a value in one line and by the option's name, where it says what."""
-    key = re.match(r'Parser key "([\w.]+)":', message)
-    value = re.search(r"(?:Given value|Got value): (.*)", message)
-    kinds = [
-        _KINDS[name]
-        for name in dict.fromkeys(re.findall(r"<class '(\w+)'>", message))
-        if name in _KINDS
-    ]
-    choices = re.search(r"Literal\[(.*?)\]", message)
-    if choices:
-        kinds.append(f"one of {choices[1]}")
-    if not (key and value and kinds):
+    from sharnn.recipe import explain_value
+
+    explained = explain_value(message)
+    if explained == message:
         return message
-    name = key[1] if "." in key[1] else key[1].replace("_", "-")
-    return f"--{name} is '{value[1]}': give {' or '.join(kinds)}"
+    name, _, rest = explained.partition(" ")
+    return f"--{name if '.' in name else name.replace('_', '-')} {rest}"
 
 
 def _dispatch(arguments: list[str]) -> int:

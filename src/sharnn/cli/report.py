@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sharnn.cli.common import check_options, make_parser
+from sharnn.cli.common import make_parser
 
 HELP = "draw the learning curves of runs"
 
@@ -18,7 +18,6 @@ _EXAMPLES = "examples:\n  sharnn report runs/mine\n  sharnn report runs/* --out 
 
 def run(argv: list[str]) -> int:
     """Parse, draw, and say where the report is."""
-    check_options(argv, ("--out",))
     parser = make_parser("report", "RUN [RUN…] [--out FOLDER]", _DESCRIPTION, _EXAMPLES)
     parser.add_argument("runs", nargs="+", metavar="RUN", help="run folders")
     parser.add_argument("--out", type=str | None, help="folder of the report")

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sharnn.cli.common import check_options, error_console, make_parser, print_tables
+from sharnn.cli.common import error_console, make_parser, print_tables
 from sharnn.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -53,7 +53,6 @@ _NAMES, _RATES = ("architectures", "tokenizations", "match"), ("dropouts",)
 
 def run(argv: list[str]) -> int:
     """Parse, train what is missing, score, and print the tables."""
-    check_options(argv, [*(f"--{name}" for name in _FIELDS), "--out", "--device"])
     parser = make_parser("tokenization-attack", "TEXT [options]", _DESCRIPTION, _EXAMPLES)
     parser.add_argument("text", type=str, help="a file or a known corpus")
     for name, text in _FIELDS.items():

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sharnn.cli.common import (
-    check_options,
     error_console,
     make_parser,
     prepare_bar,
@@ -63,7 +62,6 @@ def run(argv: list[str]) -> int:
 
 
 def _train(argv: list[str]) -> int:
-    check_options(argv, ("--kind", "--vocab-size", "--out", "--from"))
     parser = make_parser("tokenizer train", "TEXT… [options]", _ABOUT, _EXAMPLES)
     what = "known corpus, file, folder, glob in quotes, or - for standard input"
     parser.add_argument("texts", nargs="+", metavar="TEXT", help=what)
@@ -129,7 +127,6 @@ def _new_file(out: str | None) -> Path:
 
 
 def _import(argv: list[str]) -> int:
-    check_options(argv, ("--out",))
     about = (
         "Import a tokenizer.json of the library 'tokenizers'. Only byte-level ones, such as GPT-2's,\n"
         "give every byte back; any other is refused, with the first byte that it loses. Texts are cut\n"
@@ -151,7 +148,6 @@ def _import(argv: list[str]) -> int:
 
 
 def _info(argv: list[str]) -> int:
-    check_options(argv, ())
     parser = make_parser("tokenizer info", "NAME.json [TEXT…]", _ABOUT, _EXAMPLES)
     parser.add_argument("file", metavar="NAME.json", help="tokenizer file, also of a model folder")
     parser.add_argument("texts", nargs="*", metavar="TEXT", help="texts to read with it")

@@ -13,7 +13,7 @@ from pathlib import Path
 import yaml
 from rich.console import Console
 
-from sharnn.config import Recipe, load_recipe_settings, recipe_from_settings
+from sharnn.config import Recipe
 from sharnn.data.corpus import Corpus
 from sharnn.data.prepare import prepare
 from sharnn.errors import ConfigError, DataError
@@ -31,6 +31,7 @@ from sharnn.experiments.summary import (
 from sharnn.experiments.turns import check_turns, missing_runs, run_all
 from sharnn.experiments.workshop import Workshop, environment_for
 from sharnn.files import atomic_file
+from sharnn.recipe import load_recipe_settings, recipe_from_settings
 from sharnn.report import Table, draw_comparison, write_png
 from sharnn.report.page import folded, picture, whole_page
 from sharnn.train import resolve_device

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from sharnn.config import Amount
+from sharnn.amounts import Amount
 from sharnn.errors import ConfigError
 
 #: From here on a contender's recipe may be another, see `Contender.long_recipe`.

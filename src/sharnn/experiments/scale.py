@@ -21,7 +21,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from sharnn.config import Amount, Recipe
+from sharnn.amounts import Amount
+from sharnn.config import Recipe
 from sharnn.errors import ConfigError
 
 _WIDTH_MULTIPLE = 16

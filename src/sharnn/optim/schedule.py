@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from sharnn.config import Amount, OptimConfig, Progress
+from sharnn.amounts import Amount, Progress
+from sharnn.config import OptimConfig
 
 
 def warmup_factor(share: float) -> float:

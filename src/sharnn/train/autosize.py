@@ -11,7 +11,8 @@ import dataclasses
 import math
 from typing import Any
 
-from sharnn.config import Amount, Recipe
+from sharnn.amounts import Amount
+from sharnn.config import Recipe
 from sharnn.model.ngrams import COUNTED_TOKENS
 from sharnn.train.estimate import block_weights, check_memory, memory_bytes, planned_tokens
 from sharnn.train.probe import StepTimes

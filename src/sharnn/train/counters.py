@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from sharnn.config import Amount, Progress
+from sharnn.amounts import Amount, Progress
 
 
 @dataclass

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 import psutil
 import torch
 
-from sharnn.config import Amount, ModelConfig, Recipe, to_dict
+from sharnn.amounts import Amount
+from sharnn.config import ModelConfig, Recipe, to_dict
 from sharnn.errors import TrainingError
 from sharnn.model import count_parameters
 from sharnn.train.precision import Precision

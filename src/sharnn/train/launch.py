@@ -9,19 +9,13 @@ from pathlib import Path
 from rich.console import Console
 
 from sharnn.checkpoint import LoadedModel, load_model, read_model_folder
-from sharnn.config import (
-    ModelConfig,
-    Recipe,
-    load_recipe_settings,
-    names_tokenizer_file,
-    recipe_from_settings,
-    to_dict,
-)
+from sharnn.config import ModelConfig, Recipe, names_tokenizer_file, to_dict
 from sharnn.data.corpus import TOKENIZER, Corpus
 from sharnn.data.lanes import lane_length
 from sharnn.data.prepare import prepare
 from sharnn.data.sources import STDIN
 from sharnn.errors import CheckpointError, ConfigError, DataError
+from sharnn.recipe import FREE_MODEL_SETTINGS, load_recipe_settings, recipe_from_settings
 from sharnn.text import Tokenizer, load_tokenizer, save_tokenizer
 from sharnn.train.autosize import fit
 from sharnn.train.estimate import Estimate, check_memory, estimate_run
@@ -37,10 +31,6 @@ from sharnn.train.probe import StepTimes
 from sharnn.train.run_folder import RunFolder
 from sharnn.train.trainer import Outcome, Trainer, can_validate, train_tokens
 
-#: Settings of a model that its weights do not depend on: fine-tuning may choose them anew.
-FREE_MODEL_SETTINGS = (
-    "input_dropout", "hidden_dropout", "output_dropout", "attention_dropout", "window",
-)  # fmt: skip
 #: Called while a corpus is prepared: what is done, bytes done, bytes to do where known.
 PrepareProgress = Callable[[str, int, int | None], None]
 

@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from sharnn.config import ADAPTED, Amount, Progress, TrainConfig
+from sharnn.amounts import Amount, Progress
+from sharnn.config import ADAPTED, TrainConfig
 from sharnn.train.counters import Cadence
 
 #: Share of a budget in time that validating and saving may take together.

@@ -10,7 +10,8 @@ import time
 
 import torch
 
-from sharnn.config import Amount, Recipe
+from sharnn.amounts import Amount
+from sharnn.config import Recipe
 from sharnn.model import AttentionMemory, LanguageModel, RecurrentState
 from sharnn.optim import WeightAverage, make_optimizers
 from sharnn.train.estimate import available_memory_bytes, step_flops, training_slots

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 import sharnn
+from sharnn.amounts import Amount, Progress
 from sharnn.checkpoint import (
     load_trainer_state,
     load_weights,
@@ -31,7 +32,7 @@ from sharnn.checkpoint import (
     save_model,
     tensor_bytes,
 )
-from sharnn.config import Amount, DataConfig, Progress, Recipe
+from sharnn.config import DataConfig, Recipe
 from sharnn.data.corpus import Corpus
 from sharnn.data.lanes import LaneStream, Segment, Tokens
 from sharnn.errors import CheckpointError, DataError, TrainingError

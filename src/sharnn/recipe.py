@@ -1,0 +1,307 @@
+"""From a recipe's name, the settings given beside it and a model's own settings to one resolved recipe.
+
+Settings are named `section.field`, such as `model.embed_dim`. Given settings win over the recipe, and
+the recipe over the defaults in `config`. This module imports no torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from sharnn.config import (
+    ADAPTED,
+    SECTIONS,
+    SIZES_OF_WEIGHTS,
+    ModelConfig,
+    Recipe,
+    check_keys,
+    did_you_mean,
+    to_dict,
+)
+from sharnn.errors import ConfigError
+from sharnn.files import explain_os_error
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
+
+DEFAULT_RECIPE = "desktop"
+#: The default of a run that begins with a model's weights.
+FINETUNE_RECIPE = "finetune"
+#: Settings of a model that its weights do not depend on: fine-tuning may choose them anew.
+FREE_MODEL_SETTINGS = (
+    "input_dropout", "hidden_dropout", "output_dropout", "attention_dropout", "window",
+)  # fmt: skip
+#: Settings of a recipe's model that hold for every architecture.
+_SHARED_MODEL_SETTINGS = (
+    "embed_dim", "num_layers", "input_dropout", "hidden_dropout", "output_dropout",
+)  # fmt: skip
+#: Settings of a recipe's optimiser that no other optimiser has.
+_SETTINGS_OF_OPTIMISERS = ("matrix_lr", "min_trust")
+#: What the parser calls the types of values, for people.
+_KINDS = {
+    "int": "a whole number", "float": "a number", "bool": "true or false",
+    "tuple": "a list such as [1, 2]", "list": "a list such as [1, 2]",
+}  # fmt: skip
+
+#: Sections of settings, each a mapping from field to value.
+Sections = dict[str, dict[str, Any]]
+
+
+# ---------------------------------------------------------------------------------- recipe files
+
+
+def _recipes_folder() -> Path:
+    return Path(__file__).parent / "recipes"
+
+
+def shipped_recipes() -> list[str]:
+    """Return the names of the recipes that come with the package, sorted."""
+    return sorted(path.stem for path in _recipes_folder().glob("*.yaml"))
+
+
+def load_recipe_settings(name_or_file: str) -> Sections:
+    """Return the settings of a shipped recipe or of a recipe file; keys are checked, values not yet.
+
+    Raises:
+        ConfigError: There is no such recipe, it is not YAML, or it has unknown keys.
+    """
+    shipped = shipped_recipes()
+    path = Path(name_or_file)
+    if name_or_file in shipped:
+        path = _recipes_folder() / f"{name_or_file}.yaml"
+    elif not path.exists():
+        raise ConfigError(
+            f"there is no recipe '{name_or_file}'{did_you_mean(name_or_file, shipped)}: give a file "
+            f"or one of {', '.join(shipped)}"
+        )
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except OSError as failure:
+        raise ConfigError(explain_os_error(failure, path, "read")) from failure
+    except (yaml.YAMLError, UnicodeDecodeError) as failure:
+        raise ConfigError(f"recipe {path} is not YAML: {failure}") from failure
+    if not isinstance(settings, dict):
+        raise ConfigError(f"recipe {path} must hold the sections {', '.join(SECTIONS)}")
+    check_keys(settings, SECTIONS, f"recipe {path}")
+    for section, values in settings.items():
+        if not isinstance(values, dict):
+            raise ConfigError(
+                f"recipe {path}: section '{section}' must hold settings, not {values!r}"
+            )
+        fields = [f.name for f in dataclasses.fields(SECTIONS[section])]
+        check_keys(values, fields, f"recipe {path}, section '{section}'")
+    return settings
+
+
+# -------------------------------------------------------------------------------------- settings
+
+
+def setting_names() -> list[str]:
+    """Return the names of all settings, such as `model.embed_dim`."""
+    return [
+        f"{section}.{field.name}"
+        for section, config in SECTIONS.items()
+        for field in dataclasses.fields(config)
+    ]
+
+
+def add_settings(parser: ArgumentParser) -> None:
+    """Add an option for every setting to a parser: `--model.embed_dim` and so on."""
+    for section, config in SECTIONS.items():
+        parser.add_class_arguments(config, section)
+
+
+def parse_settings(words: Sequence[str]) -> dict[str, Any]:
+    """Return the settings that words such as `--model.embed_dim 512` give, values typed.
+
+    Raises:
+        ConfigError: There is no such setting, or a value is of another type.
+    """
+    from jsonargparse import ArgumentError
+
+    for word in words:
+        name = word.split("=", 1)[0]
+        if name.startswith("--"):
+            known = [f"--{known}" for known in setting_names()]
+            check_keys({name: None}, known, "settings")
+    try:
+        return dict(_settings_parser().parse_args(list(words), defaults=False).items())
+    except ArgumentError as failure:
+        raise ConfigError(explain_value(str(failure))) from failure
+
+
+def recipe_from_settings(sections: Mapping[str, Any]) -> Recipe:
+    """Return the recipe that sections of settings make, all values checked.
+
+    Raises:
+        ConfigError: A value is of the wrong type or out of range.
+    """
+    from jsonargparse import ArgumentError
+
+    try:
+        parsed = _settings_parser().parse_object(dict(sections))
+    except ArgumentError as failure:
+        raise ConfigError(explain_value(str(failure))) from failure
+    built = {}
+    for section, config in SECTIONS.items():
+        values = dict(parsed[section])
+        if "betas" in values:
+            values["betas"] = tuple(values["betas"])
+        built[section] = config(**values)
+    return Recipe(**built)
+
+
+def _settings_parser() -> ArgumentParser:
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(exit_on_error=False)
+    add_settings(parser)
+    return parser
+
+
+def explain_value(message: str) -> str:
+    """Return what the parser says of a value as `NAME is 'VALUE': give KIND`, where it says that much."""
+    key = re.match(r'Parser key "([\w.]+)":', message)
+    value = re.search(r"(?:Given value|Got value): (.*)", message)
+    kinds = [
+        _KINDS[name]
+        for name in dict.fromkeys(re.findall(r"<class '(\w+)'>", message))
+        if name in _KINDS
+    ]
+    choices = re.search(r"Literal\[(.*?)\]", message)
+    if choices:
+        kinds.append(f"one of {choices[1]}")
+    if not (key and value and kinds):
+        return message
+    return f"{key[1]} is '{value[1]}': give {' or '.join(kinds)}"
+
+
+# ------------------------------------------------------------------------------------- resolving
+
+
+def resolve_recipe(
+    name: str | None = None,
+    given: Mapping[str, Any] | None = None,
+    read_model: Callable[[str], ModelConfig] | None = None,
+) -> Recipe:
+    """Return the recipe that a name and given settings mean.
+
+    A recipe's settings of another architecture, optimiser or model than the given one are dropped.
+    What is given is neither chosen by the run (`train.fit`) nor adapted by it (`train.adapt`).
+
+    Args:
+        name: Of a shipped recipe, or a file; `desktop` when not given, `finetune` where the given
+            settings name a model to begin with.
+        given: Settings that win over the recipe's, by name: `{"model.embed_dim": 512}`.
+        read_model: Returns the settings of the model that `train.init_from` names; needed where a run
+            begins with one.
+
+    Raises:
+        ConfigError: A recipe or setting does not exist, is out of range, or contradicts another.
+    """
+    given = dict(given or {})
+    check_keys(given, setting_names(), "settings")
+    asked = given.get("train.init_from")
+    sections = load_recipe_settings(name or (FINETUNE_RECIPE if asked else DEFAULT_RECIPE))
+    if asked:
+        # What the recipe says of its own model, and of the weights it was run with, is not this model's.
+        sections.pop("model", None)
+        sections.get("train", {}).pop("init_digest", None)
+    origin = asked or sections.get("train", {}).get("init_from")
+    if origin is not None and read_model is not None:
+        _refuse_settings_of_weights(given, origin)
+        sections["model"] = {**to_dict(read_model(origin)), **sections.get("model", {})}
+    else:
+        _drop_other_architecture(sections, given)
+    _drop_other_optimiser(sections, given)
+    _leave_out_of_fit(sections, given, sized=origin is not None)
+    _leave_out_of_adapt(sections, given)
+    for setting, value in given.items():
+        section, _, key = setting.partition(".")
+        sections.setdefault(section, {})[key] = value
+    return recipe_from_settings(sections)
+
+
+def _refuse_settings_of_weights(given: Mapping[str, Any], origin: str) -> None:
+    """Refuse given settings that the weights of a model depend on.
+
+    Raises:
+        ConfigError: Names the setting and those that may be given.
+    """
+    for setting in given:
+        section, _, key = setting.partition(".")
+        if section == "model" and key not in FREE_MODEL_SETTINGS:
+            raise ConfigError(
+                f"{setting} would not fit the weights of {origin}, whose settings are kept: only "
+                f"{', '.join(FREE_MODEL_SETTINGS)} can be changed"
+            )
+
+
+def _drop_other_architecture(sections: Sections, given: Mapping[str, Any]) -> None:
+    """Keep of a recipe's model what means something to another architecture that is given."""
+    model, architecture = sections.get("model", {}), given.get("model.architecture")
+    if architecture not in (None, model.get("architecture", "sha-rnn")):
+        sections["model"] = {key: model[key] for key in _SHARED_MODEL_SETTINGS if key in model}
+
+
+def _drop_other_optimiser(sections: Sections, given: Mapping[str, Any]) -> None:
+    """Drop what a recipe says of its own optimiser alone where another one is given."""
+    optim = sections.get("optim", {})
+    if given.get("optim.name") not in (None, optim.get("name")):
+        for key in _SETTINGS_OF_OPTIMISERS:
+            optim.pop(key, None)
+
+
+def _leave_out_of_fit(sections: Sections, given: Mapping[str, Any], sized: bool) -> None:
+    """Let the run choose nothing that is given, or decided by the weights it begins with.
+
+    A given depth goes with the chosen width. A given width is a given size, and blocks that are named
+    by their place belong to a given depth.
+
+    Raises:
+        ConfigError: The run would choose what is given.
+    """
+    fixed = set(given)
+    if "model.embed_dim" in given or isinstance(given.get("model.attention_layers"), list):
+        fixed.add("model.num_layers")
+    if "train.fit" in given:
+        fit = given["train.fit"]
+    else:
+        made = SIZES_OF_WEIGHTS if sized else ()
+        train = sections.setdefault("train", {})
+        fit = [name for name in train.get("fit", []) if name not in {*fixed, *made}]
+        train["fit"] = fit
+    for name in fit:
+        if name in fixed:
+            raise ConfigError(
+                f"{name} is given, and train.fit lets the run choose it: give one of the two"
+            )
+    for name in ("model.boom_dim", "model.num_heads"):
+        if name in given and "model.embed_dim" in fit:
+            raise ConfigError(
+                f"{name} belongs to a width, and this run chooses its own: give model.embed_dim too"
+            )
+
+
+def _leave_out_of_adapt(sections: Sections, given: Mapping[str, Any]) -> None:
+    """Let the run adapt nothing that is given.
+
+    Raises:
+        ConfigError: A given setting is also given as one to adapt.
+    """
+    if "train.adapt" not in given:
+        train = sections.setdefault("train", {})
+        adapt = train.get("adapt", ADAPTED)
+        train["adapt"] = [name for name in adapt if f"train.{name}" not in given]
+        return
+    for name in given["train.adapt"]:
+        if f"train.{name}" in given:
+            raise ConfigError(
+                f"train.{name} is given, and train.adapt lists it: give one of the two"
+            )
