@@ -33,13 +33,15 @@ from sharnn.checkpoint import LoadedModel, is_checkpoint, load_model, read_count
 from sharnn.data.prepare import prepare
 from sharnn.errors import CheckpointError
 from sharnn.evaluate import read_attention
-from sharnn.experiments.contenders import resume_command, train_command
-from sharnn.experiments.processes import Processes, StoppedError, interrupted_by_kill
+from sharnn.experiments.comparison.contenders import Budget, Contender
+from sharnn.experiments.comparison.processes import Processes, StoppedError, interrupted_by_kill
 from sharnn.files import atomic_file
+from sharnn.recipe import parse_settings
 from sharnn.train import is_run_folder
+from sharnn.train.worker import resume_command, start_command
 
 SETTINGS = (
-    "--recipe desktop --train.fit [] --model.embed_dim 128 --model.num_layers 4 --model.window 1024 "
+    "--train.fit [] --model.embed_dim 128 --model.num_layers 4 --model.window 1024 "
     "--model.longest_ngram 0 --model.recall_orders [] --data.num_lanes 32 --data.segment_length 128"
 )
 ARMS = {
@@ -102,18 +104,23 @@ class Watched:
     ) -> None:
         self.run = folder / f"{arm.replace(', ', '-')}-seed{seed}"
         self._file = self.run.with_suffix(".json")
-        self._start = train_command(text, [
-            *SETTINGS.split(), *ARMS[arm].split(), "--budget", budget, "--train.seed", str(seed),
-            "--train.checkpoint_every", every, "--out", str(self.run),
-        ])  # fmt: skip
+        options = [*SETTINGS.split(), *ARMS[arm].split(), "--train.checkpoint_every", every]
+        contender = Contender("desktop", parse_settings(options))
+        self._recipe = contender.resolve(arm, Budget.parse(budget), texts=[text], seed=seed)
         kept = json.loads(self._file.read_text()) if self._file.exists() else []
         self.points = [Point(**point) for point in kept]
 
     def train(self, processes: Processes) -> None:
-        """Wait for `sharnn train`, which begins or goes on."""
-        command = resume_command(self.run) if is_run_folder(self.run) else self._start
+        """Wait for a training, which begins or resumes."""
+        if is_run_folder(self.run):
+            command = resume_command(self.run)
+        else:
+            recipe = self.run.with_suffix(".yaml")
+            with atomic_file(recipe) as file:
+                file.write(self._recipe.to_yaml().encode())
+            command = start_command(recipe, self.run)
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        processes.run(command, self.run.with_suffix(".log"), environment, None)
+        processes.run(command, self.run.with_suffix(".log"), environment)
 
     def look(self, judge: Judge) -> None:
         """Take a point if the run has saved itself since the last one."""

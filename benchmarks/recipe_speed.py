@@ -33,8 +33,7 @@ from sharnn.config import Recipe
 from sharnn.data.corpus import Corpus
 from sharnn.data.prepare import prepare
 from sharnn.errors import ConfigError, SharnnError
-from sharnn.experiments.contenders import Budget, Contender, named_words
-from sharnn.recipe import recipe_from_settings
+from sharnn.experiments.comparison.contenders import Budget, parse_named
 from sharnn.train import RunFolder, Trainer, resolve_device
 from sharnn.train.autosize import fit
 from sharnn.train.estimate import flops_per_token, used_memory_bytes
@@ -46,13 +45,6 @@ from sharnn.train.trainer import train_tokens
 DEMO = "demo-128x2=demo --model.embed_dim 128 --model.num_layers 2"
 #: Steps between two looks at the ceilings.
 STEPS_IN_A_ROW = 5
-
-
-def resolved(name: str, words: Sequence[str], text: str, budget: str) -> Recipe:
-    """Return the recipe that `sharnn train` would make of a contender, but for what a run fits."""
-    settings = Contender.parse(name, words).settings(name, Budget.parse(budget), text)
-    settings["train"]["budget"] = budget
-    return recipe_from_settings(settings)
 
 
 def make_trainer(recipe: Recipe, corpus: Corpus, device: torch.device, folder: Path) -> Trainer:
@@ -116,8 +108,11 @@ def measure(options: argparse.Namespace, report: Report) -> None:
     if options.steps < 1:
         raise ConfigError(f"--steps is {options.steps}: it must be at least 1")
     device = report.device
-    named = [named_words("--contender", c) for c in options.contender or [DEMO]]
-    recipes = {name: resolved(name, words, options.text, options.budget) for name, words in named}
+    budget = Budget.parse(options.budget)
+    recipes = {
+        name: contender.resolve(name, budget, texts=[options.text])
+        for name, contender in map(parse_named, options.contender or [DEMO])
+    }
     corpus = prepare([options.text])
     own = Precision.resolve(device, "auto").name
     dtypes = [own] if device.type == "cuda" else sorted({"fp32", own}, reverse=True)

@@ -16,28 +16,11 @@ text) is not run again without --again: a long comparison can be cut into severa
 and started again. What the package's code was at the time is not compared. Table and picture show what
 the last command named, so let the last one name everything. Without --contenders all built-in ones run,
 or none of them where --contender or --outside names others.
-
-Trainers from elsewhere (--outside, budgets in time only) are command lines in which {train} and {valid}
-stand for files with the bytes of the splits, {seconds} for the budget, {seed} for the seed and {out} for
-an empty folder. They print JSON lines on standard output; anything else there is ignored:
-
-    {"seconds": 84.2, "bits_per_byte": 2.013, "parameters": 10700000, "tokens_per_second": 21000}
-
-The last line is the score, which must be that of all of {valid}; the last two keys may be left out. So
-nanoGPT, say, would be called through a script of one's own,
-
-    --outside nanogpt='python with_nanogpt.py {train} {valid} --seconds {seconds} --seed {seed}'
-
-that takes GPT and GPTConfig (vocab_size 256) from nanoGPT's model.py, cuts batches from {train}, draws
-its learning rate from the share of {seconds} that is gone, leaves its loop when they are, and prints
-loss / ln 2 over consecutive windows of {valid} with the seconds since it began. What such a script takes
-in all is timed from outside too, and an overrun of more than a fifth is told below the table.
 """
 
 from __future__ import annotations
 
 import argparse
-import shlex
 import statistics
 import sys
 import tempfile
@@ -49,38 +32,37 @@ from rich.console import Console
 from bench import Report, make_parser, own_command
 from sharnn.data.prepare import prepare
 from sharnn.errors import ConfigError, DataError, SharnnError
-from sharnn.experiments.contenders import (
-    AnyContender,
+from sharnn.experiments.comparison.contenders import (
     Budget,
     Contender,
-    Outside,
     Plan,
     make_plans,
-    named_words,
+    parse_named,
 )
-from sharnn.experiments.processes import interrupted_by_kill
-from sharnn.experiments.store import Run, Shown, Store, all_runs
-from sharnn.experiments.summary import (
+from sharnn.experiments.comparison.processes import interrupted_by_kill
+from sharnn.experiments.comparison.run_store import Run, Shown, Store, all_runs
+from sharnn.experiments.comparison.runner import Runner, environment_for
+from sharnn.experiments.comparison.scheduler import check_turns, missing_runs, run_all
+from sharnn.experiments.comparison.summary import (
     measured_when,
     number_cell,
     picture_of,
     score_cell,
     text_of,
 )
-from sharnn.experiments.turns import check_turns, missing_runs, run_all
-from sharnn.experiments.workshop import Workshop, environment_for
 from sharnn.report import draw_comparison, write_png
 from sharnn.train import resolve_device
 
 # The best of what was tried (EXPERIMENTS.md): small in little time, for it learns from many tokens.
-_TRANSFORMER = (
-    "--model.architecture transformer --model.embed_dim 128 --model.num_layers 2 --model.window 128 "
-    "--data.num_lanes 16 --data.segment_length 128 --optim.lr 0.01"
-)
-_LONG_TRANSFORMER = (
-    "--model.embed_dim 192 --model.num_layers 4 --model.window 256 --data.segment_length 256 "
-    "--optim.lr 0.003"
-)
+_TRANSFORMER = {
+    "model.architecture": "transformer", "model.embed_dim": 128, "model.num_layers": 2,
+    "model.window": 128, "data.num_lanes": 16, "data.segment_length": 128, "optim.lr": 0.01,
+}  # fmt: skip
+_LONG_TRANSFORMER = {
+    "model.embed_dim": 192, "model.num_layers": 4, "model.window": 256, "data.segment_length": 256,
+    "optim.lr": 0.003,
+}  # fmt: skip
+_LOOK_UPS = {"model.longest_ngram": 6, "model.recall_orders": [1, 2, 3, 4, 5, 6, 8, 12]}
 CONTENDERS = {
     "sha-rnn": Contender(
         recipe="demo",
@@ -89,32 +71,34 @@ CONTENDERS = {
     ),
     "paper": Contender(
         recipe="paper-enwik8-one",
-        options="--model.embed_dim 256 --model.boom_dim 1024 --model.window 512 "
-        "--data.num_lanes 16 --data.segment_length 128 --optim.warmup 5% "
-        "--train.validate_every 20% --train.validation_tokens 32768",
+        given={
+            "model.embed_dim": 256, "model.boom_dim": 1024, "model.window": 512,
+            "data.num_lanes": 16, "data.segment_length": 128, "optim.warmup": "5%",
+            "train.validate_every": "20%", "train.validation_tokens": 32768,
+        },
         about="the paper's blocks and optimiser (LAMB with a minimum trust), smaller",
     ),
     "lstm": Contender(
         recipe="demo",
         long_recipe="desktop",
-        options="--model.architecture lstm --model.residual true --model.forget_bias 1",
+        given={"model.architecture": "lstm", "model.residual": True, "model.forget_bias": 1.0},
         about="LSTM layers alone, trained as sha-rnn",
     ),
     "transformer": Contender(
         recipe="demo",
         long_recipe="desktop",
-        options=_TRANSFORMER,
-        long_options=_LONG_TRANSFORMER,
+        given=_TRANSFORMER,
+        long_given=_LONG_TRANSFORMER,
         about="pre-norm Transformer with rotary positions and a sliding memory",
     ),
     "transformer-recall": Contender(
         recipe="demo",
         long_recipe="desktop",
-        long_options=_LONG_TRANSFORMER,
-        options=f"{_TRANSFORMER} --model.longest_ngram 6 --model.recall_orders [1,2,3,4,5,6,8,12]",
+        given={**_TRANSFORMER, **_LOOK_UPS},
+        long_given=_LONG_TRANSFORMER,
         about="the same with sha-rnn's n-grams and recall",
     ),
-}
+}  # fmt: skip
 
 
 class Comparison(Report):
@@ -157,20 +141,10 @@ def add_table(report: Comparison, budget: Budget, runs: dict[str, list[Run]]) ->
         f"{name} took {most:,.1f} seconds"
         for name, of_contender in runs.items()
         if budget.timed
-        and (most := max(map(clock_seconds, of_contender))) > 1.2 * budget.amount.value
+        and (most := max(run["wall_seconds"] for run in of_contender)) > 1.2 * budget.amount.value
     ]
     if overrun:
         report.say(f"Overrun of more than 20% of the budget: {', '.join(overrun)}.")
-
-
-def clock_seconds(run: Run) -> float:
-    """Return what a run took of its budget.
-
-    For this package's that is its own clock with validation; a stranger's is not taken at its word.
-    """
-    if "command" in run["settings"]:
-        return run["wall_seconds"]
-    return max([run["seconds"], *(point[1] for point in run["valid_curve"])])
 
 
 def row_of(name: str, runs: Sequence[Run]) -> list[str]:
@@ -189,12 +163,8 @@ def describe_contenders(plans: Sequence[Plan]) -> str:
     """Return a list of what each contender is, a line for each way it is called."""
     lines = []
     for plan in plans:
-        if isinstance(plan.contender, Outside):
-            line = f"- {plan.name}: `{shlex.join(plan.contender.words)}`, scored by itself"
-        else:
-            about = f", {plan.contender.about}" if plan.contender.about else ""
-            arguments = shlex.join(plan.contender.arguments(plan.budget))
-            line = f"- {plan.name}{about}: `sharnn train {arguments}`"
+        about = f", {plan.contender.about}" if plan.contender.about else ""
+        line = f"- {plan.name}{about}: `{plan.contender.as_typed(plan.budget)}`"
         if line not in lines:
             lines.append(line)
     return "\n".join(lines)
@@ -232,10 +202,6 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help="another one: a recipe and options of 'sharnn train'",
     )  # fmt: skip
     parser.add_argument(
-        "--outside", action="append", default=[], metavar="NAME='COMMAND LINE'",
-        help="a trainer from elsewhere, see above",
-    )  # fmt: skip
-    parser.add_argument(
         "--jobs", type=int, default=1, help="runs side by side, not with time budgets"
     )
     parser.add_argument(
@@ -262,8 +228,6 @@ def check(options: argparse.Namespace) -> None:
         ConfigError: Says what to change.
     """
     check_turns(options.budgets, options.jobs)
-    if options.outside and not options.budgets[0].timed:
-        raise ConfigError("--outside is for budgets in time: others have no common unit with it")
     if options.text == "-":
         raise ConfigError("TEXT is read again by every run, so it cannot be -: give a file")
     for name in ("jobs", "seeds", "threads"):
@@ -274,28 +238,23 @@ def check(options: argparse.Namespace) -> None:
         raise ConfigError(
             f"--score-share is {options.score_share:g}: it must be above 0, at most 1"
         )
-    if options.outside and options.score_share < 1:
-        raise ConfigError("--score-share: what --outside scores is all of {valid}, leave it out")
     if options.first_seed < 0:
         raise ConfigError(f"--first-seed is {options.first_seed}: it must be 0 or more")
 
 
-def chosen(options: argparse.Namespace) -> dict[str, AnyContender]:
+def chosen(options: argparse.Namespace) -> dict[str, Contender]:
     """Return who takes part, by name.
 
     Raises:
         ConfigError: One is not given as it should be, or has another's name.
     """
-    others = options.contender or options.outside
-    names = options.contenders or ([] if others else list(CONTENDERS))
-    contenders: dict[str, AnyContender] = {name: CONTENDERS[name] for name in names}
-    for option, texts in (("--contender", options.contender), ("--outside", options.outside)):
-        for text in texts:
-            name, words = named_words(option, text)
-            if name in contenders:
-                raise ConfigError(f"{option}: there is a contender '{name}' already, rename one")
-            own = option == "--contender"
-            contenders[name] = Contender.parse(name, words) if own else Outside(tuple(words))
+    names = options.contenders or ([] if options.contender else list(CONTENDERS))
+    contenders = {name: CONTENDERS[name] for name in names}
+    for text in options.contender:
+        name, contender = parse_named(text)
+        if name in contenders:
+            raise ConfigError(f"--contender: there is a contender '{name}' already, rename one")
+        contenders[name] = contender
     return contenders
 
 
@@ -314,20 +273,20 @@ def compare(options: argparse.Namespace) -> None:
     if corpus.split("valid").num_tokens < 2:
         raise DataError(f"{options.text} is too short: its valid split has nothing to score")
     seeds = range(options.first_seed, options.first_seed + options.seeds)
-    conditions = {"text_digest": corpus.digest, "threads": threads, "device": options.device}
+    conditions = {"text_digest": corpus.digest, "threads": threads}
     if options.score_share < 1:
         conditions["score_share"] = options.score_share
-    plans = make_plans(contenders, options.budgets, seeds, options.text, conditions)
+    plans = make_plans(contenders, options.budgets, seeds, options.text, options.device, conditions)
     console = Console(stderr=True, soft_wrap=True)
     todo = missing_runs(plans, store, console, options.again)
     with tempfile.TemporaryDirectory(prefix="time-to-quality-") as temporary:
-        workshop = Workshop(
+        runner = Runner(
             corpus, options.text, options.device, environment,
             folder=options.keep or Path(temporary), keeps=options.keep is not None,
             command=own_command(), share=options.score_share,
         )  # fmt: skip
         try:
-            run_all(todo, options.jobs, workshop, store, console)
+            run_all(todo, options.jobs, runner, store, console)
         finally:
             if store.added or not todo:  # a call that came to nothing leaves the table as it was
                 publish(report, plans, store)

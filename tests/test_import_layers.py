@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import itertools
+import re
 from pathlib import Path
 
 import pytest
@@ -33,7 +35,18 @@ def imported_parts(module: Path) -> set[str]:
             parts.add(node.module.split(".")[1])
         if isinstance(node, ast.Import):
             parts.update(a.name.split(".")[1] for a in node.names if a.name.startswith("sharnn."))
+        parts.update(called_parts(node))
     return parts
+
+
+def called_parts(node: ast.AST) -> set[str]:
+    """Return what a subprocess imports: `python -m sharnn …` the command line, a program what it says."""
+    if isinstance(node, ast.List | ast.Tuple):
+        words = [word.value if isinstance(word, ast.Constant) else None for word in node.elts]
+        return {"cli"} if ("-m", "sharnn") in itertools.pairwise(words) else set()
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return set(re.findall(r"from sharnn\.(\w+)[\w.]* import", node.value))
+    return set()
 
 
 def tier_of(part: str) -> int:
@@ -54,3 +67,10 @@ def test_imports_point_upwards(module: Path) -> None:
 def test_every_part_has_a_tier() -> None:
     parts = {part_of(module) for module in MODULES} - {"__init__", "__main__"}
     assert parts == set().union(*TIERS)
+
+
+def test_a_subprocess_is_seen() -> None:
+    calls = ast.parse('run([sys.executable, "-m", "sharnn", "train"])')
+    assert set().union(*map(called_parts, ast.walk(calls))) == {"cli"}
+    program = ast.parse('"from sharnn.train.worker import main; main()"')
+    assert set().union(*map(called_parts, ast.walk(program))) == {"train"}

@@ -347,3 +347,18 @@ def _quota(folder: Path, names: tuple[str, ...]) -> float:
     except (OSError, ValueError):  # no such group, or its time is "max"
         return math.inf
     return time / period if time > 0 and period > 0 else math.inf
+
+
+def tune_process(drawing: bool = False) -> None:
+    """Set up threads and memory of this process; call it before torch is imported.
+
+    Args:
+        drawing: Whether this process draws texts token by token.
+
+    Raises:
+        ConfigError: `SHARNN_CPU` names a level that does not exist or that this machine lacks.
+    """
+    wait_briefly(drawing)
+    bound_threads()
+    keep_freed_memory()
+    level()

@@ -43,6 +43,10 @@ _SHARED_MODEL_SETTINGS = (
 )  # fmt: skip
 #: Settings of a recipe's optimiser that no other optimiser has.
 _SETTINGS_OF_OPTIMISERS = ("matrix_lr", "min_trust")
+#: Options that are short for a setting.
+SHORT_OPTIONS = {
+    "--budget": "train.budget", "--device": "train.device", "--from": "train.init_from",
+}  # fmt: skip
 #: What the parser calls the types of values, for people.
 _KINDS = {
     "int": "a whole number", "float": "a number", "bool": "true or false",
@@ -118,20 +122,22 @@ def add_settings(parser: ArgumentParser) -> None:
 
 
 def parse_settings(words: Sequence[str]) -> dict[str, Any]:
-    """Return the settings that words such as `--model.embed_dim 512` give, values typed.
+    """Return the settings that options such as `--model.embed_dim 512` give, values typed.
 
     Raises:
         ConfigError: There is no such setting, or a value is of another type.
     """
     from jsonargparse import ArgumentError
 
+    options, known = [], [*(f"--{name}" for name in setting_names()), *SHORT_OPTIONS]
     for word in words:
-        name = word.split("=", 1)[0]
-        if name.startswith("--"):
-            known = [f"--{known}" for known in setting_names()]
-            check_keys({name: None}, known, "settings")
+        name, *value = word.split("=", 1)
+        if name.startswith("--") and name not in known:
+            raise ConfigError(f"there is no option '{name}'{did_you_mean(name, known)}")
+        name = f"--{SHORT_OPTIONS[name]}" if name in SHORT_OPTIONS else name
+        options.append("=".join([name, *value]))
     try:
-        return dict(_settings_parser().parse_args(list(words), defaults=False).items())
+        return dict(_settings_parser().parse_args(options, defaults=False).items())
     except ArgumentError as failure:
         raise ConfigError(explain_value(str(failure))) from failure
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from sharnn.cli.main import main
-from sharnn.experiments.published import PUBLISHED
+from sharnn.experiments.comparison.published import PUBLISHED
 from texts import write_text
 
 TINY = """
@@ -83,7 +83,7 @@ def test_a_comparison_trains_scores_and_goes_on(
     assert (kept / "best" / "model.safetensors").is_file()
 
     # Nothing is left to do, and the same table comes again.
-    monkeypatch.setattr("sharnn.experiments.workshop.Workshop.measure", None)
+    monkeypatch.setattr("sharnn.experiments.comparison.runner.Runner.measure", None)
     assert call([*first, "tiny.yaml"]) == 0
     assert capsys.readouterr().out == said.out
     assert runs_in(here / "comparison") == runs
@@ -115,6 +115,19 @@ def check_files(folder: Path, printed: str) -> None:
     assert page.count("<details>") == 2
     assert "](results.png)" in markdown
     assert (folder / "results.png").stat().st_size > 10_000
+
+
+def test_contenders_may_have_names_and_budgets_be_several(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wide = "wide=tiny.yaml --model.embed_dim 128"
+    assert call(["tiny.yaml", wide], "--budget", "2steps,4steps") == 0
+    printed = capsys.readouterr().out
+    assert "Measured: 2steps of training" in printed
+    assert "Measured: 4steps of training" in printed
+    found = {(run["contender"], run["steps"]): run for run in runs_in(here / "comparison")}
+    assert set(found) == {(name, steps) for name in ("tiny", "wide") for steps in (2, 4)}
+    assert found["wide", 2]["settings"]["model"]["embed_dim"] == 32
 
 
 def test_a_stopped_comparison_goes_on_with_the_run_it_was_in(
@@ -161,7 +174,7 @@ def test_a_stopped_comparison_says_how_to_go_on(
     def interrupted(*arguments: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("sharnn.experiments.workshop.Workshop.measure", interrupted)
+    monkeypatch.setattr("sharnn.experiments.comparison.runner.Runner.measure", interrupted)
     assert call(["tiny.yaml"]) == 130
     assert "the same command goes on" in capsys.readouterr().err
 

@@ -29,18 +29,22 @@ def run(argv: list[str]) -> int:
         "examples:\n"
         f"  sharnn compare {_PAPER} \\\n      my.txt --scale 0.25\n"
         "  sharnn compare paper-enwik8-one mine.yaml enwik8 --budget 2h --seeds 5\n"
-        "  sharnn compare demo transformer my.txt --scale 0.25 --budget 1Mtokens --jobs 2\n\n"
+        "  sharnn compare demo transformer my.txt --scale 0.25 --budget 1Mtokens --jobs 2\n"
+        "  sharnn compare demo wide='demo --model.embed_dim 256' my.txt --budget 30s,90s\n\n"
         f"recipes: {', '.join(shipped_recipes())}, or a YAML file"
     )
     parser = make_parser("compare", "RECIPE… TEXT [options]", _DESCRIPTION, examples)
     parser.add_argument(
-        "names", nargs="*", metavar="RECIPE TEXT", help="recipes, and last what to train on"
+        "names",
+        nargs="*",
+        metavar="RECIPE TEXT",
+        help="recipes, each a name, a file or NAME='RECIPE OPTIONS', and last what to train on",
     )
     parser.add_argument(
         "--budget",
         type=str,
         default="10m",
-        help="of each run: 90s, 10m, 5000steps, 3epochs, 50Mtokens",
+        help="of each run: 90s, 10m, 5000steps, 3epochs, 50Mtokens; or several, as in 30s,90s",
     )
     parser.add_argument("--seeds", type=int, default=3, help="trainings of each recipe")
     parser.add_argument(
@@ -61,18 +65,18 @@ def run(argv: list[str]) -> int:
         "--keep", action="store_true", help="leave run folders and logs in the results' folder"
     )
     options = parser.parse_scattered(argv)
-    recipes, text = _recipes_and_text(options.names)
+    contenders, text = _contenders_and_text(options.names)
 
-    from sharnn.experiments.compare import PAGE, Comparison, compare
-    from sharnn.experiments.contenders import Budget
-    from sharnn.experiments.processes import interrupted_by_kill
+    from sharnn.experiments.comparison.compare import PAGE, Comparison, compare
+    from sharnn.experiments.comparison.contenders import Budget
+    from sharnn.experiments.comparison.processes import interrupted_by_kill
 
     comparison = Comparison(
-        recipes,
+        contenders,
         text,
         out=Path(options.out),
         command=shlex.join(["sharnn", "compare", *argv]),
-        budget=Budget.parse(options.budget),
+        budgets=[Budget.parse(budget) for budget in dict.fromkeys(options.budget.split(","))],
         seeds=options.seeds,
         scale=options.scale,
         jobs=options.jobs,
@@ -92,7 +96,7 @@ def run(argv: list[str]) -> int:
     return 0
 
 
-def _recipes_and_text(names: list[str]) -> tuple[list[str], str]:
+def _contenders_and_text(names: list[str]) -> tuple[list[str], str]:
     """Return RECIPEs and TEXT.
 
     Raises:

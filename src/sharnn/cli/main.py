@@ -13,7 +13,7 @@ from types import ModuleType
 from sharnn import __version__
 from sharnn.config import did_you_mean
 from sharnn.errors import SharnnError
-from sharnn.machine import bound_threads, keep_freed_memory, level, wait_briefly
+from sharnn.machine import tune_process
 
 VERBS = (
     "train", "evaluate", "generate", "report", "attention", "compare", "tokenization-attack",
@@ -43,13 +43,10 @@ _EXAMPLES = """
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit code: 0, 1 for a failure, 2 for a wrong call, 130 for Ctrl-C."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    wait_briefly(drawing=arguments[:1] == ["generate"])
-    bound_threads()
-    keep_freed_memory()
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
-        level()  # refused here, before any work, where it is wrong
+        tune_process(drawing=arguments[:1] == ["generate"])
         return _dispatch(arguments)
     except KeyboardInterrupt:
         print("sharnn: interrupted", file=sys.stderr)

@@ -11,6 +11,7 @@ from sharnn.errors import ConfigError
 from sharnn.recipe import (
     DEFAULT_RECIPE,
     FINETUNE_RECIPE,
+    SHORT_OPTIONS,
     add_settings,
     load_recipe_settings,
     shipped_recipes,
@@ -33,9 +34,6 @@ wherever they stand. Ctrl-C saves; --resume goes on, to the token.
 --from MODEL fine-tunes: it begins with the weights of MODEL, which is 'base' (it comes with sharnn), a
 model folder or a run folder. The model's settings and tokenizer are then MODEL's own, of which dropouts
 and window alone can be changed, and the recipe is '{FINETUNE_RECIPE}' unless --recipe names another."""
-
-#: Options that are short for a setting.
-_SHORT = {"budget": "train.budget", "device": "train.device", "init_from": "train.init_from"}
 
 
 def run(argv: list[str]) -> int:
@@ -62,7 +60,6 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--out", type=str | None, help="folder of the run (default runs/TEXT)")
     parser.add_argument(
         "--from",
-        dest="init_from",
         type=str | None,
         metavar="MODEL",
         help="model to fine-tune: base, a model folder or a run folder",
@@ -88,7 +85,9 @@ def _start(options: dict[str, Any]) -> int:
     from sharnn.recipe import resolve_recipe
 
     given = {name: value for name, value in options.items() if "." in name}
-    given |= {setting: options[name] for name, setting in _SHORT.items() if options.get(name)}
+    for option, setting in SHORT_OPTIONS.items():
+        if (value := options.get(option.removeprefix("--"))) is not None:
+            given[setting] = value
     if options.get("texts"):
         given["data.texts"] = list(options["texts"])
     recipe = resolve_recipe(options.get("recipe"), given, _settings_of)
@@ -134,7 +133,7 @@ def _resume(options: dict[str, Any]) -> int:
 
 def _as_option(name: str) -> str:
     """Return the option whose value the parser calls `name`."""
-    return "from" if name == "init_from" else name if "." in name else name.replace("_", "-")
+    return name if "." in name else name.replace("_", "-")
 
 
 def _default_out(text: str) -> Path:

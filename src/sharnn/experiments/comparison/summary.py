@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 
-from sharnn.experiments.store import Run, Shown, all_runs
+from sharnn.experiments.comparison.run_store import Run, Shown, all_runs
 from sharnn.report.comparison import Axis, mean_and_spread
 
 _NOTHING = "–"

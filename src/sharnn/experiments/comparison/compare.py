@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import shlex
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
 
@@ -17,21 +16,27 @@ from sharnn.config import Recipe
 from sharnn.data.corpus import Corpus
 from sharnn.data.prepare import prepare
 from sharnn.errors import ConfigError, DataError
-from sharnn.experiments.contenders import Budget, Contender, Plan, make_plans
-from sharnn.experiments.published import PUBLISHED
-from sharnn.experiments.scale import Change, changes, check_scale
-from sharnn.experiments.store import Run, Store
-from sharnn.experiments.summary import (
+from sharnn.experiments.comparison.contenders import (
+    Budget,
+    Contender,
+    Plan,
+    make_plans,
+    parse_named,
+)
+from sharnn.experiments.comparison.published import PUBLISHED
+from sharnn.experiments.comparison.run_store import Run, Store, all_runs
+from sharnn.experiments.comparison.runner import Runner, environment_for
+from sharnn.experiments.comparison.scale import Change, changes, check_scale
+from sharnn.experiments.comparison.scheduler import check_turns, missing_runs, run_all
+from sharnn.experiments.comparison.summary import (
     count_cell,
     measured_when,
     number_cell,
     picture_of,
     score_cell,
+    text_of,
 )
-from sharnn.experiments.turns import check_turns, missing_runs, run_all
-from sharnn.experiments.workshop import Workshop, environment_for
 from sharnn.files import atomic_file
-from sharnn.recipe import load_recipe_settings, recipe_from_settings
 from sharnn.report import Table, draw_comparison, write_png
 from sharnn.report.page import folded, picture, whole_page
 from sharnn.train import resolve_device
@@ -48,11 +53,11 @@ class Comparison:
     """What is compared, and how.
 
     Attributes:
-        recipes: Names of shipped recipes, or YAML files.
+        contenders: Names of shipped recipes, YAML files, or NAME='RECIPE OPTIONS'.
         text: Known corpus, file, folder or glob.
         out: Folder of the results.
         command: The command line, noted with each run.
-        budget: How long each trains.
+        budgets: How long each trains, all in time or none.
         seeds: How many trainings of each.
         scale: The share that width, lanes and text are shrunk to; 1 leaves recipes as they are.
         jobs: Runs side by side.
@@ -62,11 +67,11 @@ class Comparison:
         keep: Leave run folders and logs in `out`.
     """
 
-    recipes: Sequence[str]
+    contenders: Sequence[str]
     text: str
     out: Path
     command: str
-    budget: Budget
+    budgets: Sequence[Budget]
     seeds: int = 3
     scale: float = 1.0
     jobs: int = 1
@@ -86,22 +91,23 @@ class Comparison:
             if value is not None and value < 1:
                 raise ConfigError(f"--{name} is {value}: it must be at least 1")
         check_scale(self.scale)
-        check_turns([self.budget], self.jobs)
+        check_turns(self.budgets, self.jobs)
         if self.text == "-":
             raise ConfigError("the text is read again by every run, so it cannot be -: give a file")
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A recipe that takes part, and what the comparison makes of it."""
+    """A contender that takes part, and what the comparison changes of it."""
 
-    recipe: Recipe
+    asked: Contender
     changes: Sequence[Change]
 
-    def contender(self, name_or_file: str) -> Contender:
-        """Return it as `sharnn train` is told."""
-        options = [word for c in self.changes for word in (f"--{c.name}", str(c.after))]
-        return Contender(name_or_file, shlex.join(options))
+    @property
+    def contender(self) -> Contender:
+        """The contender with these changes."""
+        changed = {change.name: change.after for change in self.changes}
+        return replace(self.asked, given={**self.asked.given, **changed})
 
 
 def compare(comparison: Comparison, console: Console) -> list[Table]:
@@ -116,7 +122,8 @@ def compare(comparison: Comparison, console: Console) -> list[Table]:
         DataError: The text is missing or too short, or the results are damaged.
         TrainingError: A run failed; what was finished before is kept.
     """
-    recipes = named_recipes(comparison.recipes)
+    contenders = named_contenders(comparison.contenders)
+    recipes = {name: _recipe_of(name, c, comparison) for name, c in contenders.items()}
     device = str(resolve_device(comparison.device))
     store = Store(comparison.out / RESULTS, {"command": comparison.command})
     store.runs()  # damaged results are refused before any work
@@ -124,61 +131,77 @@ def compare(comparison: Comparison, console: Console) -> list[Table]:
     corpus = prepare([comparison.text])
     _check_text(corpus, comparison)
     _check_tokenizers(recipes, corpus, comparison)
-    entries = {name: _entry(recipe, corpus, comparison) for name, (_, recipe) in recipes.items()}
+    entries = {
+        name: Entry(contenders[name], _changes(recipe, corpus, comparison))
+        for name, recipe in recipes.items()
+    }
+    conditions = {"text_digest": corpus.digest, "threads": threads, "scale": comparison.scale}
     plans = make_plans(
-        {name: entries[name].contender(source) for name, (source, _) in recipes.items()},
-        [comparison.budget],
+        {name: entry.contender for name, entry in entries.items()},
+        comparison.budgets,
         range(comparison.seeds),
         comparison.text,
-        {
-            "text_digest": corpus.digest,
-            "threads": threads,
-            "device": device,
-            "scale": comparison.scale,
-        },
+        device,
+        conditions,
     )
     todo = missing_runs(plans, store, console, comparison.again)
-    workshop = Workshop(
+    runner = Runner(
         corpus, comparison.text, device, environment,
         folder=comparison.out / RUNS, keeps=comparison.keep,
         command=comparison.command, splits=SPLITS, share=comparison.scale,
     )  # fmt: skip
     try:
-        run_all(todo, comparison.jobs, workshop, store, console)
+        run_all(todo, comparison.jobs, runner, store, console)
     except BaseException:
         if store.added:  # a call that came to nothing leaves the results as they were
             _publish(comparison, entries, plans, store)
         raise
     finally:
         with contextlib.suppress(OSError):  # they hold results, or runs that are kept or stopped
-            workshop.folder.rmdir()
+            runner.folder.rmdir()
             comparison.out.rmdir()
     return _publish(comparison, entries, plans, store)
 
 
-def named_recipes(names_or_files: Sequence[str]) -> dict[str, tuple[str, Recipe]]:
-    """Return recipes by what they are called in the results, with what they were named by.
+def named_contenders(names: Sequence[str]) -> dict[str, Contender]:
+    """Return contenders by what they are called in the results.
+
+    Args:
+        names: Shipped recipes, YAML files, or NAME='RECIPE OPTIONS'.
 
     Raises:
-        ConfigError: One does not exist, is named twice, or begins with weights.
+        ConfigError: Two have the same name, or one is not given as it should be.
     """
-    recipes: dict[str, tuple[str, Recipe]] = {}
-    for source in names_or_files:
-        path = Path(source)
-        name = path.stem if path.suffix in (".yaml", ".yml") else source
-        if name in recipes:
+    contenders: dict[str, Contender] = {}
+    for text in names:
+        path = Path(text)
+        if "=" in text and not path.exists():
+            name, contender = parse_named(text)
+        else:
+            name = path.stem if path.suffix in (".yaml", ".yml") else text
+            contender = Contender(text)
+        if name in contenders:
             raise ConfigError(
-                f"there are two recipes called '{name}', {recipes[name][0]} and {source}: rename one, "
-                "or leave it out"
+                f"there are two recipes called '{name}', {contenders[name].recipe} and {text}: rename "
+                "one, or leave it out"
             )
-        recipe = recipe_from_settings(load_recipe_settings(source))
-        if recipe.train.init_from is not None:
-            raise ConfigError(
-                f"recipe {source} begins with the weights of {recipe.train.init_from}: a comparison "
-                "trains all from nothing, leave train.init_from out of it"
-            )
-        recipes[name] = source, recipe
-    return recipes
+        contenders[name] = contender
+    return contenders
+
+
+def _recipe_of(name: str, contender: Contender, comparison: Comparison) -> Recipe:
+    """Return the recipe of a contender before the comparison changes it.
+
+    Raises:
+        ConfigError: It does not exist, or begins with weights.
+    """
+    recipe = contender.resolve(name, comparison.budgets[0])
+    if recipe.train.init_from is not None:
+        raise ConfigError(
+            f"recipe {contender.recipe} begins with the weights of {recipe.train.init_from}: a "
+            "comparison trains all from nothing, leave train.init_from out of it"
+        )
+    return recipe
 
 
 def _check_text(corpus: Corpus, comparison: Comparison) -> None:
@@ -191,27 +214,28 @@ def _check_text(corpus: Corpus, comparison: Comparison) -> None:
 
 
 def _check_tokenizers(
-    recipes: Mapping[str, tuple[str, Recipe]], corpus: Corpus, comparison: Comparison
+    recipes: Mapping[str, Recipe], corpus: Corpus, comparison: Comparison
 ) -> None:
     """Refuse to call a number of tokens the same budget for recipes whose tokens are not the same.
 
     Raises:
         ConfigError: Says which they are.
     """
-    tokenizers = {recipe.data.tokenizer or corpus.tokenizer.name for _, recipe in recipes.values()}
-    if len(tokenizers) > 1 and comparison.budget.amount.unit in ("tokens", "steps"):
+    tokenizers = {recipe.data.tokenizer or corpus.tokenizer.name for recipe in recipes.values()}
+    counted = [b.text for b in comparison.budgets if b.amount.unit in ("tokens", "steps")]
+    if len(tokenizers) > 1 and counted:
         raise ConfigError(
-            f"--budget is {comparison.budget.text}, and the recipes read different tokens "
+            f"the budget is {counted[0]}, and the recipes read different tokens "
             f"({', '.join(sorted(tokenizers))}), so that it is not as much text for each: give it in "
             "time or epochs"
         )
 
 
-def _entry(recipe: Recipe, corpus: Corpus, comparison: Comparison) -> Entry:
+def _changes(recipe: Recipe, corpus: Corpus, comparison: Comparison) -> list[Change]:
     if recipe.data.tokenizer not in (None, corpus.tokenizer.name):
         corpus = prepare([comparison.text], tokenizer=recipe.data.tokenizer)
     train, valid = corpus.split("train").num_tokens, corpus.split("valid").num_tokens
-    return Entry(recipe, changes(recipe, comparison.scale, train, valid))
+    return changes(recipe, comparison.scale, train, valid)
 
 
 # ---------------------------------------------------------------------------------- the results
@@ -222,14 +246,15 @@ def _publish(
 ) -> list[Table]:
     """Write table, picture and page of those plans that have run; return the tables."""
     shown = store.shown(plans)
-    runs = shown[comparison.budget]
-    scores = [_measured(comparison, runs), *_published(list(runs))]
+    last = next(reversed(shown.values()))
+    scores = [_measured(budget, runs) for budget, runs in shown.items()]
+    scores += _published(list(last))
     sizes = _what_changed(comparison, entries)
     by_name, axis = picture_of(shown)
-    first = next(iter(runs.values()))[0]
-    title = f"{comparison.budget.text} of training on {first['text']}, scale {comparison.scale:g}"
+    budgets = ", ".join(budget.text for budget in shown)
+    title = f"{budgets} of training on {text_of(shown)}, scale {comparison.scale:g}"
     png = write_png(draw_comparison(by_name, title, axis), comparison.out / PICTURE)
-    facts = _facts(runs)
+    facts = _facts(list(all_runs(shown)))
     markdown = [
         f"# {title}",
         f"`{comparison.command}`",
@@ -245,7 +270,7 @@ def _publish(
         picture("Bits per byte of each contender", png),
         *(table.to_html() for table in sizes),
         f'<p class="sub">{escape(facts)}</p>',
-        *(folded(f"Settings of {name}", _settings(seeds[0])) for name, seeds in runs.items()),
+        *(folded(f"Settings of {name}", _settings(seeds[0])) for name, seeds in last.items()),
     ]
     with atomic_file(comparison.out / MARKDOWN, DataError) as file:
         file.write(("\n\n".join(markdown) + "\n").encode())
@@ -254,11 +279,11 @@ def _publish(
     return [*scores, *sizes]
 
 
-def _measured(comparison: Comparison, runs: Mapping[str, Sequence[Run]]) -> Table:
+def _measured(budget: Budget, runs: Mapping[str, Sequence[Run]]) -> Table:
     first = next(iter(runs.values()))[0]
     valid, test = (first[key]["num_bytes"] for key in ("score", "test_score"))
     return Table(
-        f"Measured: {comparison.budget.text} of training on {first['text']}, bits per byte (strict) of "
+        f"Measured: {budget.text} of training on {first['text']}, bits per byte (strict) of "
         f"{valid:,} bytes of valid and {test:,} of test",
         ["recipe", "valid", "test", "n", "params", "folded", "tokens/s", "s/epoch"],
         [
@@ -355,9 +380,8 @@ def _what_changed(comparison: Comparison, entries: Mapping[str, Entry]) -> list[
     ]
 
 
-def _facts(runs: Mapping[str, Sequence[Run]]) -> str:
+def _facts(every: Sequence[Run]) -> str:
     """Return where the figures are from, and what the columns are."""
-    every = [run for seeds in runs.values() for run in seeds]
     machines = ", ".join(sorted({run["machine"] for run in every}))
     return (
         f"{measured_when(every)} {machines}. Mean ± standard deviation over n seeds. Of "

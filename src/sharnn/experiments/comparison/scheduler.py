@@ -11,9 +11,9 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from rich.console import Console
 
 from sharnn.errors import ConfigError
-from sharnn.experiments.contenders import Budget, Plan
-from sharnn.experiments.store import Store
-from sharnn.experiments.workshop import Workshop
+from sharnn.experiments.comparison.contenders import Budget, Plan
+from sharnn.experiments.comparison.run_store import Store
+from sharnn.experiments.comparison.runner import Runner
 from sharnn.train.logger import format_seconds
 
 
@@ -85,14 +85,14 @@ def missing_runs(
 
 
 def run_all(
-    plans: Sequence[Plan], jobs: int, workshop: Workshop, store: Store, console: Console
+    plans: Sequence[Plan], jobs: int, runner: Runner, store: Store, console: Console
 ) -> None:
     """Run what is planned and store each as it ends; after a failure nothing new is begun.
 
     Args:
         plans: The runs, in their order.
         jobs: Runs side by side.
-        workshop: Where they take place.
+        runner: Where they take place.
         store: Takes their figures.
         console: Where progress is shown.
 
@@ -111,7 +111,7 @@ def run_all(
             say(countdown.begin(plan))
         started = time.monotonic()
         try:
-            figures = workshop.measure(plan)
+            figures = runner.measure(plan)
         except BaseException:
             failed.set()  # at once: the main thread would hear of it when the next run has begun
             raise
@@ -127,5 +127,5 @@ def run_all(
         except BaseException as failure:
             failed.set()
             if isinstance(failure, KeyboardInterrupt):
-                workshop.processes.stop()
+                runner.processes.stop()
             raise

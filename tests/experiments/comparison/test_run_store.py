@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from experiments.comparisons import make_plan, make_run
+from experiments.comparison.comparisons import make_plan, make_run
 from sharnn.errors import DataError
-from sharnn.experiments.store import Store
+from sharnn.experiments.comparison.run_store import Store
 
 
 def test_a_run_is_found_by_what_makes_its_figures(tmp_path: Path) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
-from sharnn.config import Recipe, to_dict
-from sharnn.experiments.contenders import Budget, Contender, Plan
+from sharnn.config import Recipe, TrainConfig, to_dict
+from sharnn.experiments.comparison.contenders import Budget, Contender, Plan
 
 
 def make_plan(name: str = "a", budget: str = "10steps", seed: int = 0, **setting: Any) -> Plan:
@@ -21,11 +22,12 @@ def make_plan(name: str = "a", budget: str = "10steps", seed: int = 0, **setting
         "device": "cpu",
         "settings": settings,
     }
-    return Plan(name, Contender("demo"), parsed, seed, key)
+    recipe = replace(Recipe(), train=TrainConfig(budget=budget, seed=seed))
+    return Plan(name, Contender("demo"), parsed, recipe, key)
 
 
 def make_run(plan: Plan, bits: float = 3.0, tokens: int = 1_000) -> dict[str, Any]:
-    """Return figures of a plan, as a workshop would measure them."""
+    """Return figures of a plan, as a runner would measure them."""
     curve = [[tokens * n // 10, n / 2, bits + 1 - n / 10] for n in range(1, 11)]
     return {
         "contender": plan.name, **plan.key, "text": "zen", "train_bytes": 10_000,

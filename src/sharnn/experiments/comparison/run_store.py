@@ -10,7 +10,7 @@ from typing import Any
 
 from sharnn.config import Recipe, to_dict
 from sharnn.errors import DataError
-from sharnn.experiments.contenders import Budget, Plan
+from sharnn.experiments.comparison.contenders import Budget, Plan
 from sharnn.files import atomic_file, read_json
 
 #: A run's figures, as JSON values.

@@ -10,7 +10,13 @@ import pytest
 from sharnn.amounts import Amount
 from sharnn.config import Recipe
 from sharnn.errors import ConfigError
-from sharnn.experiments.scale import PAPER_STEPS, Change, changes, check_scale, share_of_budget
+from sharnn.experiments.comparison.scale import (
+    PAPER_STEPS,
+    Change,
+    changes,
+    check_scale,
+    share_of_budget,
+)
 from sharnn.model import count_parameters
 from sharnn.recipe import load_recipe_settings, recipe_from_settings, shipped_recipes
 

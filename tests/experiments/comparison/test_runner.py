@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from sharnn.data.prepare import prepare
-from sharnn.errors import DataError, TrainingError
-from sharnn.experiments.workshop import beginning_of, figures_told
+from sharnn.errors import DataError
+from sharnn.experiments.comparison.runner import beginning_of
 from texts import zen
 
 
@@ -35,11 +35,3 @@ def test_a_share_that_leaves_nothing_is_refused(tmp_path: Path) -> None:
     corpus = prepare([str(text)])
     with pytest.raises(DataError, match="larger --scale"):
         beginning_of(corpus.split("valid"), corpus.tokenizer, 0.01)
-
-
-@pytest.mark.parametrize(
-    "output", ["", "step 1\n", '{"seconds": 1}\n', '{"seconds": 1, "bits_per_byte": NaN}\n', "[1]"]
-)
-def test_a_trainer_without_a_score_is_refused(output: str) -> None:
-    with pytest.raises(TrainingError, match="must print JSON lines"):
-        figures_told(output)

@@ -1,22 +1,21 @@
 """A run of a comparison, from its plan to its figures.
 
-Each is a process of its own, as a user would start it; the model that did best while it trained is then
-scored in this process.
+Each is a process of its own, set up as a user's `sharnn train`; the model that did best while it trained
+is then scored in this process.
 
 A training that is stopped saves itself, and what makes its figures is written beside its folder: a plan
 of the same key goes on with it.
 
 FOLDER/
   NAME                a run folder
-  NAME.log, NAME.out  what its process printed
-  NAME.stopped.json   there while it waits to be gone on with
+  NAME.yaml           the recipe, until the run folder has it
+  NAME.log            what its process printed
+  NAME.stopped.json   there while it waits to be resumed
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import json
 import math
 import os
 import re
@@ -37,20 +36,15 @@ from sharnn.data.corpus import Corpus, Split
 from sharnn.data.counting import TextCounter
 from sharnn.errors import DataError, SharnnError, TrainingError
 from sharnn.evaluate import SEGMENT_LENGTH, evaluate_static
-from sharnn.experiments.contenders import (
-    Contender,
-    Outside,
-    Plan,
-    resume_command,
-    train_command,
-)
-from sharnn.experiments.processes import Processes, StoppedError
-from sharnn.experiments.store import Run, key_of
+from sharnn.experiments.comparison.contenders import Plan
+from sharnn.experiments.comparison.processes import Processes, StoppedError
+from sharnn.experiments.comparison.run_store import Run, key_of
 from sharnn.files import atomic_file, explain_os_error, read_json, write_json
 from sharnn.report import RunRecord, read_run
 from sharnn.text import Tokenizer
 from sharnn.train import is_run_folder, resolve_device
 from sharnn.train.trainer import train_tokens
+from sharnn.train.worker import resume_command, start_command
 
 #: Points of a training curve that are kept.
 _CURVE_POINTS = 200
@@ -61,7 +55,7 @@ _CHUNK_TOKENS = 1 << 18
 
 
 @dataclass
-class Workshop:
+class Runner:
     """Where runs take place, and what they have in common.
 
     Attributes:
@@ -107,10 +101,7 @@ class Workshop:
         }
         folder = self._folder_of(plan)
         try:
-            if isinstance(plan.contender, Outside):
-                figures = self._measure_outside(plan, plan.contender, folder)
-            else:
-                figures = self._measure_own(plan, plan.contender, folder)
+            figures = self._train_and_score(plan, folder)
         except StoppedError as stop:
             self._leave_stopped(plan, folder)
             raise StoppedError(f"{plan}: {stop}") from stop
@@ -152,22 +143,22 @@ class Workshop:
         if self.keeps:
             return
         shutil.rmtree(folder, ignore_errors=True)
-        for ending in (".log", ".out"):
-            _beside(folder, ending).unlink(missing_ok=True)
+        _beside(folder, ".log").unlink(missing_ok=True)
 
-    # ------------------------------------------------------------------- sharnn's own trainings
-
-    def _measure_own(self, plan: Plan, contender: Contender, folder: Path) -> Run:
-        decided = ["--budget", plan.budget.text, "--train.seed", str(plan.seed)]
-        arguments = [*contender.arguments(plan.budget), *decided, "--device", self.device]
+    def _train_and_score(self, plan: Plan, folder: Path) -> Run:
+        recipe = _beside(folder, ".yaml")
         if is_run_folder(folder):
             command = resume_command(folder)
         else:
-            command = train_command(self.text, [*arguments, "--out", str(folder)])
-        took = self.processes.run(command, _beside(folder, ".log"), self.environment, None)
+            with atomic_file(recipe, DataError) as file:
+                file.write(plan.recipe.to_yaml().encode())
+            command = start_command(recipe, folder)
+        try:
+            took = self.processes.run(command, _beside(folder, ".log"), self.environment)
+        finally:
+            recipe.unlink(missing_ok=True)  # the run folder has it, with what the run chose
         run = read_run(folder)
         return {
-            "arguments": arguments,
             "wall_seconds": round(took, 1),
             **figures_of(run),
             **self._score(folder, run, plan.key["settings"]),
@@ -206,33 +197,6 @@ class Workshop:
         )
         prefix = "" if name == "valid" else f"{name}_"
         return {f"{prefix}bits_per_byte": score.bits_per_byte, f"{prefix}score": score.to_dict()}
-
-    # ------------------------------------------------------------------ trainers from elsewhere
-
-    def _measure_outside(self, plan: Plan, contender: Outside, folder: Path) -> Run:
-        seconds = plan.budget.amount.value
-        values = {
-            "{train}": str(self._bytes_of("train")),
-            "{valid}": str(self._bytes_of("valid")),
-            "{seconds}": str(int(seconds) if seconds.is_integer() else seconds),
-            "{seed}": str(plan.seed),
-            "{out}": str(folder),
-        }
-        place = re.compile("|".join(map(re.escape, values)))
-        command = [place.sub(lambda name: values[name[0]], word) for word in contender.words]
-        out = _beside(folder, ".out")
-        took = self.processes.run(command, _beside(folder, ".log"), self.environment, out)
-        return {"wall_seconds": round(took, 1), **figures_told(out.read_text(errors="replace"))}
-
-    def _bytes_of(self, split_name: str) -> Path:
-        """Return a file with the bytes of a split."""
-        path = self.folder / f"{split_name}-{self.corpus.digest[:12]}.bytes"
-        if not path.exists():
-            tokens = self.corpus.split(split_name).tokens
-            with atomic_file(path, DataError) as file:
-                for start in range(0, len(tokens), _CHUNK_TOKENS):
-                    file.write(self.corpus.tokenizer.decode(tokens[start : start + _CHUNK_TOKENS]))
-        return path
 
 
 def _beside(folder: Path, ending: str) -> Path:
@@ -317,37 +281,3 @@ def figures_of(run: RunRecord) -> Run:
 def _rounded(point: Sequence[float]) -> list[float]:
     tokens, seconds, bits = point
     return [round(tokens), round(seconds, 2), round(bits, 4)]
-
-
-def figures_told(output: str) -> Run:
-    """Return the figures in the JSON lines of a trainer from elsewhere.
-
-    Raises:
-        TrainingError: There is no score in it.
-    """
-    told: dict[str, Any] = {}
-    curve = []
-    for line in output.splitlines():
-        with contextlib.suppress(ValueError, TypeError, KeyError):
-            record = json.loads(line)
-            seconds, bits = float(record["seconds"]), float(record["bits_per_byte"])
-            told.update(record)
-            curve.append((seconds, bits))
-    if not curve or not math.isfinite(curve[-1][1]):
-        raise TrainingError(
-            'it must print JSON lines such as {"seconds": 84.2, "bits_per_byte": 2.013} on standard '
-            "output, the last one with its score: none was found, or it is not finite"
-        )
-    return {
-        "bits_per_byte": curve[-1][1],
-        "seconds": curve[-1][0],
-        "parameters": _number(told.get("parameters")),
-        "tokens_per_second": _number(told.get("tokens_per_second")),
-        "tokens_seen": None,
-        "valid_curve": [[None, round(s, 2), round(bits, 4)] for s, bits in curve],
-        "train_curve": [],
-    }
-
-
-def _number(value: Any) -> float | None:
-    return value if isinstance(value, int | float) and math.isfinite(value) else None

@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from experiments.comparisons import make_plan, make_run
+from experiments.comparison.comparisons import make_plan, make_run
 from sharnn.errors import ConfigError, TrainingError
-from sharnn.experiments.contenders import Budget, Outside, Plan, make_plans
-from sharnn.experiments.processes import Processes, interrupted_by_kill
-from sharnn.experiments.store import Store
-from sharnn.experiments.turns import Countdown, check_turns, missing_runs, run_all
+from sharnn.experiments.comparison.contenders import Budget, Contender, Plan, make_plans
+from sharnn.experiments.comparison.processes import Processes, interrupted_by_kill
+from sharnn.experiments.comparison.run_store import Store
+from sharnn.experiments.comparison.scheduler import Countdown, check_turns, missing_runs, run_all
 
 
 class Bench:
-    """Stands where a workshop would, and fails when it is told to."""
+    """Stands where a runner would, and fails when it is told to."""
 
     def __init__(self, failing: str = "") -> None:
         self.failing, self.measured = failing, list[str]()
@@ -33,15 +33,17 @@ class Bench:
 
 
 def test_contenders_take_turns() -> None:
-    contenders = {name: Outside((name,)) for name in "xy"}
+    contenders = {"x": Contender("demo"), "y": Contender("demo", {"model.embed_dim": 64})}
     budgets = [Budget.parse("1s"), Budget.parse("2s")]
-    plans = make_plans(contenders, budgets, [3, 4], "text", {"threads": 1})
+    plans = make_plans(contenders, budgets, [3, 4], "text", "cpu", {"threads": 1})
     turns = [(plan.budget.text, plan.seed, plan.name) for plan in plans]
     assert turns == [(b, s, n) for b in ("1s", "2s") for s in (3, 4) for n in "xy"]
-    assert plans[0].key == {
-        "threads": 1, "budget": {"value": 1.0, "unit": "seconds"}, "seed": 3,
-        "settings": {"command": "x"},
-    }  # fmt: skip
+    first, second = plans[:2]
+    assert first.key["budget"] == {"value": 1.0, "unit": "seconds"}
+    assert (first.key["threads"], first.key["seed"], first.recipe.train.seed) == (1, 3, 3)
+    assert first.recipe.data.texts == ["text"]
+    assert "texts" not in first.key["settings"]["data"]
+    assert second.key["settings"]["model"]["embed_dim"] == 64
 
 
 def test_the_time_left_follows_the_runs_that_are_done() -> None:
@@ -84,15 +86,15 @@ def test_what_would_not_be_equal_is_refused(budgets: list[str], jobs: int, messa
 
 def test_processes_that_were_asked_to_end_do(tmp_path: Path) -> None:
     processes = Processes()
-    assert processes.run(["true"], tmp_path / "log", {}, None) < 60
+    assert processes.run(["true"], tmp_path / "log", {}) < 60
     processes.check()
     processes.stop()
     with pytest.raises(TrainingError, match="exit code"):
-        processes.run(["sleep", "60"], tmp_path / "log", {}, None)
+        processes.run(["sleep", "60"], tmp_path / "log", {})
     with pytest.raises(TrainingError, match="stopped"):
         processes.check()
     with pytest.raises(TrainingError, match="no such file"):
-        processes.run([str(tmp_path / "nothing")], tmp_path / "log", {}, None)
+        processes.run([str(tmp_path / "nothing")], tmp_path / "log", {})
 
 
 def test_a_polite_kill_is_a_ctrl_c() -> None:

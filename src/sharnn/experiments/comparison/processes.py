@@ -13,9 +13,7 @@ from typing import Any
 
 from sharnn.errors import TrainingError
 from sharnn.files import explain_os_error
-
-#: Exit code of a `sharnn` that Ctrl-C or a polite kill has stopped.
-_STOPPED = 130
+from sharnn.train.worker import STOPPED
 
 
 class StoppedError(TrainingError):
@@ -29,28 +27,27 @@ class Processes:
         self._running: set[subprocess.Popen[bytes]] = set()
         self._stopped = False
 
-    def run(
-        self, command: Sequence[str], log: Path, environment: dict[str, str], out: Path | None
-    ) -> float:
+    def run(self, command: Sequence[str], log: Path, environment: dict[str, str]) -> float:
         """Wait for a process; return how many seconds it took.
 
         Args:
             command: In words.
             log: Takes what it prints.
             environment: Of the process.
-            out: Takes its standard output apart from the errors.
 
         Raises:
             StoppedError: It was asked to end, and has said so by its exit code.
             TrainingError: It cannot be started or failed; with the last lines it printed.
         """
         started = time.monotonic()
-        with contextlib.ExitStack() as files:
-            errors = files.enter_context(log.open("wb"))
-            stdout = errors if out is None else files.enter_context(out.open("wb"))
+        with log.open("wb") as output:
             try:
                 process = subprocess.Popen(
-                    command, stdout=stdout, stderr=errors, stdin=subprocess.DEVNULL, env=environment
+                    command,
+                    stdout=output,
+                    stderr=output,
+                    stdin=subprocess.DEVNULL,
+                    env=environment,
                 )
             except OSError as failure:
                 raise TrainingError(explain_os_error(failure, Path(command[0]), "run")) from failure
@@ -59,7 +56,7 @@ class Processes:
                 process.terminate()
             code = process.wait()
             self._running.discard(process)
-        if code == _STOPPED:
+        if code == STOPPED:
             raise StoppedError(f"stopped: {shlex.join(command)}")
         if code:
             raise TrainingError(

@@ -1,0 +1,1 @@
+"""Recipes under equal conditions: who takes part, their runs in turn, and what came of them."""
