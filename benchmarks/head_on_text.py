@@ -4,13 +4,13 @@
     python benchmarks/head_on_text.py docs.txt --runs runs/head --budget 60Mtokens
     python benchmarks/head_on_text.py docs.txt --runs runs/head --arms none rows --seeds 0 1
 
-Every run is `sharnn train` on one thread: residual blocks, D 128 × 4, window 1,024, 32 lanes × 128
-tokens, Muon, neither n-grams nor recall. The recipe's learning rate, 0.01, is for short budgets: with it
-these runs get worse from 12 million tokens on, so it is 0.003 here. Whenever one has saved itself, its model as it stands reads
-parts of the valid split from all over it: bits of all bytes, and of those whose last eight bytes last
-stood 129 to 1,024 back, which only a memory can know; and `right_share`, how much of the head's weight
-on earlier rows lies on rows behind which stands what comes next (docs/attention.md). The run's end is
-the model with the mean weights. After Ctrl-C the same command goes on.
+Every run trains on one thread: residual blocks, D 128 × 4, window 1,024, 32 lanes × 128 tokens, Muon,
+neither n-grams nor recall. The learning rate of the shorter recipes, 0.01, is too high for it: the loss
+rises again after 12 million tokens. It is 0.003 here. Whenever a run has saved a checkpoint, that model
+is scored on 16 parts of the valid split: bits of all bytes, and of those whose last eight bytes last
+occurred 129 to 1,024 back, which only a memory can know; and `right_share`, the share of the head's weight
+on earlier rows that lies on rows followed by the token that comes next (docs/attention.md). The last point
+of a run is its best model, with averaged weights. After Ctrl-C the same command resumes.
 """
 
 from __future__ import annotations

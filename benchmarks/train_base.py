@@ -18,13 +18,16 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from rich.console import Console
+
 from bench import processor
 from sharnn.checkpoint import LAST, LoadedModel, load_model, save_model
 from sharnn.checkpoint.load import SHIPPED
-from sharnn.cli.main import main as sharnn
 from sharnn.data.prepare import prepare
 from sharnn.errors import ConfigError, SharnnError
 from sharnn.evaluate import evaluate_static
+from sharnn.recipe import resolve_recipe
+from sharnn.train import resume_run, start_run
 
 #: Of a text without splits of its own that the package trains on.
 _TRAIN_SHARE = 0.9
@@ -59,16 +62,17 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _main(options: argparse.Namespace) -> int:
-    texts = [part(name) for name in options.train]
+    texts, console = [part(name) for name in options.train], Console(stderr=True, soft_wrap=True)
     if options.resume:
-        code = sharnn(["train", "--resume", str(options.run), "--budget", options.budget])
+        outcome = resume_run(options.run, console, options.budget)
     else:
         path = compose(options.run.with_suffix(".txt"), b"".join(texts),
                        b"".join(map(part, options.valid)))  # fmt: skip
-        code = sharnn(["train", str(path), "--recipe", options.recipe, "--budget", options.budget,
-                       "--out", str(options.run)])  # fmt: skip
-    if code:
-        return code
+        given = {"data.texts": [str(path)], "train.budget": options.budget}
+        outcome = start_run(resolve_recipe(options.recipe, given), options.run, console)
+    if outcome.interrupted:
+        print(f"stopped and saved; --resume goes on with {options.run}", file=sys.stderr)
+        return 130
     ship(options, texts)
     return 0
 
