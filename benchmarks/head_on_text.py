@@ -8,9 +8,9 @@ Every run trains on one thread: residual blocks, D 128 × 4, window 1,024, 32 la
 neither n-grams nor recall. The learning rate of the shorter recipes, 0.01, is too high for it: the loss
 rises again after 12 million tokens. It is 0.003 here. Whenever a run has saved a checkpoint, that model
 is scored on 16 parts of the valid split: bits of all bytes, and of those whose last eight bytes last
-occurred 129 to 1,024 back, which only a memory can know; and `right_share`, the share of the head's weight
-on earlier rows that lies on rows followed by the token that comes next (docs/attention.md). The last point
-of a run is its best model, with averaged weights. After Ctrl-C the same command resumes.
+occurred 129 to 1,024 back, which only a memory can know; and `right_share`, the share of the head's
+weight on earlier rows that lies on rows followed by the token that comes next (docs/attention.md). The
+last point of a run is its best model, with averaged weights. After Ctrl-C the same command resumes.
 """
 
 from __future__ import annotations
