@@ -37,7 +37,8 @@ _HOMES = {
 
 __all__ = ["__version__", *_HOMES]
 
-# Before torch computes. The command line and whoever loads a public name hear of a level that is wrong.
+# Must happen before torch first computes. An invalid SHARNN_CPU is ignored here; the command line and the
+# first access to a public name report it.
 with contextlib.suppress(ConfigError):
     bound_libraries()
 

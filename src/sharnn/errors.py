@@ -1,20 +1,20 @@
-"""What can go wrong, as the user should hear of it.
+"""Exceptions with messages for the user.
 
-Every error names the file or option, what was found there and what to do about it. The command line
-prints the message alone (`--debug` adds the traceback) and leaves with the class's `exit_code`.
+Every message names the file or argument, what was found there and what to do about it. The command line
+prints the message alone (`--debug` adds the traceback) and exits with the class's `exit_code`.
 """
 
 from __future__ import annotations
 
 
 class SharnnError(Exception):
-    """Base of all errors that sharnn raises on purpose; exit code 1."""
+    """Base class of all errors that sharnn raises on purpose; exit code 1."""
 
     exit_code = 1
 
 
 class ConfigError(SharnnError, ValueError):
-    """A setting, recipe or command line that cannot be meant; exit code 2."""
+    """An invalid setting, argument, recipe or command line; exit code 2."""
 
     exit_code = 2
 
@@ -24,12 +24,12 @@ class DataError(SharnnError):
 
 
 class CheckpointError(SharnnError):
-    """A model folder or run folder that is missing, incomplete, altered or of another kind."""
+    """A model folder or run folder that is missing, incomplete, altered or of the wrong kind."""
 
 
 class StreamError(SharnnError):
-    """A coded or generated stream that cannot go on."""
+    """A coded or generated stream that cannot continue."""
 
 
 class TrainingError(SharnnError):
-    """A training run that cannot go on: no finite loss, no memory, no room on the disk."""
+    """A training run that cannot continue: the loss is not finite, or memory or disk space is missing."""

@@ -1,8 +1,7 @@
-"""Files that appear whole or not at all.
+"""Atomic writing of files and folders, JSON, digests and locks.
 
-Everything sharnn writes goes first to a hidden sibling (`.NAME.PID.partial`), is flushed to the disk
-and then renamed, so that a reader, or a run that was killed, sees the old content or the new one and
-never half of it.
+Everything that sharnn writes goes first to a hidden sibling (`.NAME.PID.partial`), is flushed to the disk
+and then renamed. So a reader sees either the old or the new content, also after a writer was killed.
 """
 
 from __future__ import annotations
@@ -30,22 +29,28 @@ _PARTIAL_SUFFIX = ".partial"
 
 
 def cache_folder() -> Path:
-    """Return the folder of caches: `$SHARNN_CACHE`, else the platform's."""
+    """Return the cache folder: `$SHARNN_CACHE`, or the platform's default."""
     return Path(os.environ.get("SHARNN_CACHE") or platformdirs.user_cache_dir("sharnn"))
 
 
 def explain_os_error(error: OSError, path: Path, doing: str) -> str:
-    """Return one sentence that says what failed on `path` and what the user can do about it."""
+    """Return one sentence that says what failed for `path` and what the user can do about it.
+
+    Args:
+        error: The error.
+        path: The file or folder.
+        doing: What failed, as an infinitive: `read`, `write`, …
+    """
     advice = {
         errno.ENOSPC: "the disk is full: free some space, or choose a folder on another disk",
         errno.EDQUOT: "the disk quota is used up: free some space, or choose another folder",
-        errno.EROFS: "the file system is read-only: choose a folder that can be written",
+        errno.EROFS: "the file system is read-only: choose a folder on another one",
         errno.EACCES: "permission denied: check the owner and mode of the file and its folder",
         errno.EPERM: "operation not permitted: check the owner and mode of the file",
         errno.ENOENT: "no such file or folder: check the spelling",
         errno.EEXIST: "a file is in the way: move it, or give another path",
-        errno.EISDIR: "it is a folder, a file was expected",
-        errno.ENOTDIR: "a part of the path is a file, a folder was expected",
+        errno.EISDIR: "it is a folder, a file was expected: give the path of a file",
+        errno.ENOTDIR: "a part of the path is a file, a folder was expected: check the path",
     }
     reason = advice.get(error.errno or 0, error.strerror or str(error))
     return f"cannot {doing} {path}: {reason}"
@@ -56,7 +61,7 @@ def _partial_sibling(path: Path) -> Path:
 
 
 def sync_folder(folder: Path) -> None:
-    """Flush a folder's entries to the disk, where the system can do that."""
+    """Flush a folder's entries to the disk, on systems that support it."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -67,14 +72,14 @@ def sync_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def atomic_file(path: Path, error: type[SharnnError] = SharnnError) -> Iterator[BinaryIO]:
-    """Open a binary file that takes its name only when the block ends well.
+    """Open a binary file that appears under its name only if the block succeeds.
 
     Args:
-        path: The final name; its folder is made when missing.
-        error: The class raised when the disk is full, read-only or otherwise refuses.
+        path: The final name; its folder is created if missing.
+        error: The exception class for a disk that is full, read-only or otherwise fails.
 
     Raises:
-        SharnnError: (as `error`) the file could not be written; what was there before is untouched.
+        SharnnError: (as `error`) the file could not be written; a file already at `path` is unchanged.
     """
     partial = _partial_sibling(path)
     try:
@@ -94,12 +99,12 @@ def atomic_file(path: Path, error: type[SharnnError] = SharnnError) -> Iterator[
 
 @contextlib.contextmanager
 def atomic_folder(path: Path, error: type[SharnnError] = SharnnError) -> Iterator[Path]:
-    """Yield an empty folder that takes the name `path` only when the block ends well.
+    """Yield an empty folder that is renamed to `path` only if the block succeeds.
 
     A folder already at `path` is replaced. Files written in the block are flushed before the rename.
 
     Raises:
-        SharnnError: (as `error`) the folder could not be written; what was there before is untouched.
+        SharnnError: (as `error`) the folder could not be written; a folder already at `path` is unchanged.
     """
     partial = _partial_sibling(path)
     try:
@@ -121,7 +126,10 @@ def atomic_folder(path: Path, error: type[SharnnError] = SharnnError) -> Iterato
 
 
 def _replace_folder(new: Path, path: Path) -> None:
-    """Rename `new` to `path`; a folder that is there, or gets there first, steps aside and then goes."""
+    """Rename `new` to `path`; a folder in the way is renamed and then removed.
+
+    The loop handles another process that creates `path` in between.
+    """
     aside = path.with_name(f".{path.name}.{os.getpid()}.replaced{_PARTIAL_SUFFIX}")
     while True:
         try:
@@ -136,7 +144,7 @@ def _replace_folder(new: Path, path: Path) -> None:
 
 
 def remove_partials(folder: Path) -> None:
-    """Remove what writers that were killed have left in `folder`."""
+    """Remove the partial files and folders that killed writers left in `folder`."""
     for leftover in folder.glob(f".*{_PARTIAL_SUFFIX}"):
         if leftover.is_dir() and not leftover.is_symlink():
             shutil.rmtree(leftover, ignore_errors=True)
@@ -145,7 +153,7 @@ def remove_partials(folder: Path) -> None:
 
 
 def write_json(path: Path, value: Any, error: type[SharnnError] = SharnnError) -> None:
-    """Write `value` as indented JSON, whole or not at all."""
+    """Write `value` as indented JSON, atomically."""
     with atomic_file(path, error) as file:
         file.write((json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
 
@@ -162,7 +170,7 @@ def read_json(path: Path, error: type[SharnnError] = SharnnError) -> Any:
         raise error(explain_os_error(failure, path, "read")) from failure
     except ValueError as failure:
         raise error(
-            f"{path} is not valid JSON ({failure}): it is truncated or was altered"
+            f"{path} is not valid JSON ({failure}): it was truncated or altered, restore it"
         ) from failure
 
 
@@ -174,17 +182,17 @@ def sha256_of_file(path: Path) -> str:
 
 @contextlib.contextmanager
 def held_lock(path: Path, taken: str, error: type[SharnnError] = SharnnError) -> Iterator[None]:
-    """Hold the lock of a file, which a process that dies lets go of, while the block runs.
+    """Hold an exclusive lock on a file while the block runs; the lock ends with the process.
 
-    Where a system or file system has no such locks nothing is held.
+    On a system or file system without such locks the block runs without one.
 
     Args:
-        path: The file; it is made when missing, and stays.
-        taken: What is said when another process holds it.
-        error: The class raised.
+        path: The file; it is created if missing, and never removed.
+        taken: The error message if another process holds the lock.
+        error: The exception class.
 
     Raises:
-        SharnnError: (as `error`) another process holds it, or it cannot be written.
+        SharnnError: (as `error`) another process holds the lock, or the file cannot be written.
     """
     try:
         file = path.open("ab")
@@ -202,7 +210,7 @@ def held_lock(path: Path, taken: str, error: type[SharnnError] = SharnnError) ->
 
 
 def link_atomically(link: Path, target_name: str) -> None:
-    """Point the symbolic link `link` at its sibling path `target_name`, replacing what it was."""
+    """Let the symbolic link `link` point to its sibling `target_name`; an existing link is replaced."""
     partial = _partial_sibling(link)
     partial.unlink(missing_ok=True)
     partial.symlink_to(target_name)

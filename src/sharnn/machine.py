@@ -1,8 +1,8 @@
-"""What this machine is, told once: instruction sets, and what a process does best before its work.
+"""The machine: instruction sets, and the setup of memory and threads before a process starts its work.
 
-`SHARNN_CPU=portable|avx2|avx512|native` bounds the instruction sets in use: those of our kernels,
-PyTorch, oneDNN and MKL alike. So a machine with AVX-512 can test and measure what one with AVX2 does.
-Nothing here imports torch: its libraries read their bounds when they are first used.
+`SHARNN_CPU=portable|avx2|avx512|native` limits the instruction sets used by our kernels, PyTorch, oneDNN
+and MKL. So a machine with AVX-512 can test and measure what a machine with AVX2 does. This module does not
+import torch, because torch's libraries read their limits when they are first used.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ from pathlib import Path
 
 from sharnn.errors import ConfigError
 
-#: The environment variable that bounds the instruction sets.
+#: The environment variable that limits the instruction sets.
 VARIABLE = "SHARNN_CPU"
-#: What it may say, by rising demands. `native` is all that the processor has.
+#: Its values, from the fewest required features to the most. `native` is everything the processor has.
 LEVELS = ("portable", "avx2", "avx512", "native")
 
-#: What a level needs of an x86-64 processor, by the names of /proc/cpuinfo: x86-64-v2, -v3 and -v4.
+#: Features that each level adds on x86-64, with the names of /proc/cpuinfo: x86-64-v2, -v3 and -v4.
 _NEEDS = {
     "portable": {"sse4_2", "ssse3", "popcnt"},
     "avx2": {"avx2", "fma", "f16c", "bmi1", "bmi2", "movbe", "abm"},
     "avx512": {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"},
 }
-#: How a level is said to PyTorch, oneDNN and MKL.
+#: The environment variables of PyTorch, oneDNN and MKL for each level.
 _LIBRARY_BOUNDS = {
     "portable": {
         "ATEN_CPU_CAPABILITY": "default",
         "ONEDNN_MAX_CPU_ISA": "SSE41",
         "MKL_ENABLE_INSTRUCTIONS": "SSE4_2",
-        # On processors that are not Intel's, MKL heeds this alone. There it never goes beyond AVX2.
+        # On processors by others than Intel, MKL obeys only this variable. There it never exceeds AVX2.
         "MKL_CBWR": "COMPATIBLE",
     },
     "avx2": {
@@ -52,11 +52,10 @@ _LIBRARY_BOUNDS = {
     },
 }
 
-#: How long PyTorch's OpenMP threads (GNU's) busy-wait for each other before they sleep; read when torch
-#: is first imported. By default they spin so long that one other busy process makes a training step
-#: fifty times slower; this costs nothing on a quiet machine (EXPERIMENTS.md). While a text is drawn,
-#: threads wait longer: between two calls of a kernel lies what Python does for a token, and waking a
-#: thread takes as long as a small model's step.
+#: How long PyTorch's OpenMP threads (GNU's) busy-wait for each other before they sleep; read when torch is
+#: first imported. With the default, one other busy process makes a training step fifty times slower; this
+#: value costs nothing on an idle machine (EXPERIMENTS.md). Sampling uses a longer wait: Python runs between
+#: two kernel calls of a token, and waking a thread takes as long as a step of a small model.
 _SPIN_COUNT, _SPIN_COUNT_DRAWING = "2000", "10000"
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
@@ -72,9 +71,9 @@ _PF_SSSE3, _PF_SSE4_2, _PF_AVX2 = 36, 38, 40  # of winnt.h
 
 @functools.cache
 def features() -> frozenset[str]:
-    """Return the names of the processor's features, as Linux spells them.
+    """Return the names of the processor's features, as in Linux's /proc/cpuinfo.
 
-    Where an x86-64 processor does not tell, those of `portable` are assumed.
+    If the features of an x86-64 processor cannot be found, those of `portable` are assumed.
     """
     found: frozenset[str] = frozenset()
     if platform.system() == "Linux":
@@ -87,7 +86,7 @@ def features() -> frozenset[str]:
 
 
 def _features_of_linux(cpuinfo: Path) -> frozenset[str]:
-    """Return what the file says of the first processor."""
+    """Return the features of the first processor in the file."""
     try:
         with cpuinfo.open() as lines:
             for line in lines:
@@ -100,7 +99,7 @@ def _features_of_linux(cpuinfo: Path) -> frozenset[str]:
 
 
 def _features_of_macos() -> frozenset[str]:
-    """Return what an Intel processor has; of Apple's own nothing is asked."""
+    """Return the features of an Intel processor; Apple's own processors report none."""
     names = [f"machdep.cpu.{name}" for name in ("features", "leaf7_features", "extfeatures")]
     try:
         told = subprocess.run(
@@ -117,9 +116,9 @@ def _features_by_apple_names(told: str) -> frozenset[str]:
 
 
 def _features_of_windows(is_present: Callable[[int], bool]) -> frozenset[str]:
-    """Return the levels' features by the numbers that winnt.h gives instruction sets.
+    """Return the features of the levels that Windows reports, queried by their numbers in winnt.h.
 
-    It tells of AVX-512's foundation alone, which is less than the level asks for.
+    For AVX-512 winnt.h has only the foundation, which is less than the level requires.
     """
     found = set()
     if is_present(_PF_SSSE3) and is_present(_PF_SSE4_2):
@@ -142,12 +141,12 @@ def is_x86() -> bool:
 
 
 def needs(name: str) -> frozenset[str]:
-    """Return the features that an x86-64 processor has at a level, those of lower ones among them."""
+    """Return the features that a level requires of an x86-64 processor, including those of lower levels."""
     return frozenset().union(*(_NEEDS[below] for below in LEVELS[: LEVELS.index(name) + 1]))
 
 
 def levels() -> tuple[str, ...]:
-    """Return the levels that this machine has, by rising demands."""
+    """Return the levels that this machine supports, from the fewest required features to the most."""
     if not is_x86():
         return ("portable", "native")
     have = (name for name in ("avx2", "avx512") if needs(name) <= features())
@@ -155,27 +154,29 @@ def levels() -> tuple[str, ...]:
 
 
 def level() -> str:
-    """Return the level that bounds this process, `native` where none is given.
+    """Return the level that limits this process, `native` if none is set.
 
     Raises:
-        ConfigError: `SHARNN_CPU` names an unknown level, or one that the machine lacks.
+        ConfigError: `SHARNN_CPU` names an unknown level, or one that this machine does not support.
     """
     wanted = os.environ.get(VARIABLE) or "native"
     if wanted == "native":
         return wanted
     if wanted not in LEVELS:
         raise ConfigError(
-            f"{VARIABLE} is '{wanted}', which is no level: this processor has {', '.join(levels())}"
+            f"{VARIABLE} is '{wanted}', which is not a level: this processor has "
+            f"{', '.join(levels())}, set one of them"
         )
     if wanted not in levels():
         raise ConfigError(
-            f"{VARIABLE} is '{wanted}', which this processor lacks: it has {', '.join(levels())}"
+            f"{VARIABLE} is '{wanted}', which this processor lacks: it has {', '.join(levels())}, set "
+            "one of them"
         )
     return wanted
 
 
 def allowed() -> frozenset[str]:
-    """Return the processor's features that the level admits, named as in /proc/cpuinfo."""
+    """Return the processor's features that the level allows, named as in /proc/cpuinfo."""
     bound = level()
     if bound == "native" or not is_x86():
         return features()
@@ -183,17 +184,17 @@ def allowed() -> frozenset[str]:
 
 
 def allows(feature: str) -> bool:
-    """Whether the processor has a feature, named as in /proc/cpuinfo, and the level admits it."""
+    """Return whether the processor has a feature, named as in /proc/cpuinfo, and the level allows it."""
     return feature in allowed()
 
 
 def bound_libraries() -> None:
-    """Hold PyTorch, oneDNN and MKL to the level; call it before they first compute.
+    """Limit PyTorch, oneDNN and MKL to the level; call this before they first compute.
 
-    They read their bounds once, PyTorch with its first operation. Warns where that was before.
+    Each reads its limit once, PyTorch at its first operation. Warns if that has already happened.
 
     Raises:
-        ConfigError: The level is unknown, or the machine lacks it.
+        ConfigError: The level is unknown, or the machine does not support it.
     """
     bound = level()
     if bound == "native":
@@ -208,8 +209,8 @@ def _warn_if_too_late(bound: str, capability: str) -> None:
     found = sys.modules["torch"].backends.cpu.get_cpu_capability().lower()
     if found != capability:
         warnings.warn(
-            f"{VARIABLE} is '{bound}', but PyTorch computed before sharnn was imported and keeps "
-            f"to {found}: import sharnn first",
+            f"{VARIABLE} is '{bound}', but PyTorch had computed before sharnn was imported and uses "
+            f"{found}: import sharnn first",
             RuntimeWarning,
             stacklevel=3,
         )
@@ -219,22 +220,21 @@ def _warn_if_too_late(bound: str, capability: str) -> None:
 
 
 def wait_briefly(drawing: bool = False) -> None:
-    """Let threads sleep soon where they wait for each other; call it before torch is imported.
+    """Let waiting threads sleep soon; call this before torch is imported.
 
     Args:
-        drawing: Whether this process draws texts token by token.
+        drawing: Whether this process samples texts token by token.
     """
     os.environ.setdefault("GOMP_SPINCOUNT", _SPIN_COUNT_DRAWING if drawing else _SPIN_COUNT)
 
 
 @functools.cache
 def keep_freed_memory() -> None:
-    """Let the C library keep the memory that tensors free, for the next ones.
+    """Let the C library keep freed memory for the next tensors.
 
-    By default glibc gives every freed block over 32 MiB back to the system, and each new one costs a
-    page fault for every 4 KiB: up to 7% of a training step (EXPERIMENTS.md). PyTorch has no allocator of
-    its own on a CPU. Does nothing with other C libraries, or where the user has set
-    glibc's thresholds.
+    By default glibc returns every freed block over 32 MiB to the system, and each new block costs a page
+    fault for every 4 KiB: up to 7% of a training step (EXPERIMENTS.md). PyTorch has no allocator of its
+    own on a CPU. Does nothing with other C libraries, or if the user has set glibc's thresholds.
     """
     chosen = {"MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES"}
     if chosen & os.environ.keys():
@@ -248,9 +248,9 @@ def keep_freed_memory() -> None:
 
 
 def prefer_large_pages(address: int, num_bytes: int) -> None:
-    """Ask the system for large pages under memory that is still to be written.
+    """Request large pages from the system for memory that has not been written yet.
 
-    Whoever reads all of a matrix spends time on finding its pages. Does nothing where there are none.
+    Reading a whole matrix then spends less time on page look-ups. Does nothing on systems without them.
     """
     first = -(-address // _LARGE_PAGE) * _LARGE_PAGE
     last = (address + num_bytes) // _LARGE_PAGE * _LARGE_PAGE
@@ -261,21 +261,21 @@ def prefer_large_pages(address: int, num_bytes: int) -> None:
 
 # ------------------------------------------------------------------------------------- threads
 
-#: Where Linux tells a container its share of the processors, and each process the group it is in.
+#: Linux's files with the processor quotas of control groups, and with the groups of this process.
 _CGROUPS = Path("/sys/fs/cgroup")
 _OWN_CGROUPS = Path("/proc/self/cgroup")
-#: Of versions 1 and 2 of cgroups.
+#: Names of the quota files of cgroups version 1 and of version 2.
 _QUOTA_FILES = (("cpu.cfs_quota_us", "cpu.cfs_period_us"), ("cpu.max",))
 #: More threads than any machine has cores.
 _MANY = 1 << 16
 
 
 def bound_threads() -> None:
-    """Make the number of threads certain, unless torch is there already, which then has its threads.
+    """Fix the number of threads; does nothing if torch is already imported, which then has its threads.
 
-    oneDNN packs a matrix for the threads that OpenMP promises, and multiplies wrongly where it then gives
-    fewer: with `OMP_THREAD_LIMIT`, or with `OMP_DYNAMIC` on a busy machine. And in a container with a
-    quota of processor time, more threads than that is enough for wait for each other.
+    oneDNN packs a matrix for the number of threads that OpenMP announces, and computes wrong products if
+    OpenMP then gives fewer: with `OMP_THREAD_LIMIT`, or with `OMP_DYNAMIC` on a busy machine. In a
+    container with a quota of processor time, more threads than the quota would wait for each other.
     """
     if "torch" in sys.modules:
         return
@@ -286,10 +286,10 @@ def bound_threads() -> None:
 
 
 def thread_bound() -> int | None:
-    """Return how many threads the environment leaves; None where PyTorch's own choice is right.
+    """Return the number of threads that the environment allows; None if PyTorch's own choice is right.
 
-    What the user says by `OMP_NUM_THREADS` counts more than a container's quota, and `OMP_THREAD_LIMIT`
-    counts more than both.
+    The user's `OMP_NUM_THREADS` takes precedence over a container's quota, and `OMP_THREAD_LIMIT` over
+    both.
     """
     given, limit = _whole_number("OMP_NUM_THREADS"), _whole_number("OMP_THREAD_LIMIT")
     wanted = given or math.ceil(min(_processor_quota(), _MANY))
@@ -300,19 +300,19 @@ def thread_bound() -> int | None:
 
 
 def threads_vary() -> bool:
-    """Whether OpenMP may give fewer threads than it promised, by how busy the machine is."""
+    """Return whether OpenMP may give fewer threads than it announced when the machine is busy."""
     return os.environ.get("OMP_DYNAMIC", "").strip().lower() == "true"
 
 
 def _whole_number(variable: str) -> int | None:
-    """Return what an environment variable of OpenMP says; None where it says nothing of use."""
+    """Return the value of one of OpenMP's environment variables; None if it is not a positive number."""
     text = os.environ.get(variable, "").split(",")[0].strip()  # of nested teams, the outermost
     return int(text) if text.isdecimal() and int(text) > 0 else None
 
 
 def _num_cores() -> int:
     """Return the cores that this process may run on, as PyTorch counts them: without hyper-threads."""
-    import psutil  # here, so that a process without a bound does without it
+    import psutil  # here, so that only a process with a limit imports it
 
     logical = (
         len(psutil.Process().cpu_affinity()) if hasattr(psutil.Process, "cpu_affinity") else _MANY
@@ -321,7 +321,7 @@ def _num_cores() -> int:
 
 
 def _processor_quota() -> float:
-    """Return how many processors' time this process and its groups have at most; infinity for all."""
+    """Return the quota of this process and its groups, in processors; infinity if there is none."""
     try:
         own = _OWN_CGROUPS.read_text().splitlines()
     except OSError:  # not Linux
@@ -334,29 +334,29 @@ def _processor_quota() -> float:
         root, names = (
             (_CGROUPS / "cpu", _QUOTA_FILES[0]) if controllers else (_CGROUPS, _QUOTA_FILES[1])
         )
-        # The group and those around it. A container is shown its own as the root, whatever its path.
+        # The group and its ancestors. A container sees its own group as the root, whatever its path.
         group = Path(path.lstrip("/"))
         quotas += (_quota(root / part, names) for part in (group, *group.parents))
     return min(quotas)
 
 
 def _quota(folder: Path, names: tuple[str, ...]) -> float:
-    """Return the time for each period that a group may use, from files that hold both in µs."""
+    """Return a group's quota, time / period, from files with both in µs."""
     try:
         time, period = (int(word) for name in names for word in (folder / name).read_text().split())
-    except (OSError, ValueError):  # no such group, or its time is "max"
+    except (OSError, ValueError):  # there is no such group, or its time is "max"
         return math.inf
     return time / period if time > 0 and period > 0 else math.inf
 
 
 def tune_process(drawing: bool = False) -> None:
-    """Set up threads and memory of this process; call it before torch is imported.
+    """Set up the threads and memory of this process; call this before torch is imported.
 
     Args:
-        drawing: Whether this process draws texts token by token.
+        drawing: Whether this process samples texts token by token.
 
     Raises:
-        ConfigError: `SHARNN_CPU` names a level that does not exist or that this machine lacks.
+        ConfigError: `SHARNN_CPU` names an unknown level, or one that this machine does not support.
     """
     wait_briefly(drawing)
     bound_threads()

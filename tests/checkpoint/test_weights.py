@@ -165,7 +165,7 @@ def test_values_that_are_not_finite_have_no_integers(tmp_path: Path) -> None:
     with torch.no_grad():
         model.embedding.weight[3, 3] = float("nan")
     with pytest.raises(
-        CheckpointError, match=r"embedding\.weight holds values that are not finite"
+        CheckpointError, match=r"embedding\.weight contains values that are not finite"
     ):
         save_model(tmp_path / "model", model, ByteTokenizer(), {}, "int8")
     assert not list(tmp_path.iterdir())
@@ -210,10 +210,10 @@ def scale_of_nothing(tensors: dict[str, Tensor]) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (without_a_scale, r"model\.safetensors has no embedding\.weight\.scale, without which"),
-        (short_scale, r"embedding\.weight\.scale is no scale for the 256 rows"),
-        (endless_scale, r"embedding\.weight\.scale is no scale for the 256 rows"),
-        (negative_scale, r"embedding\.weight\.scale is no scale for the 256 rows"),
+        (without_a_scale, r"model\.safetensors has no embedding\.weight\.scale, which is needed"),
+        (short_scale, r"embedding\.weight\.scale is not a valid scale for the 256 rows"),
+        (endless_scale, r"embedding\.weight\.scale is not a valid scale for the 256 rows"),
+        (negative_scale, r"embedding\.weight\.scale is not a valid scale for the 256 rows"),
         (scale_of_nothing, "does not fit the model's settings"),
     ],
 )
@@ -236,10 +236,10 @@ def test_damaged_scales_are_told(
 def test_a_manifest_of_another_dtype_is_told(tmp_path: Path) -> None:
     write_model(tmp_path / "model", dtype="int8")
     rewrite_config(tmp_path / "model", weights="fp32")
-    with pytest.raises(CheckpointError, match=r"in int8, config\.json beside it speaks of fp32"):
+    with pytest.raises(CheckpointError, match=r"in int8, but config\.json beside it declares fp32"):
         load_model(tmp_path / "model")
     rewrite_config(tmp_path / "model", weights="int4")
-    with pytest.raises(CheckpointError, match="weights in 'int4', this version"):
+    with pytest.raises(CheckpointError, match="weights in 'int4', but this version"):
         load_model(tmp_path / "model")
 
 

@@ -165,8 +165,8 @@ def test_a_text_that_repeats_itself_is_told_better(model: LanguageModel, tmp_pat
         ({"size": 5, "weight": 1.0}, "--cache-weight is 1.0"),
         ({"size": 5, "weight": -0.1}, "--cache-weight is -0.1"),
         ({"size": 5, "weight": math.nan}, "--cache-weight is nan"),
-        ({"size": 5, "flatness": -1.0}, "--cache-flatness is -1.0"),
-        ({"size": 5, "flatness": math.inf}, "--cache-flatness is inf"),
+        ({"size": 5, "flatness": -1.0}, "flatness is -1.0"),
+        ({"size": 5, "flatness": math.inf}, "flatness is inf"),
     ],
 )
 def test_bad_settings(settings: dict[str, float], message: str) -> None:
@@ -175,5 +175,5 @@ def test_bad_settings(settings: dict[str, float], message: str) -> None:
 
 
 def test_the_paper_protocol_has_no_cache(model: LanguageModel, split: Split) -> None:
-    with pytest.raises(ConfigError, match="--cache does not go with --protocol paper"):
+    with pytest.raises(ConfigError, match="cache does not go with protocol 'paper'"):
         evaluate_static(model, BYTES, split, protocol="paper", cache=ContinuousCache(9))

@@ -94,7 +94,7 @@ def test_a_transformer_without_depth_needs_no_more_than_its_window(split: Split)
     narrow = evaluate_ideal(model, BYTES, split, context=8, window=4).nats
     assert narrow == pytest.approx(evaluate_static(model, BYTES, split, window=4).nats, rel=1e-6)
     assert narrow != pytest.approx(strict, rel=1e-6)
-    assert model.blocks[0].window == 8
+    assert model.window == 8
 
 
 def test_progress_ends_with_all_tokens(split: Split) -> None:
@@ -110,7 +110,7 @@ def test_progress_ends_with_all_tokens(split: Split) -> None:
 
 def test_bad_input(split: Split, tmp_path: Path) -> None:
     model = make_model()
-    with pytest.raises(ConfigError, match="--context is 0"):
+    with pytest.raises(ConfigError, match="context is 0"):
         evaluate_ideal(model, BYTES, split, context=0)
     with pytest.raises(ConfigError, match="--stride is 0"):
         evaluate_ideal(model, BYTES, split, context=5, stride=0)

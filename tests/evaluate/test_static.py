@@ -73,7 +73,7 @@ def test_a_longer_window_is_in_force_and_put_back(model: LanguageModel, corpus: 
         for window in (None, 20, 900)
     }
     assert scores[None] == scores[20] != scores[900]
-    assert model.blocks[0].window == 20
+    assert model.window == 20
 
 
 @torch.no_grad()

@@ -133,7 +133,7 @@ def test_the_kernel_equals_the_chain_of_operations(
         kernel = RingDecoder(model, lanes, dtype, memory_dtype)
         with without_kernel():
             chain = RingDecoder(model, lanes, dtype, memory_dtype)
-        assert (kernel._native is None, chain._native is None) == (False, True)
+        assert (kernel._kernels is None, chain._kernels is None) == (False, True)
         state = ForwardDecoder(model, lanes)
         state.prefill(tokens[:, :7])
         for decoder in (kernel, chain):

@@ -59,7 +59,7 @@ def test_a_token_that_there_is_not_is_refused_and_nothing_read() -> None:
     model = model_of("both")
     state = model.initial_state(2)
     for wrong in (VOCAB, -1):
-        with pytest.raises(IndexError, match=f"token {wrong}: there are {VOCAB}, from 0"):
+        with pytest.raises(IndexError, match=f"token {wrong} is outside the vocabulary of {VOCAB}"):
             KernelEmbedding(model)(torch.tensor([1, wrong]), state.recent, state.slots)
     empty = model.initial_state(2)
     assert torch.equal(state.recent, empty.recent)

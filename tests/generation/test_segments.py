@@ -50,7 +50,7 @@ def test_segments_of_any_length_score_alike(tmp_path: Path) -> None:
 def test_what_would_not_be_quicker_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     model = make_model().eval()
     monkeypatch.setattr("sharnn.generation.segments.has_fast_bf16", lambda device: False)
-    with pytest.raises(ConfigError, match="bf16 needs a processor that multiplies it"):
+    with pytest.raises(ConfigError, match="bf16 needs hardware with fast bf16 matrix products"):
         scoring_reader(model, "bf16")
     with kernels.at(kernels.NONE), pytest.raises(ConfigError, match="int8 needs a CPU"):
         scoring_reader(model, "int8")

@@ -12,7 +12,8 @@ import torch
 from generation.sessions import ARCHITECTURES, make_session, text_of
 from sharnn.errors import CheckpointError, ConfigError
 from sharnn.generation import Sampling, Session
-from sharnn.text import WordTokenizer
+from sharnn.generation.session import _digest_of_model, join_decoders
+from sharnn.text import ByteTokenizer, WordTokenizer
 
 
 @pytest.mark.parametrize("settings", ARCHITECTURES)
@@ -40,6 +41,47 @@ def test_a_saved_session_goes_on(tmp_path: Path, settings: dict[str, object]) ->
     penalised = Sampling(temperature=1.5, repetition_penalty=1.3)
     assert text_of(loaded, sampling=penalised) == text_of(session, sampling=penalised)
     assert loaded.num_tokens == session.num_tokens
+
+
+def test_a_session_keeps_the_window_that_it_began_with() -> None:
+    session = make_session(window=40)
+    session.prefill("once upon a time there was a window, " * 3)
+    session.model.set_window(8)
+    prompted, stepped = session.fork(), session.fork()
+    text = "and it was forty rows"
+    prompted.prefill(text)
+    for token in text.encode():
+        stepped.step(token)
+    torch.testing.assert_close(prompted.logits, stepped.logits, rtol=1e-4, atol=1e-4)
+    assert session.model.state_bytes() < make_session(window=40).model.state_bytes()
+
+
+def test_what_a_session_began_with_comes_back(tmp_path: Path) -> None:
+    model, tokenizer = make_session(window=40, recall_orders=[2]).model, ByteTokenizer()
+    session = Session(model, tokenizer, "bf16", "fp32")
+    session.prefill("once upon a time")
+    session.save(tmp_path / "session")
+    model.set_window(8)
+    model.set_recall_slots(512)
+    loaded = Session.load(tmp_path / "session", model, tokenizer)
+    for one in (session, loaded):
+        one.prefill("there was a window of forty rows")
+    assert torch.equal(loaded.logits, session.logits)
+    model.set_window(40)
+    with pytest.raises(ConfigError, match="has recall slots 512 and session 0 has"):
+        join_decoders([session, Session(model, tokenizer, "bf16", "fp32")])
+
+
+def test_a_session_of_the_first_format_is_read(tmp_path: Path) -> None:
+    session, folder = make_session(recall_orders=[2]), tmp_path / "session"
+    session.prefill("once")
+    session.save(folder)
+    facts = json.loads((folder / "session.json").read_text())
+    del facts["settings"]
+    facts |= {"format": 1, "model": _digest_of_model(session.model, with_slots=True)}
+    (folder / "session.json").write_text(json.dumps(facts))
+    loaded = Session.load(folder, session.model, session.tokenizer)
+    assert torch.equal(loaded.logits, session.logits)
 
 
 def test_a_damaged_or_foreign_session_is_told(tmp_path: Path) -> None:
@@ -74,7 +116,7 @@ def test_saving_replaces_sessions_and_nothing_else(tmp_path: Path) -> None:
     loaded = Session.load(tmp_path / "session", session.model, session.tokenizer)
     assert torch.equal(loaded.logits, session.logits)
     (tmp_path / "other").mkdir()
-    with pytest.raises(CheckpointError, match="is no session"):
+    with pytest.raises(CheckpointError, match="is not a session"):
         session.save(tmp_path / "other")
 
 
@@ -82,8 +124,10 @@ def test_saving_replaces_sessions_and_nothing_else(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"format": 99}, "format 99"),
-        ({"history": "abc"}, "no list of tokens"),
+        ({"history": "abc"}, "not a list of tokens"),
         ({"num_tokens": None}, "was altered"),
+        ({"settings": {"window": 3}}, "its settings are not"),
+        ({"settings": None}, "its settings are not"),
         ({"tokenizer": "0" * 64}, "another tokenizer"),
         ({"state": "0" * 64}, "truncated or was altered"),
     ],

@@ -241,7 +241,7 @@ def test_weights_are_packed_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_sessions_that_cannot_step_together_are_refused() -> None:
     session = make_session()
     model, tokenizer = session.model, session.tokenizer
-    with pytest.raises(ConfigError, match="session 1 is of another model than session 0: load"):
+    with pytest.raises(ConfigError, match="session 1 has another model than session 0: load"):
         generate_together([session, make_session()], Sampling(), 9, [0, 1])
     for options, message in (
         ({"dtype": "int8"}, "session 2 has dtype torch.int8 and session 0 has torch.float32"),

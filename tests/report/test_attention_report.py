@@ -176,7 +176,7 @@ def test_the_page_of_a_long_text_stays_small(tmp_path: Path) -> None:
 def test_the_table_sets_every_head_beside_an_even_one() -> None:
     reading = read(zen().encode(), attention_layers="all")
     (_, heading), *rows = attention_rows(reading)
-    assert heading == ["block 0", "block 1", "an even head"]
+    assert heading == ["block 0", "block 1", "uniform head"]
     facts = dict(rows)
     assert all(len(cells) == 3 for cells in facts.values())
     assert float(facts["entropy (bits)"][2]) == pytest.approx(

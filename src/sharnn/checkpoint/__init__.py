@@ -1,4 +1,4 @@
-"""Models and training states on disk: safetensors and JSON, with digests, never a pickle."""
+"""Models and training states on disk, as safetensors and JSON with digests; never as pickles."""
 
 from sharnn.checkpoint.format import tensor_bytes
 from sharnn.checkpoint.load import (

@@ -1,20 +1,20 @@
-"""What lies in a model folder and in a checkpoint, and how trees of tensors become files.
+"""The files of a model folder and of a checkpoint, and how trees of tensors are stored in them.
 
-A model folder is portable and holds no code:
+A model folder is portable and contains no code:
 
     config.json         format, version, dtype of the weights, the model's settings, the card's facts,
-                        a digest of each other file that is computed with
+                        digests of the weights and of the tokenizer
     model.safetensors   the weights, see `checkpoint.weights`
     tokenizer.json      the tokenizer
     README.md           the card: recipe, data, scores
 
-A run keeps its best model as such a folder. Its last checkpoint is one with two more files:
+A run keeps its best model as such a folder. Its last checkpoint has two more files:
 
     trainer.safetensors optimiser moments, LSTM states and attention memories, generator states
-    trainer.json        everything else that a resume needs, and digests of all files beside it
+    trainer.json        everything else needed to resume, and digests of the files beside it
 
-The file with the digests is the last to be read as a whole: a part that was cut, altered or taken
-from elsewhere is found before anything is computed with it.
+Digests are checked when a folder is read, so that a truncated, altered or foreign file is found
+before it is used.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def split_tree(tree: Any, path: str = "") -> tuple[Any, dict[str, Tensor]]:
 
 
 def join_tree(tree: Any, tensors: Mapping[str, Tensor]) -> Any:
-    """Undo `split_tree`, but for tuples, which come back as lists, and keys, which are strings."""
+    """Undo `split_tree`, except that tuples become lists and keys become strings."""
     if isinstance(tree, dict):
         if set(tree) == {_TENSOR_KEY}:
             return tensors[tree[_TENSOR_KEY]]
@@ -66,29 +66,29 @@ def join_tree(tree: Any, tensors: Mapping[str, Tensor]) -> Any:
 
 
 def tensor_bytes(tree: Any) -> int:
-    """Return the bytes of all tensors in a tree."""
+    """Return the total size of all tensors in a tree, in bytes."""
     return sum(tensor.nbytes for tensor in split_tree(tree)[1].values())
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write tensors from any device as safetensors; those that share memory are written each.
+    """Write tensors from any device as safetensors; tensors that share memory are written separately.
 
     Raises:
-        CheckpointError: The file cannot be written, on a full disk say.
+        CheckpointError: The file cannot be written, for example because the disk is full.
     """
     on_host: dict[str, Tensor] = {}
     written: set[int] = set()
     for name, tensor in tensors.items():
         tensor = tensor.detach().to("cpu").contiguous()
         place = tensor.untyped_storage().data_ptr()
-        # The library refuses memory that is shared, as that of states which are all zeros.
+        # The library refuses shared memory, which all-zero states have.
         on_host[name] = tensor.clone() if place in written else tensor
         written.add(place)
     try:
         save_file(on_host, path)
-        # The library lets none but the owner read; whoever may read the folder may read this too.
+        # The library makes the file readable by its owner only; give it the folder's permissions.
         path.chmod(path.parent.stat().st_mode & 0o666)
-    except SafetensorError as failure:  # the library wraps what the system said
+    except SafetensorError as failure:  # the library wraps the system's error
         raise CheckpointError(
             f"cannot write {path.parent}: {failure}: is the disk full, or the folder read-only?"
         ) from failure
@@ -98,7 +98,7 @@ def load_tensors(path: Path, device: str | torch.device = "cpu") -> dict[str, Te
     """Return the tensors in a file.
 
     Raises:
-        CheckpointError: The file is missing, cut or no safetensors.
+        CheckpointError: The file is missing, truncated or not in safetensors format.
     """
     if not path.is_file():
         raise CheckpointError(f"{path} is missing: the folder is incomplete")
@@ -111,15 +111,15 @@ def load_tensors(path: Path, device: str | torch.device = "cpu") -> dict[str, Te
 
 
 def digests_of(folder: Path, names: list[str]) -> dict[str, str]:
-    """Return the SHA-256 of files in `folder` by name."""
+    """Return the SHA-256 of each named file in `folder`, by name."""
     return {name: sha256_of_file(folder / name) for name in names}
 
 
 def check_digests(folder: Path, recorded: Mapping[str, str], manifest: str) -> None:
-    """Compare files with what `manifest` says of them.
+    """Compare files with the digests recorded in `manifest`.
 
     Raises:
-        CheckpointError: Names the file that is missing or is not the one that was written.
+        CheckpointError: A file is missing or has another digest; the message names it.
     """
     for name, expected in recorded.items():
         path = folder / name
@@ -128,6 +128,6 @@ def check_digests(folder: Path, recorded: Mapping[str, str], manifest: str) -> N
         found = sha256_of_file(path)
         if found != expected:
             raise CheckpointError(
-                f"{path} is not the file that {manifest} was written with (SHA-256 {found[:12]}…, "
-                f"expected {expected[:12]}…): it is truncated, altered or from another folder"
+                f"{path} does not match {manifest} (SHA-256 {found[:12]}…, expected "
+                f"{expected[:12]}…): it is truncated, altered or from another folder"
             )

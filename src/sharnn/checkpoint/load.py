@@ -17,25 +17,25 @@ from sharnn.model import LanguageModel
 from sharnn.text import Tokenizer, load_tokenizer
 
 BEST, LAST = "best", "last"
-#: Name of the model that comes with the package.
+#: Name of the model that is shipped with the package.
 BASE = "base"
-#: Where the package keeps it; an installation may be without.
+#: Its folder in the package; an installation may lack it.
 SHIPPED = Path(__file__).parents[1] / "weights" / BASE
 
-_RECIPE = "recipe.yaml"  # what makes a folder a run's, see `train.run_folder`
+_RECIPE = "recipe.yaml"  # marks a run folder, see `train.run_folder`
 
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """A model folder whose parts were checked, but for the weights' values.
+    """A checked model folder, without the values of the weights.
 
     Attributes:
-        folder: Where it lies.
+        folder: Its path.
         config: The model's settings.
-        tokenizer: The one it was trained with.
-        card: The facts that were written with it.
-        dtype: Of the matrices on disk.
-        digest: SHA-256 of the file of weights.
+        tokenizer: The tokenizer the model was trained with.
+        card: The facts that were written with the model.
+        dtype: Dtype of the matrices on disk.
+        digest: SHA-256 of the weights file.
     """
 
     folder: Path
@@ -51,31 +51,31 @@ class LoadedModel(ModelFolder):
     """A model folder in memory.
 
     Attributes:
-        model: In evaluation mode, in float32 whatever it was on disk.
+        model: In evaluation mode and float32, whatever its dtype on disk.
     """
 
     model: LanguageModel
 
 
 def is_model(path: str | Path) -> bool:
-    """Return whether `path` names a model: `base`, a model folder, or a run folder however new."""
+    """Return whether `path` names a model: `base`, a model folder, or any run folder, even a new one."""
     return str(path) == BASE or _find(Path(path)) is not None or (Path(path) / _RECIPE).is_file()
 
 
 def is_checkpoint(folder: Path) -> bool:
-    """Return whether a model folder has the state of a trainer beside the model."""
+    """Return whether a model folder also contains a trainer's state."""
     return (folder / fmt.TRAINER).is_file()
 
 
 def resolve_model_folder(path: str | Path) -> Path:
-    """Return the model folder that `path` means.
+    """Return the model folder that `path` refers to.
 
     Args:
-        path: A model folder, or a run folder, of which the best, else the last is meant. `base` is
-            the model that comes with sharnn, unless a model or run folder of that name is here.
+        path: A model folder, or a run folder for its best or else its last model. `base` is the model
+            shipped with sharnn, unless the current folder has a model or run folder of that name.
 
     Raises:
-        CheckpointError: There is none.
+        CheckpointError: There is no such model.
     """
     is_base, path = str(path) == BASE, Path(path)
     found = _find(path)
@@ -83,7 +83,7 @@ def resolve_model_folder(path: str | Path) -> Path:
         return found
     if (path / _RECIPE).is_file():
         raise CheckpointError(
-            f"the run {path} has no checkpoint yet: go on with 'sharnn train --resume {path}'"
+            f"the run {path} has no checkpoint yet: resume its training until it saves one"
         )
     if is_base:
         return shipped_model()
@@ -92,15 +92,17 @@ def resolve_model_folder(path: str | Path) -> Path:
             f"there is no model at {path}: give a model folder, a run folder or '{BASE}'"
         )
     if not path.is_dir():
-        raise CheckpointError(f"{path} is a file: give the folder of a model or of a run")
-    raise CheckpointError(f"{path} is not a model folder: it has no {fmt.CONFIG}")
+        raise CheckpointError(f"{path} is a file: give a model folder or a run folder")
+    raise CheckpointError(
+        f"{path} is not a model folder, for it has no {fmt.CONFIG}: give a model folder or a run folder"
+    )
 
 
 def shipped_model() -> Path:
-    """Return the folder of the model that comes with sharnn.
+    """Return the folder of the model that is shipped with sharnn.
 
     Raises:
-        CheckpointError: This installation is without.
+        CheckpointError: This installation has no shipped model.
     """
     if not (SHIPPED / fmt.CONFIG).is_file():
         raise CheckpointError(
@@ -111,13 +113,13 @@ def shipped_model() -> Path:
 
 
 def read_model_folder(path: str | Path) -> ModelFolder:
-    """Check a model folder and return what it says, all but the weights.
+    """Check a model folder and return all of it except the weights.
 
     Args:
         path: As for `resolve_model_folder`.
 
     Raises:
-        CheckpointError: Nothing there, or a part is missing, cut, altered or of a newer format.
+        CheckpointError: There is no model, or a part is missing, truncated, altered or of a newer format.
     """
     folder = resolve_model_folder(path)
     manifest = folder / fmt.CONFIG
@@ -133,7 +135,7 @@ def read_model_folder(path: str | Path) -> ModelFolder:
         raise CheckpointError(str(failure)) from failure
     if tokenizer.vocab_size != config.vocab_size:
         raise CheckpointError(
-            f"{folder / fmt.TOKENIZER} has {tokenizer.vocab_size} tokens, the model was made for "
+            f"{folder / fmt.TOKENIZER} has {tokenizer.vocab_size} tokens, but the model expects "
             f"{config.vocab_size}: they are not from the same folder"
         )
     dtype, digest = _weight_dtype(manifest, content), content["digests"][fmt.WEIGHTS]
@@ -144,11 +146,11 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> LoadedMo
     """Load a model folder, or the best model of a run folder.
 
     Args:
-        path: The folder, or `base` for the model that comes with sharnn.
-        device: Where the weights go.
+        path: The folder, or `base` for the model shipped with sharnn.
+        device: Device of the weights.
 
     Raises:
-        CheckpointError: Nothing there, or a part is missing, cut, altered or of a newer format.
+        CheckpointError: There is no model, or a part is missing, truncated, altered or of a newer format.
     """
     read = read_model_folder(path)
     model = LanguageModel(read.config).to(device)
@@ -157,10 +159,10 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> LoadedMo
 
 
 def load_weights(model: LanguageModel, folder: Path) -> None:
-    """Put the weights of a model folder into `model`, whatever their dtype on disk.
+    """Load the weights of a model folder into `model`, whatever their dtype on disk.
 
     Raises:
-        CheckpointError: They are of another shape, or cannot be read.
+        CheckpointError: They have other shapes than the model's, or cannot be read.
     """
     path, manifest = folder / fmt.WEIGHTS, folder / fmt.CONFIG
     dtype = _weight_dtype(manifest, _read_manifest(manifest))
@@ -175,10 +177,10 @@ def load_weights(model: LanguageModel, folder: Path) -> None:
 
 
 def load_trainer_state(folder: Path, device: str | torch.device = "cpu") -> dict[str, Any]:
-    """Return the trainer's state in a checkpoint, tensors on `device`, keys as strings.
+    """Return the trainer's state in a checkpoint, with tensors on `device` and keys as strings.
 
     Raises:
-        CheckpointError: It has none, or a part is missing, cut, altered or from elsewhere.
+        CheckpointError: It has none, or a part is missing, truncated, altered or from another folder.
     """
     path = folder / fmt.TRAINER
     if not is_checkpoint(folder):
@@ -196,19 +198,21 @@ def load_trainer_state(folder: Path, device: str | torch.device = "cpu") -> dict
 
 
 def read_counters(folder: Path) -> dict[str, Any]:
-    """Return where the run of a checkpoint stood, as JSON values.
+    """Return the training counters saved in a checkpoint, as JSON values.
 
     Raises:
-        CheckpointError: It is no checkpoint of a run, or was cut or altered.
+        CheckpointError: It is not a checkpoint of a run, or was truncated or altered.
     """
     try:
         return dict(_read_manifest(folder / fmt.TRAINER)["state"]["counters"])
     except (KeyError, TypeError) as failure:
-        raise CheckpointError(f"{folder / fmt.TRAINER} holds no state of a run") from failure
+        raise CheckpointError(
+            f"{folder / fmt.TRAINER} has no training counters: it was altered, use another checkpoint"
+        ) from failure
 
 
 def _find(path: Path) -> Path | None:
-    """Return the model folder in a path: itself, or of a run folder the best, else the last."""
+    """Return `path` if it is a model folder, else the best or else the last model of a run folder."""
     folders = (path, path / BEST, path / LAST)
     return next((folder for folder in folders if (folder / fmt.CONFIG).is_file()), None)
 
@@ -216,21 +220,23 @@ def _find(path: Path) -> Path | None:
 def _read_manifest(path: Path) -> dict[str, Any]:
     content = read_json(path, CheckpointError)
     if not isinstance(content, dict) or not isinstance(content.get("digests"), dict):
-        raise CheckpointError(f"{path} was not written by sharnn: it has no digests")
+        raise CheckpointError(
+            f"{path} has no digests: it was not written by sharnn, or was altered"
+        )
     if content.get("format") != fmt.FORMAT_VERSION:
         raise CheckpointError(
-            f"{path} has format {content.get('format')}, this version of sharnn reads format "
+            f"{path} has format {content.get('format')}, but this version of sharnn reads format "
             f"{fmt.FORMAT_VERSION}: use the version that wrote it ({content.get('sharnn', 'unknown')})"
         )
     return content
 
 
 def _weight_dtype(path: Path, content: dict[str, Any]) -> str:
-    """Return the dtype of a folder's weights; folders from before there was a choice name none."""
+    """Return the dtype of a folder's weights: fp32 where the manifest, of an older version, has none."""
     dtype = content.get("weights", "fp32")
     if dtype not in WEIGHT_DTYPES:
         raise CheckpointError(
-            f"{path} speaks of weights in {dtype!r}, this version of sharnn reads "
+            f"{path} declares weights in {dtype!r}, but this version of sharnn reads "
             f"{', '.join(WEIGHT_DTYPES)}: use the version that wrote it "
             f"({content.get('sharnn', 'unknown')})"
         )
@@ -242,4 +248,4 @@ def _model_config(path: Path, settings: Any) -> ModelConfig:
         check_keys(settings, ModelConfig.__dataclass_fields__, str(path))
         return ModelConfig(**settings)
     except (ConfigError, TypeError) as failure:
-        raise CheckpointError(f"{path} holds settings that make no model: {failure}") from failure
+        raise CheckpointError(f"{path} contains invalid model settings: {failure}") from failure

@@ -1,4 +1,4 @@
-"""Writing model folders and checkpoints, whole or not at all."""
+"""Writing model folders and checkpoints atomically."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ def save_model(
     card: Mapping[str, Any],
     dtype: str = "fp32",
 ) -> None:
-    """Write a model folder, replacing one that is there.
+    """Write a model folder, replacing an existing one.
 
     Args:
-        folder: Where; it appears whole or not at all.
-        model: What is written; it stays as it is.
-        tokenizer: Goes with the model.
+        folder: Where to write it; it appears complete or not at all.
+        model: The model; it is not changed.
+        tokenizer: The model's tokenizer.
         card: Facts for the README, name to value, in this order.
-        dtype: Of its matrices on disk: `fp32`, `bf16` (half the size) or `int8` (a quarter). They
-            are float32 again when they are loaded.
+        dtype: Dtype of its matrices on disk: `fp32`, `bf16` (half the size) or `int8` (a quarter).
+            Loading converts them to float32.
 
     Raises:
-        ConfigError: There is no such dtype.
-        CheckpointError: The folder cannot be written, or weights that are not finite as int8.
+        ConfigError: The dtype is unknown.
+        CheckpointError: The folder cannot be written, or the dtype is int8 and weights are not finite.
     """
     check_dtype(dtype)
     with atomic_folder(folder, CheckpointError) as partial:
@@ -53,16 +53,16 @@ def save_checkpoint(
     trainer: Mapping[str, Any],
     same: Path | None = None,
 ) -> None:
-    """Write a model folder with the state of the trainer beside it, all of it to the last bit.
+    """Write a model folder together with the exact state of the trainer.
 
     Args:
-        folder: Where; it appears whole or not at all.
+        folder: Where to write it; it appears complete or not at all.
         model: As for `save_model`.
         tokenizer: As for `save_model`.
         card: As for `save_model`.
-        trainer: A tree of dicts, lists, scalars and tensors.
-        same: A model folder in which this very model was saved just before: its files are shared where
-            the file system can do that, and copied elsewhere.
+        trainer: The trainer's state: a tree of dicts, lists, scalars and tensors.
+        same: A model folder to which this same model has just been saved: its files are hard-linked
+            where the file system allows it, and copied otherwise.
 
     Raises:
         CheckpointError: The folder cannot be written.
@@ -98,7 +98,7 @@ def _write_model_files(
 
 
 def _share_file(source: Path, target: Path) -> None:
-    """Give a file, which nobody alters once it is written, a second name; copy it where that fails."""
+    """Hard-link a file, which is never changed after it is written; copy it where that fails."""
     with contextlib.suppress(OSError):
         os.link(source, target)
         return

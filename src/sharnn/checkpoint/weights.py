@@ -1,13 +1,13 @@
-"""Weights in fewer bits on disk: packed when they are written, float32 again when they are read.
+"""Smaller dtypes for weights on disk: converted when written, and back to float32 when read.
 
-| `weights` in config.json | matrices, the embedding's among them | all else |
+| `weights` in config.json | matrices, including the embedding | all else |
 |---|---|---|
-| `fp32`, or not there | float32 | float32 |
+| `fp32`, or absent | float32 | float32 |
 | `bf16` | bfloat16 | float32 |
 | `int8` | `NAME` int8 `[rows, columns]` and `NAME.scale` float32 `[rows]` | float32 |
 
-Vectors, gates, norms and biases are few and all is multiplied by them, so they stay whole. A tensor of
-more dimensions is a matrix whose columns are the last.
+Vectors, gates, norms and biases are few and affect every value, so they stay in float32. A tensor with
+more dimensions is a matrix whose columns are its last dimension.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from sharnn.ops.quantize import quantized
 WEIGHT_DTYPES = ("fp32", "bf16", "int8")
 
 _SCALE = ".scale"
-#: Bits of a float32 that a scale does without. Its 17 digits and an integer's 7 are the 24 of a
-#: float32: products of both are exact, so that what was read and is rounded again, for a decoder or
-#: another file, gives the same integers and the same scale.
+#: Low bits that are cleared in a float32 scale. Its remaining 17 bits and an integer's 7 fit in the 24 of
+#: a float32, so their products are exact. Weights that are loaded and quantized again, for a decoder or
+#: another file, therefore give the same integers and the same scale.
 _SCALE_DROPPED_BITS = 7
 
 
 def check_dtype(dtype: str) -> None:
-    """Refuse what weights can't be written in.
+    """Refuse a dtype in which weights can't be written.
 
     Raises:
-        ConfigError: There is no such dtype.
+        ConfigError: The dtype is unknown.
     """
     if dtype not in WEIGHT_DTYPES:
         raise ConfigError(f"weights can't be saved as '{dtype}': give {', '.join(WEIGHT_DTYPES)}")
@@ -45,7 +45,7 @@ def pack_weights(weights: Mapping[str, Tensor], dtype: str) -> dict[str, Tensor]
     """Return weights as they are written in `dtype`, one of `WEIGHT_DTYPES`.
 
     Raises:
-        CheckpointError: Values that are not finite have no integers.
+        CheckpointError: The dtype is int8, which cannot represent values that are not finite.
     """
     packed: dict[str, Tensor] = {}
     for name, tensor in weights.items():
@@ -62,17 +62,17 @@ def unpack_weights(tensors: Mapping[str, Tensor], dtype: str, path: Path) -> dic
     """Return the weights in a file as float32.
 
     Args:
-        tensors: All that the file holds.
-        dtype: What `config.json` says of it.
-        path: The file, for errors.
+        tensors: All tensors in the file.
+        dtype: The dtype that `config.json` declares.
+        path: The file, for error messages.
 
     Raises:
-        CheckpointError: A scale is missing or does not fit, or the file is of another dtype.
+        CheckpointError: A scale is missing or invalid, or the file has another dtype.
     """
     integers = {name: t for name, t in tensors.items() if t.dtype == torch.int8}
     if integers and dtype != "int8":
         raise CheckpointError(
-            f"{path} holds {next(iter(integers))} in int8, {fmt.CONFIG} beside it speaks of {dtype}: "
+            f"{path} has {next(iter(integers))} in int8, but {fmt.CONFIG} beside it declares {dtype}: "
             "they are not from the same folder"
         )
     weights = {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}
@@ -80,13 +80,13 @@ def unpack_weights(tensors: Mapping[str, Tensor], dtype: str, path: Path) -> dic
         scale = weights.pop(name + _SCALE, None)
         if scale is None:
             raise CheckpointError(
-                f"{path} has no {name}{_SCALE}, without which {name} cannot be read: it was altered, "
-                "write or fetch the model again"
+                f"{path} has no {name}{_SCALE}, which is needed to read {name}: it was altered, save or "
+                "download the model again"
             )
         if scale.shape != matrix.shape[:-1] or not (scale.isfinite() & (scale >= 0)).all():
             raise CheckpointError(
-                f"{path}: {name}{_SCALE} is no scale for the {matrix.shape[:-1].numel()} rows of {name}: "
-                "it was altered, write or fetch the model again"
+                f"{path}: {name}{_SCALE} is not a valid scale for the {matrix.shape[:-1].numel()} rows "
+                f"of {name}: it was altered, save or download the model again"
             )
         weights[name] = matrix.float() * scale[..., None]
     return weights
@@ -101,8 +101,8 @@ def _is_matrix(tensor: Tensor) -> bool:
 def _quantized(name: str, matrix: Tensor) -> tuple[Tensor, Tensor]:
     if not matrix.isfinite().all():
         raise CheckpointError(
-            f"{name} holds values that are not finite, int8 has none for them: save another "
-            "checkpoint, or as fp32"
+            f"{name} contains values that are not finite, which int8 cannot represent: save another "
+            "checkpoint, or use fp32"
         )
     integers, scale = quantized(matrix)
     half, digits = 1 << (_SCALE_DROPPED_BITS - 1), -1 << _SCALE_DROPPED_BITS

@@ -1,1 +1,1 @@
-"""From texts to lanes: known corpora, preparation, memory maps."""
+"""Data: known corpora, preparation of texts, memory-mapped tokens and lanes."""

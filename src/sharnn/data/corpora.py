@@ -1,4 +1,4 @@
-"""Known corpora: where they come from, what they must be, how they are split, whose they are."""
+"""Known corpora: sources, checksums, splits and licences."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from sharnn.errors import DataError
 
 @dataclass(frozen=True)
 class Located:
-    """Where a known corpus's text is.
+    """The location of a known corpus's text.
 
     Attributes:
-        readers: For train, valid and test each; or for `all`, where `sizes` cuts it.
+        readers: Readers of train, valid and test; or of `all`, which `sizes` divides.
         sizes: Bytes of each split of `all`.
-        content_sha256: Digest that `all` must have.
+        content_sha256: Required digest of `all`.
     """
 
     readers: dict[str, list[Reader]]
@@ -36,16 +36,16 @@ class ZipCorpus:
     """A corpus that is downloaded as a zip file.
 
     Attributes:
-        name: As typed.
+        name: Name on the command line.
         description: One line.
-        licence: Of the text.
-        tokenizer: What it is made for.
-        url: Of the zip file.
-        zip_bytes: Its size.
-        zip_sha256: Its digest.
-        members: For each split, the file in the zip; one for all where `sizes` cut it.
-        sizes: Bytes of each split where one member holds all.
-        content_sha256: Digest of that one member.
+        licence: Licence of the text.
+        tokenizer: Default tokenizer.
+        url: URL of the zip file.
+        zip_bytes: Size of the zip file.
+        zip_sha256: Digest of the zip file.
+        members: The file in the zip for each split; the same for all if `sizes` divides it.
+        sizes: Bytes of each split if one member contains all of them.
+        content_sha256: Digest of that member.
     """
 
     name: str
@@ -61,19 +61,19 @@ class ZipCorpus:
 
     @property
     def source(self) -> str:
-        """Where it comes from."""
+        """The URL of the zip file."""
         return self.url
 
     def locate(self, local: Path | None, cache: Path, progress: Progress | None) -> Located:
-        """Find the text in a local copy, else in an earlier download, else download it.
+        """Find the text in a local copy or an earlier download, or download it.
 
         Args:
-            local: The zip file, the folder it unpacks to, or the one file in it.
-            cache: Where the download goes.
-            progress: Of the download.
+            local: The zip file, the folder it unpacks to, or its only file; None to download.
+            cache: Folder for the download.
+            progress: Called with the progress of the download.
 
         Raises:
-            DataError: The copy is missing, or holds something else.
+            DataError: The copy is missing or contains something else, or the download fails.
         """
         if local is None:
             local = cache / "downloads" / self.url.rsplit("/", 1)[1]
@@ -91,20 +91,22 @@ class ZipCorpus:
             for path in (local / member, local / Path(member).name):
                 if path.is_file():
                     return file_reader(path)
-            raise DataError(f"{local} holds no {Path(member).name}: it is no copy of {self.name}")
+            raise DataError(f"{local} has no {Path(member).name}: it is not a copy of {self.name}")
         if zipfile.is_zipfile(local):
             return Reader(f"{local}:{member}", lambda: _open_member(local, member))
         if len(set(self.members.values())) > 1:
-            raise DataError(f"{local} is no zip file: give {self.url} or the folder it unpacks to")
+            raise DataError(
+                f"{local} is not a zip file: give {self.url} or the folder that it unpacks to"
+            )
         return file_reader(local)
 
 
 @dataclass(frozen=True)
 class StdlibCorpus:
-    """The standard library of the Python that runs this: its source, and its reference as text.
+    """The standard library of the running Python: its source, and its reference as text.
 
-    It is on every machine and needs no network. Whole files belong to one split, chosen by a hash of
-    their path, so that no function stands on both sides.
+    It is on every machine and needs no network. A hash of a file's path chooses its split; the whole file
+    belongs to that split, so no function is in two splits.
     """
 
     name: str = "python-stdlib"
@@ -117,11 +119,16 @@ class StdlibCorpus:
 
     @property
     def source(self) -> str:
-        """Where it comes from: it differs between versions of Python."""
+        """Name and version: the library differs between versions of Python."""
         return f"standard library of Python {platform.python_version()}"
 
     def locate(self, local: Path | None, cache: Path, progress: Progress | None) -> Located:
-        """Find the library; `local` is another library's folder to take instead.
+        """Find the library's files.
+
+        Args:
+            local: Folder of another library to use instead.
+            cache: Not used.
+            progress: Not used.
 
         Raises:
             DataError: There is no source to read.
@@ -133,7 +140,10 @@ class StdlibCorpus:
             if not _SKIPPED.intersection(relative.parts) and path.is_file():
                 readers[self._split_of(relative)].append(file_reader(path))
         if not readers["train"]:
-            raise DataError(f"Python {platform.python_version()} has no library source in {root}")
+            raise DataError(
+                f"Python {platform.python_version()} has no library source in {root}: give the folder of "
+                "a library as the local copy"
+            )
         return Located(readers)
 
     def _split_of(self, relative: Path) -> str:
@@ -144,7 +154,7 @@ class StdlibCorpus:
         return "valid" if bucket < 2 * self.held_out_percent else "train"
 
 
-#: Not the library itself: installed packages, tests, bundled wheels.
+#: Folders that are not part of the library itself: installed packages, tests, bundled wheels.
 _SKIPPED = frozenset(
     {"site-packages", "dist-packages", "__pycache__", "test", "tests", "idle_test"}
     | {"lib2to3", "ensurepip"}
@@ -213,13 +223,15 @@ KNOWN_CORPORA: dict[str, ZipCorpus | StdlibCorpus] = {
 
 
 def _open_member(archive: Path, member: str) -> IO[bytes]:
-    """Open a file in a zip; the archive is closed with it."""
+    """Open a file in a zip; closing it closes the archive, too."""
     try:
         opened = zipfile.ZipFile(archive)
         stream = opened.open(member)
     except (KeyError, zipfile.BadZipFile) as failure:
-        raise DataError(f"{archive} holds no {member}: it is another zip file") from failure
+        raise DataError(f"{archive} has no {member}: it is another zip file") from failure
     except (RuntimeError, NotImplementedError) as failure:  # a password, a rare compression
-        raise DataError(f"{archive} can't be unpacked ({failure}): unpack it yourself") from failure
-    opened.close()  # the stream keeps the file open for itself
+        raise DataError(
+            f"{archive} can't be unpacked ({failure}): unpack it, and give the folder"
+        ) from failure
+    opened.close()  # the stream keeps its own reference to the file
     return stream

@@ -1,8 +1,8 @@
-"""A prepared corpus: one file of tokens that is mapped, never loaded, and a manifest.
+"""A prepared corpus: a memory-mapped file of tokens, its tokenizer and a manifest.
 
 tokens.bin      all splits, one after the other, in the smallest unsigned dtype
 tokenizer.json
-manifest.json   digests and counts of every split, and where it lies
+manifest.json   digest, counts and offset of every split
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sharnn.errors import ConfigError, DataError
 from sharnn.files import cache_folder, read_json, sha256_of_file
 from sharnn.text import Tokenizer, load_tokenizer
 
-#: 2: the digest covers the split rule; the manifest knows its tokenizer's digest, sources and licence.
+#: 2: the digest covers the split rule; the manifest has the tokenizer's digest, the sources and licence.
 FORMAT_VERSION = 2
 MANIFEST, TOKENS, TOKENIZER = "manifest.json", "tokens.bin", "tokenizer.json"
 SPLITS = ("train", "valid", "test")
@@ -35,10 +35,10 @@ class Split:
 
     Attributes:
         tokens: `[num_tokens]`, a read-only memory map.
-        num_tokens: Tokens.
-        num_bytes: Bytes they stand for.
-        num_chars: UTF-8 characters that begin in it.
-        num_words: Runs of bytes between ASCII white space.
+        num_tokens: Number of tokens.
+        num_bytes: Number of bytes they decode to.
+        num_chars: Number of UTF-8 characters that begin in the split.
+        num_words: Number of runs of bytes between ASCII white space.
         sha256: Digest of the bytes; empty for `all`.
     """
 
@@ -51,24 +51,24 @@ class Split:
 
 
 def corpus_folder(digest: str) -> Path:
-    """Return where the corpus with this digest lies once it is prepared."""
+    """Return the folder of the prepared corpus with this digest."""
     return cache_folder() / "corpora" / digest[:32]
 
 
 def _again(folder: Path) -> str:
-    return f"remove the folder {folder}, the corpus is then prepared again"
+    return f"remove the folder {folder} and prepare the corpus again"
 
 
 class Corpus:
-    """A prepared corpus, opened.
+    """An opened prepared corpus.
 
     Attributes:
-        folder: Where it lies.
-        name: As the user named it.
-        digest: Of its content, tokenizer and splits.
-        tokenizer: The one its tokens are of.
-        own_splits: Whether train, valid and test are the corpus's own, or were cut by position.
-        manifest: All that is known of it.
+        folder: Its folder.
+        name: The name given by the user.
+        digest: Digest of its content, tokenizer and splits.
+        tokenizer: The tokenizer of its tokens.
+        own_splits: Whether the corpus came with train, valid and test; else they were cut by position.
+        manifest: All its metadata.
     """
 
     def __init__(self, folder: Path, manifest: dict[str, Any], tokenizer: Tokenizer) -> None:
@@ -80,14 +80,14 @@ class Corpus:
         self.own_splits: bool = manifest["own_splits"]
         self._dtype = np.dtype(manifest["dtype"])
         if self._dtype != tokenizer.encode(b"").dtype:
-            raise ValueError(f"dtype {self._dtype} is not the tokenizer's")
+            raise ValueError(f"dtype {self._dtype} does not match the tokenizer")
 
     @classmethod
     def open(cls, folder: Path) -> Corpus:
         """Open a prepared corpus.
 
         Raises:
-            DataError: A file is missing, cut, altered or of another format.
+            DataError: A file is missing, truncated, altered or has another format.
         """
         manifest = read_json(folder / MANIFEST, DataError)
         if not isinstance(manifest, dict) or manifest.get("format") != FORMAT_VERSION:
@@ -107,17 +107,17 @@ class Corpus:
 
     @classmethod
     def find(cls, digest: str) -> Corpus | None:
-        """Return the prepared corpus with this digest, None where the cache has none that is whole."""
+        """Return the prepared corpus with this digest; None if the cache has no intact one."""
         try:
             return cls.open(corpus_folder(digest))
         except DataError:
             return None
 
     def _check_files(self) -> None:
-        """Check all that can be checked without reading the tokens.
+        """Check everything that can be checked without reading the tokens.
 
         Raises:
-            DataError: A file has another size or content than the manifest says.
+            DataError: The size or content of a file differs from the manifest.
             KeyError, TypeError, AttributeError, ValueError: The manifest is damaged.
         """
         end = 0
@@ -125,14 +125,14 @@ class Corpus:
             entry = self.manifest["splits"][name]
             numbers = [entry[key] for key in ("offset", *_COUNTS, "words_begun_before")]
             if min(numbers) < 0 or entry["offset"] != end or not isinstance(entry["sha256"], str):
-                raise ValueError(f"the split '{name}' does not follow the one before")
+                raise ValueError(f"the split '{name}' does not begin where the previous one ends")
             end += entry["num_tokens"]
         path = self.folder / TOKENS
         expected = end * self._dtype.itemsize
         found = path.stat().st_size if path.is_file() else None
         if found != expected:
             raise DataError(
-                f"{path} has {found} bytes, {MANIFEST} speaks of {expected}: {_again(self.folder)}"
+                f"{path} has {found} bytes, {MANIFEST} says {expected}: {_again(self.folder)}"
             )
         path = self.folder / TOKENIZER
         if sha256_of_file(path) != self.manifest["tokenizer_sha256"]:
@@ -141,7 +141,7 @@ class Corpus:
             )
 
     def split(self, name: str) -> Split:
-        """Return `train`, `valid` or `test`, or `all`: the three as one text.
+        """Return the split `train`, `valid` or `test`, or `all`, the three as one text.
 
         Raises:
             ConfigError: There is no split of that name.
@@ -149,7 +149,7 @@ class Corpus:
         entries = self.manifest["splits"]
         if name == "all":
             sums = {key: sum(entry[key] for entry in entries.values()) for key in _COUNTS}
-            # A word that was cut in two by a split is counted in both, and once in the whole.
+            # A word that a split boundary cuts is counted in both splits, but only once in the whole.
             sums["num_words"] -= sum(entry["words_begun_before"] for entry in entries.values())
             return Split(self._map(0, sums["num_tokens"]), **sums, sha256="")
         if name not in entries:
@@ -174,14 +174,14 @@ class Corpus:
         )
 
     def verify(self) -> None:
-        """Read everything and compare digests.
+        """Read all tokens and compare the digests.
 
         Raises:
-            DataError: A split's bytes are not those that were prepared.
+            DataError: The bytes of a split changed since it was prepared.
         """
         for name in self.manifest["splits"]:
             split, digest = self.split(name), hashlib.sha256()
-            with contextlib.suppress(ValueError, IndexError):  # tokens that do not exist: altered
+            with contextlib.suppress(ValueError, IndexError):  # no such token: the file was altered
                 for start in range(0, split.num_tokens, _DECODE_TOKENS):
                     tokens = split.tokens[start : start + _DECODE_TOKENS]
                     digest.update(self.tokenizer.decode(tokens))

@@ -1,19 +1,19 @@
-"""Counting bytes, characters and words of a text that comes in chunks."""
+"""Counts of the bytes, characters and words of a text that is read in chunks."""
 
 from __future__ import annotations
 
 _WHITE = b" \t\n\r\x0b\x0c"
-#: Leaves the bytes of UTF-8 that continue a character, to be counted by what they are not.
+#: The bytes that continue a UTF-8 character; each other byte begins one.
 _CONTINUATION = bytes(range(0x80, 0xC0))
 
 
 class TextCounter:
-    """Adds up chunks as if they were one text.
+    """Counts over chunks as if they were one text.
 
     Attributes:
-        num_bytes: Bytes.
-        num_chars: UTF-8 characters that begin: bytes but those that continue one.
-        num_words: Runs of bytes that are not ASCII white space.
+        num_bytes: Number of bytes.
+        num_chars: Number of UTF-8 characters, counted as the bytes that begin one.
+        num_words: Number of runs of bytes that are not ASCII white space.
         starts_in_word: Whether the first byte belongs to a word.
         ends_in_word: Whether the last byte does.
     """
@@ -32,5 +32,5 @@ class TextCounter:
         self.num_chars += len(data.translate(None, _CONTINUATION))
         self.num_words += len(data.split())
         if self.ends_in_word and data[0] not in _WHITE:
-            self.num_words -= 1  # the chunk begins inside the last one's last word
+            self.num_words -= 1  # the chunk continues the last word of the previous one
         self.ends_in_word = data[-1] not in _WHITE

@@ -1,4 +1,4 @@
-"""Downloads that go on where they broke off, and are believed only by their checksum."""
+"""Downloads that resume after an interruption and are verified by checksum."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from sharnn.files import explain_os_error, sha256_of_file
 
 try:
     import fcntl
-except ImportError:  # not on Windows; there two downloads at once are told by the checksum
+except ImportError:  # not on Windows; there the checksum detects two downloads at once
     fcntl = None  # type: ignore[assignment]
 
-#: Called with what is done, bytes so far, and all bytes where known.
+#: Called with the name of the task, the bytes done, and the total number of bytes if known.
 Progress = Callable[[str, int, int | None], None]
 
 _CHUNK_BYTES = 1 << 18
@@ -27,27 +27,27 @@ _ATTEMPTS = 5
 
 
 class _BrokenOff(Exception):
-    """The connection ended before the file did; what was received stands."""
+    """The connection ended before the file was complete; the bytes received are kept."""
 
 
 def download(
     url: str, path: Path, num_bytes: int, sha256: str, progress: Progress | None = None
 ) -> Path:
-    """Fetch `url` to `path` unless it is there; go on with what an earlier attempt has left.
+    """Download `url` to `path` unless it exists; resume an earlier attempt.
 
-    The bytes that an attempt left need no ETag to be trusted: the file as a whole must have the
-    expected digest, else it is removed and the next attempt begins anew.
+    Resuming needs no ETag: the digest of the whole file is checked, and a wrong file is removed, so that
+    the next attempt starts from the beginning.
 
     Args:
-        url: Where from.
-        path: Where to; until it is whole and right the bytes lie in `path` + `.download`.
+        url: Source.
+        path: Destination. Until the file is complete and verified its bytes are in `path` + `.download`.
         num_bytes: Expected size.
         sha256: Expected digest.
-        progress: Told after every chunk.
+        progress: Called after every chunk.
 
     Raises:
-        DataError: The server cannot be reached, or sends something else. What was received is kept
-            for the next attempt, unless it is wrong.
+        DataError: The server cannot be reached, or sends another file. The bytes received are kept for
+            the next attempt, unless they are wrong.
     """
     if path.is_file():
         return path
@@ -55,7 +55,7 @@ def download(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _one_at_a_time(path):
-            if path.is_file():  # another process has fetched it while this one waited
+            if path.is_file():  # another process downloaded it while this one waited
                 return path
             _fetch_with_retries(url, partial, num_bytes, progress)
             _check_digest(url, partial, num_bytes, sha256)
@@ -65,8 +65,8 @@ def download(
         if isinstance(failure, urllib.error.HTTPError):
             reason = f"HTTP status {failure.code}, {failure.reason}"
         raise DataError(
-            f"cannot download {url} ({reason}): check the network and try again, it goes on where it "
-            "broke off; or fetch it elsewhere and give the file with --from"
+            f"cannot download {url} ({reason}): check the network and try again, the download resumes; "
+            "or download it elsewhere and give it as a local copy (local_source)"
         ) from failure
     except OSError as failure:
         raise DataError(explain_os_error(failure, path, "download to")) from failure
@@ -75,21 +75,21 @@ def download(
 
 @contextlib.contextmanager
 def _one_at_a_time(path: Path) -> Iterator[None]:
-    """Let one process at a time append to the partial file; the others wait."""
+    """Let one process at a time append to the partial file while the others wait."""
     lock = path.with_name(path.name + ".lock")
     with lock.open("wb") as file:
         if fcntl is not None:
             with contextlib.suppress(
                 OSError
-            ):  # a file system without locks: the checksum will tell
+            ):  # a file system without locks: the checksum detects damage
                 fcntl.flock(file, fcntl.LOCK_EX)
         yield
-    # Only now, when the file is there for all who wait: a lock that is removed before locks nothing.
+    # Only now, when waiting processes will find the file: a lock file removed earlier locks nothing.
     lock.unlink(missing_ok=True)
 
 
 def _fetch_with_retries(url: str, partial: Path, num_bytes: int, progress: Progress | None) -> None:
-    """Fetch until all bytes are there, a few connections long."""
+    """Fetch until all bytes are there, with a limited number of connections."""
     for attempt in range(_ATTEMPTS):
         have = partial.stat().st_size if partial.exists() else 0
         if have == num_bytes:
@@ -103,18 +103,18 @@ def _fetch_with_retries(url: str, partial: Path, num_bytes: int, progress: Progr
 
 
 def _fetch(url: str, partial: Path, have: int, num_bytes: int, progress: Progress | None) -> None:
-    """Fetch in one connection what is missing from `have` on.
+    """Fetch the bytes from offset `have` on, in one connection.
 
     Raises:
-        _BrokenOff: Not all bytes came.
-        DataError: The server has a file of another size; nothing of it is kept.
+        _BrokenOff: Not all bytes arrived.
+        DataError: The server's file has another size; nothing of it is kept.
     """
     request = urllib.request.Request(url, headers={"User-Agent": "sharnn"})
     if have:
         request.add_header("Range", f"bytes={have}-")
     try:
         with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as response:
-            # A server that does not know ranges sends everything from the start, with status 200.
+            # A server that does not support ranges sends the whole file, with status 200.
             have = have if response.status == http.HTTPStatus.PARTIAL_CONTENT else 0
             _check_size(url, have, response.headers.get("Content-Length"), num_bytes)
             with partial.open("ab" if have else "wb") as file:
@@ -127,7 +127,7 @@ def _fetch(url: str, partial: Path, have: int, num_bytes: int, progress: Progres
                 os.fsync(file.fileno())
     except urllib.error.HTTPError as failure:
         if failure.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and have:
-            partial.unlink()  # the server's file ends before ours: begin anew
+            partial.unlink()  # the server's file is shorter than ours: start again
             raise _BrokenOff(f"HTTP status {failure.code}, {failure.reason}") from failure
         raise
     except (ConnectionError, TimeoutError, http.client.HTTPException) as failure:
@@ -137,11 +137,11 @@ def _fetch(url: str, partial: Path, have: int, num_bytes: int, progress: Progres
 
 
 def _check_size(url: str, have: int, length: str | None, num_bytes: int) -> None:
-    """Refuse a wrong file, such as a network's login page, before a byte of it is kept."""
+    """Refuse a file of the wrong size, such as a network's login page, before keeping a byte of it."""
     if length is not None and length.isdigit() and have + int(length) != num_bytes:
         raise DataError(
             f"{url} offers {have + int(length):,} bytes, {num_bytes:,} were expected: the file changed, "
-            "or the network put a page of its own in between; give a local copy with --from"
+            "or the network answered with a page of its own; give a local copy (local_source)"
         )
 
 
@@ -151,6 +151,6 @@ def _check_digest(url: str, partial: Path, num_bytes: int, sha256: str) -> None:
         return
     partial.unlink()
     raise DataError(
-        f"{url} sent something else than expected ({found_bytes:,} bytes with SHA-256 {found}, expected "
-        f"{num_bytes:,} with {sha256}); it was removed: try again later, or give a local copy with --from"
+        f"{url} sent another file ({found_bytes:,} bytes with SHA-256 {found}, expected {num_bytes:,} "
+        f"with {sha256}), which was removed: try again later, or give a local copy (local_source)"
     )

@@ -1,18 +1,18 @@
-"""Lanes: a text read at several places side by side, each place carrying its own state.
+"""Lanes: a text is read in B places in parallel, and each place has its own recurrent state.
 
 Legend: N tokens of the text · B lanes · n = (N - 1) // B tokens of a lane · T tokens of a segment.
 
     text   ├──────── lane 0 ────────┼──────── lane 1 ────────┼──────── lane 2 ────────┤
             segment 0 │ segment 1 │ …
 
-Lane b reads tokens `b·n … (b + 1)·n - 1` and predicts the token after each, so that every target
-belongs to one lane alone; at most B tokens at the end of the text are left over.
+Lane b reads tokens `b·n … (b + 1)·n - 1` and predicts the token after each, so every target belongs to
+exactly one lane. At most B tokens at the end of the text are unused.
 
-In blocks, lanes read stretches of the text in an order that is drawn anew for each epoch:
+With blocks, the lanes read stretches of the text in a random order, which is redrawn in each epoch:
 
     text   ├─ 0 ─┼─ 1 ─┼─ 2 ─┼─ 3 ─┼─ 4 ─┼─ 5 ─┤      lane 0 reads 4, 1; lane 1 reads 0, 5; …
 
-Segments never cross the end of a block; states do, as they cross the end of a document.
+Segments never cross the end of a block. States are carried across it, as across the end of a document.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from sharnn.errors import DataError
 
 Tokens = npt.NDArray[np.unsignedinteger[Any]]
 
-#: The original's spread of random segment lengths, the shortest it draws, and how often it halves T.
+#: Random segment lengths of the original: standard deviation, minimum, and how often T is not halved.
 _LENGTH_STD = 5
 _MIN_LENGTH = 5
 _FULL_LENGTH_SHARE = 0.95
@@ -36,13 +36,13 @@ _FULL_LENGTH_SHARE = 0.95
 
 @dataclass(frozen=True)
 class Segment:
-    """What one step reads.
+    """The tokens of one training step.
 
     Attributes:
         inputs: `[B, T]`.
         targets: `[B, T]`, the token after each input.
-        first: Whether the lanes begin (again) here: the state must be a fresh one.
-        epoch: Passes over the lanes after this segment, fractions included.
+        first: Whether the lanes start from their beginning here: the state must be an initial one.
+        epoch: Passes over the lanes after this segment, as a fraction.
     """
 
     inputs: Tokens
@@ -52,10 +52,10 @@ class Segment:
 
 
 def lane_length(num_tokens: int, num_lanes: int) -> int:
-    """Return the tokens of each lane.
+    """Return the number of tokens of each lane.
 
     Raises:
-        DataError: There are too few for one token and its successor in each.
+        DataError: There are too few tokens for one token and its successor in each lane.
     """
     length = (num_tokens - 1) // num_lanes
     if length < 1:
@@ -68,16 +68,16 @@ def lane_length(num_tokens: int, num_lanes: int) -> int:
 
 
 class LaneStream:
-    """An endless walk over the lanes, resumable to the token.
+    """An endless sequence of segments that can be resumed at the exact token.
 
     Args:
         tokens: The text, usually a memory map; segments are copied out of it one at a time.
         num_lanes: B.
-        segment_length: T, or its mean where lengths are random.
+        segment_length: T; the upper limit if lengths are random.
         random_segments: Draw lengths as the original does: base T with probability 0.95, else T / 2;
             then `min(T, max(5, int(N(base, 5))))`.
-        seed: Of the lengths and of the order of blocks.
-        block_length: Tokens of a block; 0 reads each lane's part of the text from end to end.
+        seed: Seed of the lengths and of the order of blocks.
+        block_length: Tokens of a block; 0 reads each lane's part of the text from beginning to end.
 
     Raises:
         DataError: The text is too short for a segment of one token in each lane.
@@ -108,7 +108,7 @@ class LaneStream:
         self._order = self._draw_order()
 
     def next_segment(self) -> Segment:
-        """Return the next segment; after the lanes' end the walk starts again at their beginning."""
+        """Return the next segment; after the end of the lanes they start again from their beginning."""
         if self._cursor >= self.lane_length:
             self._cursor = 0
             self._epoch += 1
@@ -140,7 +140,7 @@ class LaneStream:
         return min(longest, max(_MIN_LENGTH, int(self._rng.normal(base, _LENGTH_STD))))
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the place and the randomness to come, as JSON values."""
+        """Return the position and the random state, as JSON values."""
         return {
             "cursor": self._cursor,
             "epoch": self._epoch,
@@ -150,15 +150,15 @@ class LaneStream:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where `state_dict` was taken.
+        """Continue from the position of `state_dict`.
 
         Raises:
-            DataError: It was taken over lanes of another length: another text or lane count.
+            DataError: The lanes had another length: the text or the number of lanes was different.
         """
         if state["lane_length"] != self.lane_length:
             raise DataError(
-                f"the place to go on from lies in lanes of {state['lane_length']} tokens, these have "
-                f"{self.lane_length}: the text or data.num_lanes is not the same"
+                f"the position to resume from is in lanes of {state['lane_length']} tokens, these have "
+                f"{self.lane_length}: the text or data.num_lanes is not the same, give those of the run"
             )
         self._cursor = int(state["cursor"])
         self._epoch = int(state["epoch"])

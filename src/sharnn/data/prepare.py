@@ -1,7 +1,7 @@
-"""Turning texts into a prepared corpus: read twice, in chunks, kept by content.
+"""Preparation of texts as a corpus, in two passes over the text, cached by content.
 
-The first reading takes digests, which name the corpus in the cache; only a corpus that is not there
-is read again and written. Memory holds a chunk at a time however large the text is.
+The first pass computes digests, which name the corpus in the cache. The second pass writes the corpus; it
+is skipped if the cache has it. Memory holds one chunk at a time, however large the text is.
 """
 
 from __future__ import annotations
@@ -56,11 +56,11 @@ from sharnn.text import (
 )
 
 LastCut = Callable[[bytes], int]
-#: The key of readers whose text is cut into the splits by position.
+#: The key of readers whose text is divided into the splits by position.
 _WHOLE = "all"
-#: Shares of a text without splits of its own: the first for training, the last for the test.
+#: Shares of a text without splits of its own: train comes first, then valid; the rest is test.
 _TRAIN_SHARE, _VALID_SHARE = 0.90, 0.05
-#: More without a place to cut it is taken for no text of words, before it fills the memory.
+#: A longer stretch without a place to cut is refused, before it fills the memory.
 _LONGEST_BLOCK_BYTES = 1 << 26
 _STALE_SECONDS = 24 * 3600
 _SHOWN_TEXTS = 3
@@ -68,17 +68,17 @@ _SHOWN_TEXTS = 3
 
 @dataclass(frozen=True)
 class _Plan:
-    """What is to be read.
+    """The texts to read.
 
     Attributes:
-        name: For people.
-        sources: What was named, or where a known corpus comes from.
-        readers: Of train, valid and test each, or of `all`, which is cut by position.
-        tokenizer: The kind to take where none is asked for.
-        own_splits: Whether the splits are the corpus's own.
+        name: Name for display.
+        sources: The texts as named, or the source of a known corpus.
+        readers: Readers of train, valid and test, or of `all`, which is cut by position.
+        tokenizer: Default kind of tokenizer.
+        own_splits: Whether the corpus comes with its own splits.
         sizes: Bytes of each split of a known corpus's `all`; None for 90/5/5 percent.
-        content_sha256: Digest that a known corpus's `all` must have.
-        licence: Of a known corpus.
+        content_sha256: Required digest of a known corpus's `all`.
+        licence: Licence of a known corpus.
     """
 
     name: str
@@ -93,11 +93,11 @@ class _Plan:
 
 @dataclass(frozen=True)
 class _Content:
-    """What the first reading found.
+    """Results of the first pass.
 
     Attributes:
         sha256: Digest of each entry of the plan's readers.
-        num_bytes: Bytes of each.
+        num_bytes: Number of bytes of each.
     """
 
     sha256: dict[str, str]
@@ -106,7 +106,7 @@ class _Content:
 
 @dataclass
 class _Place:
-    """Where a walk over the text is: the key of the readers, and the bytes before this block."""
+    """Position of a pass over the text: the key of the readers, and the bytes before this block."""
 
     key: str = _WHOLE
     offset: int = 0
@@ -119,22 +119,22 @@ def prepare(
     local_source: Path | None = None,
     progress: Progress | None = None,
 ) -> Corpus:
-    """Return the prepared corpus of `texts`, from the cache where it was prepared before.
+    """Return the prepared corpus of `texts`, from the cache if it was prepared before.
 
     Args:
-        texts: One known corpus, or files, folders, globs, pipes and `-`, read one after the other.
-            Texts without splits of their own are cut 90/5/5 by position. A known corpus's name goes
-            before a file of that name, which `./NAME` reaches.
-        tokenizer: `byte`, `word` (a vocabulary is built: by frequency in train, and it holds the
-            words of valid and test too), the path of a tokenizer file, or one that exists; None takes
-            the corpus's own. Only texts of closed vocabularies are cut where a line ends; with all other
-            tokenizers the same bytes lie in the same split.
+        texts: One known corpus, or files, folders, globs, pipes and `-`, which are concatenated.
+            Texts without splits of their own are cut 90/5/5 by position. The name of a known corpus
+            takes precedence over a file of that name, which can be given as `./NAME`.
+        tokenizer: `byte`; `word`, which builds a vocabulary by frequency in train that also contains
+            the words of valid and test; the path of a tokenizer file; or a tokenizer. None uses the
+            corpus's own. With a closed vocabulary, splits end at the end of a line; with all other
+            tokenizers the same bytes are in the same split.
         local_source: A local copy of a known corpus.
-        progress: Told what is done, bytes so far and bytes in all where known.
+        progress: Called with the name of the task, the bytes done, and the total if known.
 
     Raises:
         DataError: A text is missing, unreadable, empty or damaged, or the cache cannot be written.
-        ConfigError: Texts that do not go together, or a tokenizer that does not exist.
+        ConfigError: The texts cannot be combined, or the tokenizer does not exist.
     """
     if isinstance(tokenizer, str):
         check_tokenizer(tokenizer)
@@ -168,13 +168,15 @@ def train_tokenizer(
 
     Args:
         texts: As for `prepare`.
-        kind: `word`, `spelled-word`, or one of the kinds of subwords: `bpe`, `wordpiece`, `unigram`.
-        vocab_size: Tokens; None for `word` alone, whose vocabulary is the one that `prepare` builds.
+        kind: `word`, `spelled-word`, or a kind of subwords: `bpe`, `wordpiece`, `unigram`.
+        vocab_size: Number of tokens. None only for `word`, whose vocabulary is the one that `prepare`
+            builds.
         local_source: A local copy of a known corpus.
-        progress: Told what is done, bytes so far and bytes in all where known.
+        progress: Called with the name of the task, the bytes done, and the total if known.
 
     Raises:
-        DataError: As for `prepare`; or the text does not fill the vocabulary (tells what it does fill).
+        DataError: As for `prepare`; or the text does not fill the vocabulary (the message says how many
+            tokens it gives).
         ConfigError: As for `prepare`; or the vocabulary is too small, or the library is not installed.
     """
     with _found(texts, local_source, progress) as (plan, content):
@@ -192,7 +194,7 @@ def train_tokenizer(
 def _found(
     texts: Sequence[str], local_source: Path | None, progress: Progress | None
 ) -> Iterator[tuple[_Plan, _Content]]:
-    """Yield what is to be read, and its digests; copies of pipes last as long as the block."""
+    """Yield the plan and the result of the first pass; copies of pipes are deleted after the block."""
     spools = cache_folder() / f".input.{os.getpid()}.partial"
     try:
         with _cache_told():
@@ -205,7 +207,7 @@ def _found(
 
 @contextlib.contextmanager
 def _cache_told() -> Iterator[None]:
-    """Add to an error of the cache's disk where the cache lies and how to move it."""
+    """Add to an error about the cache's disk the cache's folder and how to change it."""
     try:
         yield
     except DataError as failure:
@@ -218,7 +220,7 @@ def _cache_told() -> Iterator[None]:
 
 
 def _remove_stale_partials() -> None:
-    """Remove what was being prepared when a process was killed, once nothing can still write it."""
+    """Remove leftovers of killed processes, once they are too old for any process still to write them."""
     now = time.time()
     for folder in (cache_folder(), cache_folder() / "corpora"):
         with contextlib.suppress(OSError):
@@ -236,17 +238,17 @@ def _plan(
     if known:
         if len(texts) > 1:
             raise ConfigError(
-                f"{known[0]} has splits of its own and cannot be joined to other texts (a file of that "
-                f"name is ./{known[0]})"
+                f"{known[0]} has splits of its own and cannot be joined to other texts: name it alone (a "
+                f"file of that name is ./{known[0]})"
             )
         return _plan_known(known[0], local_source, progress)
     if local_source is not None:
         raise ConfigError(
-            f"--from is for known corpora ({', '.join(KNOWN_CORPORA)}), {texts[0]} is none: name the "
-            "file itself"
+            f"a local copy (local_source) is for known corpora ({', '.join(KNOWN_CORPORA)}), {texts[0]} "
+            "is not one: name the file itself as the text"
         )
     if texts.count(STDIN) > 1:
-        raise ConfigError("standard input (-) was named twice, it can be read once")
+        raise ConfigError("standard input (-) was named twice, it can be read only once")
     readers: list[Reader] = []
     for number, text in enumerate(texts):
         spool = spools / f"{number}"
@@ -264,7 +266,7 @@ def _plan(
 
 
 def _refuse_repeats(readers: Sequence[Reader]) -> None:
-    """Refuse a file that is read twice: what one split holds would stand in another, too.
+    """Refuse a file that is named twice: the same text could then be in two splits.
 
     Raises:
         ConfigError: Names the file.
@@ -275,8 +277,8 @@ def _refuse_repeats(readers: Sequence[Reader]) -> None:
         if file in files:
             also = f", as {files[file]} too" if files[file] != reader.name else ""
             raise ConfigError(
-                f"{reader.name} is named twice{also}: text that is trained on would be scored as held "
-                "out, name each file once"
+                f"{reader.name} is named twice{also}: training text would be scored as held-out text, "
+                "name each file once"
             )
         files[file] = reader.name
 
@@ -310,10 +312,10 @@ def _find(text: str) -> list[Reader]:
 
 
 def _read_once(plan: _Plan, progress: Progress | None) -> _Content:
-    """Take the digest and the size of everything.
+    """Compute the digest and size of every text.
 
     Raises:
-        DataError: There is not one byte, or the text is not the known corpus it should be.
+        DataError: The text is empty, or is not the known corpus that it should be.
     """
     sha256, num_bytes, done = {}, {}, 0
     for key, readers in plan.readers.items():
@@ -325,7 +327,7 @@ def _read_once(plan: _Plan, progress: Progress | None) -> _Content:
                 progress("reading", done + size, None)
         sha256[key], num_bytes[key], done = digest.hexdigest(), size, done + size
     if done == 0:
-        raise DataError(f"{plan.name} is empty: there is nothing to read in it")
+        raise DataError(f"{plan.name} is empty, it has no bytes to read: give another text")
     if plan.sizes and plan.content_sha256 != sha256[_WHOLE]:
         raise DataError(
             f"{plan.readers[_WHOLE][0].name} is not {plan.name}: {done:,} bytes with SHA-256 "
@@ -335,17 +337,17 @@ def _read_once(plan: _Plan, progress: Progress | None) -> _Content:
 
 
 def _digest(plan: _Plan, content: _Content, tokenizer: Tokenizer | str) -> str:
-    """Return the name of the corpus: all that its files depend on."""
+    """Return the digest that names the corpus; it covers everything that its files depend on."""
     made = tokenizer if isinstance(tokenizer, str) else tokenizer.to_json()
     if isinstance(made, dict) and set(made) == {"name"}:
-        made = made["name"]  # a tokenizer without a vocabulary is its name
+        made = made["name"]  # a tokenizer without a vocabulary is described by its name
     ends = _ends(plan, content) if _WHOLE in plan.readers else None
     facts = [FORMAT_VERSION, made, plan.own_splits, ends, content.sha256]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def _ends(plan: _Plan, content: _Content) -> list[int]:
-    """Return the bytes before the end of each split of a text that is cut by position."""
+    """Return the end of each split, in bytes, of a text that is cut by position."""
     if plan.sizes:
         return [int(end) for end in np.cumsum([plan.sizes[split] for split in SPLITS])]
     size = content.num_bytes[_WHOLE]
@@ -376,7 +378,7 @@ def _make_tokenizer(kind: str, plan: _Plan, content: _Content) -> Tokenizer:
 def _train_blocks(
     plan: _Plan, content: _Content, last_cut: LastCut, progress: Progress | None
 ) -> Iterator[bytes]:
-    """Yield the train split in blocks that end where a tokenizer may cut."""
+    """Yield the train split in blocks that end where the tokenizer may cut."""
     done = 0
     total = _ends(plan, content)[0] if _WHOLE in plan.readers else content.num_bytes["train"]
     for split, block in _blocks(plan, content, _Place(), last_cut):
@@ -387,12 +389,12 @@ def _train_blocks(
         if progress is not None:
             progress("counting", done, total)
     if progress is not None:
-        progress("training", 0, None)  # it is not told how far that is
+        progress("training", 0, None)  # training reports no progress
 
 
 @contextlib.contextmanager
 def _place_told(plan: _Plan, place: _Place) -> Iterator[None]:
-    """Say of a text that a vocabulary cannot say in which file and line it is, not in which block."""
+    """Let errors about unencodable text name the place in the file, not the place in the block."""
     try:
         yield
     except UnencodableText as failure:
@@ -401,7 +403,7 @@ def _place_told(plan: _Plan, place: _Place) -> Iterator[None]:
 
 
 def _find_line(readers: Sequence[Reader], offset: int) -> str:
-    """Return file, line and byte of a place in a text, reading it again."""
+    """Return the file, line and byte of an offset in a text, by reading it again."""
     name, line, column = "", 1, 1
     for reader in readers:
         name, line, column = reader.name, 1, 1
@@ -421,8 +423,8 @@ def _blocks(
 ) -> Iterator[tuple[str, bytes]]:
     """Yield the text as (split, bytes), in the order train, valid, test.
 
-    Blocks end where a tokenizer may cut, or where a split does: in the middle of a line unless `by_line`.
-    `place` always tells where the block that was yielded last begins.
+    A block ends where the tokenizer may cut or where a split ends; without `by_line` a split may end
+    inside a line. `place` is the beginning of the last block yielded.
     """
     for key, readers in plan.readers.items():
         place.key, place.offset = key, 0
@@ -437,7 +439,7 @@ def _blocks(
 
 
 def _cut(blocks: Iterable[bytes], ends: list[int], by_line: bool) -> Iterator[tuple[str, bytes]]:
-    """Cut a text at `ends`, or at the ends of the lines that these are in: a line stays whole."""
+    """Cut a text at `ends`, or with `by_line` at the ends of the lines that contain them."""
     position, index, last = 0, 0, len(SPLITS) - 1
     for block in blocks:
         while block:
@@ -454,10 +456,10 @@ def _cut(blocks: Iterable[bytes], ends: list[int], by_line: bool) -> Iterator[tu
 
 
 def _whole(chunks: Iterable[bytes], last_cut: LastCut, name: str) -> Iterator[bytes]:
-    """Yield blocks that end where a tokenizer may cut (but for the last).
+    """Yield blocks that end where the tokenizer may cut, except the last one.
 
     Raises:
-        DataError: It may cut so seldom that this is no text of words.
+        DataError: There is no such place for too long a stretch of text.
     """
     pending: list[bytes] = []
     for chunk in chunks:
@@ -469,27 +471,27 @@ def _whole(chunks: Iterable[bytes], last_cut: LastCut, name: str) -> Iterator[by
         if sum(map(len, pending)) > _LONGEST_BLOCK_BYTES:
             raise DataError(
                 f"{name} has a stretch of more than {_LONGEST_BLOCK_BYTES >> 20} MiB without a line's "
-                "end or white space to cut it at, it is no text of words: use the byte tokenizer"
+                "end or white space to cut at, so it is not a text of words: use the byte tokenizer"
             )
     if rest := b"".join(pending):
         yield rest
 
 
 def _check_space(tokenizer: Tokenizer, content: _Content) -> None:
-    """Refuse to begin what the disk cannot hold, where its size is known: a byte of text, a token.
+    """Check that the disk has room for the tokens, if their size is known in advance (byte tokens).
 
     Raises:
-        DataError: Says how much there is and how much it takes.
+        DataError: Names the free space and the required space.
     """
     if not isinstance(tokenizer, ByteTokenizer):
         return
     folder = next((f for f in (cache_folder(), *cache_folder().parents) if f.is_dir()), Path("/"))
     usage, needed = shutil.disk_usage(folder), sum(content.num_bytes.values())
-    # A file system that tells no size (0 in all) may still take the text.
+    # A file system that reports no size (total 0) may still have room.
     if usage.total and needed > usage.free:
         raise DataError(
             f"the cache {cache_folder()} has {usage.free / 1e6:,.0f} MB of free space, this text takes "
-            f"{needed / 1e6:,.0f} MB: free some, or set SHARNN_CACHE to a folder on another disk"
+            f"{needed / 1e6:,.0f} MB: free some space, or set SHARNN_CACHE to a folder on another disk"
         )
 
 
@@ -501,10 +503,10 @@ def _write(
     digest: str,
     progress: Progress | None,
 ) -> None:
-    """Write tokens, tokenizer and, last, the manifest.
+    """Write the tokens, the tokenizer and finally the manifest.
 
     Raises:
-        DataError: The text changed since it was first read, or is not the tokenizer's.
+        DataError: The text changed since the first pass, or the tokenizer cannot encode it.
     """
     place, by_line = _Place(), isinstance(tokenizer, WordTokenizer)
     counters = {split: TextCounter() for split in SPLITS}
@@ -526,9 +528,11 @@ def _write(
             if progress is not None:
                 progress("preparing", done, total)
     for key, read in read_again.items():
-        # Kept by content, a text that changed in between would lie under the digest of another.
+        # The cache is by content: a text that changed in between would get the digest of another.
         if (read if key == _WHOLE else digests[key]).hexdigest() != content.sha256[key]:
-            raise DataError(f"{plan.name} changed while it was read: try again when it is at rest")
+            raise DataError(
+                f"{plan.name} changed while it was read: try again when nothing writes to it"
+            )
     save_tokenizer(tokenizer, folder / TOKENIZER)
     manifest = {
         "format": FORMAT_VERSION,

@@ -85,17 +85,17 @@ class MadeText:
 
     @property
     def num_asked(self) -> int:
-        """Digits of asked values."""
+        """Number of digits of queried values."""
         return round(self.recalled_bits / _BITS_PER_DIGIT)
 
     @property
     def bound(self) -> float:
-        """Bits per byte with all recalled."""
+        """Bits per byte with perfect recall."""
         return self.bits / len(self.text)
 
     @property
     def without_recall(self) -> float:
-        """Bits per byte with nothing recalled."""
+        """Bits per byte without recall."""
         return (self.bits + self.recalled_bits) / len(self.text)
 
 
@@ -105,15 +105,15 @@ def make_recall_text(
     seed: int = 0,
     report: Callable[[int, int], None] | None = None,
 ) -> MadeText:
-    """Make a text of whole lines, as many as go into `num_bytes`.
+    """Make a text of as many whole lines as fit into `num_bytes`.
 
-    The same seed makes the same text, and a shorter text is the beginning of a longer one.
+    The same seed gives the same text, and a shorter text is a prefix of a longer one.
 
     Args:
-        task: How it is made.
-        num_bytes: Its size at most.
-        seed: Of all draws.
-        report: Progress: bytes made, and `num_bytes`.
+        task: Settings of the text.
+        num_bytes: Its maximum size.
+        seed: Seed of all draws.
+        report: Called with the number of bytes made so far, and `num_bytes`.
 
     Raises:
         ConfigError: `num_bytes` is less than a line, or `seed` is below 0.
@@ -130,14 +130,14 @@ def make_recall_text(
         if report is not None and number % _LINES_PER_REPORT == 0:
             report(len(text), num_bytes)
     if not text:
-        raise ConfigError(f"{num_bytes} bytes are less than a line: ask for more")
+        raise ConfigError(f"{num_bytes} bytes are less than a line: raise the number of bytes")
     return MadeText(bytes(text), bits, recalled)
 
 
 def _lines(task: RecallTask, rng: np.random.Generator) -> Iterator[tuple[str, float, float]]:
-    """Yield lines without end, each with its bits for who recalls, and those that not recalling adds."""
-    values: dict[str, str] = {}  # of live keys, the one named longest ago first
-    last: dict[str, int] = {}  # where a key's value last began
+    """Yield lines without end, each with its bits given perfect recall and the bits that recall saves."""
+    values: dict[str, str] = {}  # of live keys, in order of their last occurrence
+    last: dict[str, int] = {}  # where the last occurrence of a key's value begins
     at = 0
     while True:
         filling = len(values) < task.pairs
@@ -166,12 +166,15 @@ def _lines(task: RecallTask, rng: np.random.Generator) -> Iterator[tuple[str, fl
 
 
 def _shares(task: RecallTask, distances: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """Return how likely each distance, from the greatest, is the one nearest to a log-uniform draw."""
+    """Return the probability of each distance to be the nearest to a log-uniform draw.
+
+    Distances are in decreasing order; nearest means in the logarithm.
+    """
     logs = np.log(distances)
     low, high = math.log(task.shortest), math.log(task.longest)
     between = np.clip((logs[1:] + logs[:-1]) / 2, low, high)
     shares = np.concatenate([[high], between]) - np.concatenate([between, [low]])
-    if high == low:  # a single distance: the pair that is nearest to it
+    if high == low:  # a single distance: take the pair nearest to it
         shares = (np.arange(len(logs)) == np.abs(logs - low).argmin()).astype(np.float64)
     return shares / shares.sum()
 
@@ -188,11 +191,11 @@ def _fresh_key(count: int, live: dict[str, str], rng: np.random.Generator) -> st
 
 @dataclass(frozen=True)
 class Asked:
-    """Where such a text asks for values: Q questions of N digits each.
+    """The queries of a recall text: Q queries of N digits each.
 
     Attributes:
-        positions_QN: Of the digits of asked values, in bytes.
-        distances_Q: How far back each value last stood, in bytes.
+        positions_QN: Positions of the digits of queried values, in bytes.
+        distances_Q: Distance of each value to its previous occurrence, in bytes.
     """
 
     positions_QN: npt.NDArray[np.int64]
@@ -200,7 +203,7 @@ class Asked:
 
 
 def find_asked(text: bytes) -> Asked:
-    """Find all questions of a text whose value stood before; nothing but the text is needed."""
+    """Find all queries whose value occurs earlier in the text; only the text is needed."""
     last: dict[bytes, int] = {}
     positions, distances = [], []
     for line in _LINE.finditer(text):

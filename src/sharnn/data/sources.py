@@ -1,4 +1,4 @@
-"""From what the user names to a stream of bytes: files, folders, globs, standard input, compressed."""
+"""Byte streams from what the user names: files, folders, globs, standard input, compressed files."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from sharnn.files import explain_os_error
 
 STDIN = "-"
 CHUNK_BYTES = 1 << 20
-#: Compressed bytes that are taken at once. Four bytes of zstd can stand for 128 KiB, so that these
-#: unpack to 32 MiB at most, however well a text was compressed.
+#: Compressed bytes read at once. Four bytes of zstd can represent 128 KiB, so these decompress to 32 MiB
+#: at most, whatever the compression ratio.
 _ZST_BYTES = 1 << 10
 
 _BROKEN = (
@@ -41,10 +41,10 @@ _BROKEN = (
 
 @dataclass(frozen=True)
 class Reader:
-    """A piece of text that can be read from its start, as often as wanted.
+    """A piece of text that can be read several times, each time from its start.
 
     Attributes:
-        name: For messages.
+        name: Name in messages.
         open: Returns a new binary stream.
     """
 
@@ -55,7 +55,7 @@ class Reader:
         """Yield the content in chunks.
 
         Raises:
-            DataError: It cannot be read, or is a damaged compressed file.
+            DataError: The text cannot be read, or is a damaged compressed file.
         """
         try:
             with closing(self.open()) as stream:
@@ -63,17 +63,20 @@ class Reader:
                     yield chunk
         except _BROKEN as failure:
             raise DataError(
-                f"{self.name} is damaged or cut ({failure}): it cannot be decompressed to its end"
+                f"{self.name} is damaged or cut ({failure}), it cannot be decompressed to its end: get "
+                "the file again"
             ) from failure
         except OSError as failure:
-            # bz2 and some gzip damage come as a plain OSError without a number.
+            # bz2, and gzip for some kinds of damage, raise a plain OSError without an error number.
             if failure.errno is None:
-                raise DataError(f"{self.name} is damaged or cut ({failure})") from failure
+                raise DataError(
+                    f"{self.name} is damaged or cut ({failure}): get the file again"
+                ) from failure
             raise DataError(explain_os_error(failure, Path(self.name), "read")) from failure
 
 
 def file_reader(path: Path) -> Reader:
-    """Return a reader of a file, decompressed by its ending: .gz, .bz2, .xz, .zst."""
+    """Return a reader of a file; its suffix .gz, .bz2, .xz or .zst selects the decompression."""
     openers: dict[str, Callable[[Path], Any]] = {
         ".gz": gzip.open,
         ".bz2": bz2.open,
@@ -85,7 +88,7 @@ def file_reader(path: Path) -> Reader:
 
 
 class ChunkStream(io.RawIOBase):
-    """A binary stream over an iterator of chunks; a read returns the next, whatever its size."""
+    """A binary stream over an iterator of chunks; a read returns the next chunk, whatever its size."""
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
         self._chunks = chunks
@@ -100,7 +103,7 @@ def _open_zst(path: Path) -> IO[bytes]:
 
 
 def _zst_chunks(path: Path) -> Iterator[bytes]:
-    """Decompress frame by frame: zstandard's own reader takes a cut frame for the text's end."""
+    """Decompress frame by frame: zstandard's own reader takes a truncated frame for the text's end."""
     with path.open("rb") as raw:
         frame, data = zstandard.ZstdDecompressor().decompressobj(), b""
         pending: list[bytes] = []
@@ -116,14 +119,14 @@ def _zst_chunks(path: Path) -> Iterator[bytes]:
                 if not data and not (data := raw.read(_ZST_BYTES)):
                     yield b"".join(pending)
                     return
-        raise EOFError("the last frame has no end")
+        raise EOFError("the last frame is truncated")
 
 
 def spooled_reader(name: str, stream: BinaryIO, spool: Path) -> Reader:
-    """Copy what can be read only once to the file `spool`, and return a reader of that.
+    """Copy a stream that can be read only once to the file `spool`, and return a reader of the copy.
 
     Raises:
-        DataError: It cannot be read, or not be copied.
+        DataError: The stream cannot be read, or the copy cannot be written.
     """
     try:
         spool.parent.mkdir(parents=True, exist_ok=True)
@@ -139,7 +142,7 @@ def stdin_reader(spool: Path) -> Reader:
     """Return a reader of standard input, copied to `spool`.
 
     Raises:
-        DataError: It cannot be copied.
+        DataError: Standard input cannot be copied.
     """
     return spooled_reader("standard input", sys.stdin.buffer, spool)
 
@@ -148,7 +151,7 @@ def pipe_reader(text: str, spool: Path) -> Reader:
     """Return a reader of a named pipe, copied to `spool`.
 
     Raises:
-        DataError: It cannot be opened, or not be copied.
+        DataError: The pipe cannot be opened or copied.
     """
     try:
         with open(text, "rb") as pipe:
@@ -166,14 +169,15 @@ def is_pipe(text: str) -> bool:
 
 
 def find_readers(text: str) -> list[Reader]:
-    """Return readers of the files that a path or glob means, in a fixed order.
+    """Return readers of the files that a path or glob names, in a fixed order.
 
     Args:
-        text: A file; a folder, read with all below it but hidden files and folders, in order of
-            relative paths; or a glob, `**` for any depth, in order of paths. `~` is the home folder.
+        text: A file; a folder, read recursively in order of relative paths, without hidden files and
+            folders; or a glob, read in order of paths, in which `**` matches any depth. `~` is the home
+            folder.
 
     Raises:
-        DataError: There is nothing, or something that cannot be read.
+        DataError: There is no file, or one cannot be read.
     """
     path = Path(os.path.expanduser(text))
     try:
@@ -182,27 +186,29 @@ def find_readers(text: str) -> list[Reader]:
         if path.is_dir():
             files = sorted(_visible_files(path), key=lambda p: p.relative_to(path).as_posix())
             if not files:
-                raise DataError(f"the folder {text} holds no files (hidden ones do not count)")
+                raise DataError(
+                    f"the folder {text} has no files (hidden ones do not count): give another one"
+                )
             return [_checked(file) for file in files]
         if path.exists():
             raise DataError(f"{text} is neither a file nor a folder: pipe it in and name it '-'")
     except OSError as failure:
         raise DataError(explain_os_error(failure, path, "read")) from failure
     if glob.has_magic(text):
-        # A set: `**/**` finds a file once for every way to it.
+        # A set, because `**/**` matches a file several times.
         matches = sorted({Path(m) for m in glob.glob(str(path), recursive=True)})
         files = [match for match in matches if match.is_file()]
         if not files:
             raise DataError(f"the pattern {text} matches no file: quote it, and check the folder")
         return [_checked(file) for file in files]
-    raise DataError(f"there is no text at {text}: no such file or folder")
+    raise DataError(f"there is no text at {text}: no such file or folder, check the spelling")
 
 
 def _visible_files(folder: Path) -> Iterator[Path]:
-    """Yield all files that are not hidden, nor in hidden folders, in no order.
+    """Yield all files that are neither hidden nor in hidden folders, in no particular order.
 
     Raises:
-        OSError: A folder cannot be read; its text would be missing without a word.
+        OSError: A folder cannot be read; skipping it would silently lose its text.
     """
 
     def refuse(failure: OSError) -> None:
@@ -218,7 +224,7 @@ def _visible_files(folder: Path) -> Iterator[Path]:
 
 
 def _checked(path: Path) -> Reader:
-    """Return a reader of a file that can be opened, so that nothing fails half way for its mode."""
+    """Return a reader of a file after opening it once: missing permissions then fail at the start."""
     try:
         path.open("rb").close()
     except OSError as failure:
@@ -227,6 +233,6 @@ def _checked(path: Path) -> Reader:
 
 
 def chunks_of(readers: Sequence[Reader]) -> Iterator[bytes]:
-    """Yield the contents of readers, one after the other."""
+    """Yield the contents of all readers, one after the other."""
     for reader in readers:
         yield from reader.chunks()

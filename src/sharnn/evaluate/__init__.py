@@ -1,4 +1,4 @@
-"""Honest scores: every byte counted once, or not, and then it is said."""
+"""Scores of texts: every byte is scored once; protocols that skip bytes report how many."""
 
 from sharnn.evaluate.attention import AttentionReading, HeadReading, heads_to_read, read_attention
 from sharnn.evaluate.continuous_cache import CacheState, ContinuousCache

@@ -1,10 +1,10 @@
-"""Reading a text and taking down where the heads look.
+"""Recording the attention weights of the heads while the model reads a text.
 
-Legend: B lanes, of which there is one · T tokens of a segment · M memory rows · K = M + T · D embed_dim ·
-R distances · N tokens of the text · S tokens shown · J rows that are kept of each.
+Legend: B lanes, always one · T tokens of a segment · M memory rows · K = M + T · D embed_dim ·
+R distances · N tokens of the text · S tokens shown · J rows kept for each of them.
 
-Position t has read the tokens before token t and is to predict token t. Its row is written then, so
-what stands *behind* a row is the token that its position was to predict.
+Position t has read the tokens before token t and predicts token t. It writes its row at that time, so
+the token that *follows* a row is the one that its position had to predict.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ from sharnn.model.block import ShaRnnBlock
 from sharnn.ops import reference
 from sharnn.text import Tokenizer
 
-#: Pairs of a position and a row that are kept of all heads together, and of one position.
+#: Pairs of position and row kept for all heads together; most and fewest rows kept per position.
 _MOST_PAIRS, _MOST_ROWS, _FEWEST_ROWS = 160_000, 32, 5
-#: Distances, weights and entropies of a segment's positions, as `StrongestRows` has them.
+#: Distances, weights and entropies of a segment's positions, as in `StrongestRows`.
 _Rows = tuple[Tensor, Tensor, Tensor]
 
 
 @dataclass(frozen=True)
 class StrongestRows:
-    """The rows that each of the first positions looks at most.
+    """The rows with the largest weights, for each of the first positions.
 
     Attributes:
-        distance_SJ: How many rows back they lie, strongest first.
-        weight_SJ: Their weights; 0 for a row that is not there.
+        distance_SJ: Their distance in rows, largest weight first.
+        weight_SJ: Their weights; 0 where there is no such row.
         entropy_bits_S: Entropy of all the weights of a position.
     """
 
@@ -53,13 +53,13 @@ class StrongestRows:
 
 @dataclass(frozen=True)
 class HeadReading:
-    """Where the head of one block looked.
+    """The attention weights of one block's head.
 
     Attributes:
         layer: The block, counted from 0.
-        sums: What its weights come to.
-        even: The same for a head that gives every row in reach the same weight.
-        rows: What it looks at most, at the positions shown.
+        sums: Sums over its weights.
+        even: The same sums for a uniform head, which gives every row in reach the same weight.
+        rows: Its strongest rows at the positions shown.
     """
 
     layer: int
@@ -70,16 +70,16 @@ class HeadReading:
 
 @dataclass(frozen=True)
 class AttentionReading:
-    """Where the heads of a model looked while it read a text.
+    """The attention weights of a model's heads while it read a text.
 
     Attributes:
-        heads: One for each block asked for.
-        window: Rows in reach of a position, its own included.
+        heads: One for each requested block.
+        window: Rows in reach of a position, including its own.
         num_tokens: Tokens N of the text.
         nats: Sum of `-log p` over them.
-        before: The last tokens of the context, as many as a position may reach.
-        tokens: The first tokens of the text, those shown, `[S]`.
-        nats_S: `-log p` of each of these.
+        before: The last tokens of the context, as many as a position can reach.
+        tokens: The tokens shown, which are the first of the text, `[S]`.
+        nats_S: `-log p` of each token shown.
     """
 
     heads: list[HeadReading]
@@ -96,7 +96,7 @@ class AttentionReading:
         return self.nats / LN2 / self.num_tokens
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the numbers of the text and of every head as JSON values."""
+        """Return the figures of the text and of every head as JSON values."""
         return {
             "window": self.window,
             "num_tokens": self.num_tokens,
@@ -120,19 +120,19 @@ def read_attention(
     segment_length: int = SEGMENT_LENGTH,
     report: Report | None = None,
 ) -> AttentionReading:
-    """Read a text in one lane, as the strict protocol does, and take down where the heads look.
+    """Read a text in one lane, as the strict protocol does, and record the attention weights.
 
-    Memory is bounded by the window, the segment and the tokens shown, however long the text is.
+    Memory use depends on the window, the segment and the tokens shown, not on the length of the text.
 
     Args:
-        model: A SHA-RNN with a head; its window is put back afterwards.
-        tokenizer: The model's.
+        model: A SHA-RNN with a head; its window is restored afterwards.
+        tokenizer: The model's tokenizer.
         tokens: The text, `[N]`.
-        context: What is read before it, and not counted.
-        layer: The block to look at, from 0; None takes all that attend.
+        context: Tokens read before the text and not counted.
+        layer: The block to record, from 0; None records all blocks that attend.
         window: Memory rows in reach; None keeps the model's.
-        num_shown: Of how many tokens, from the first, the strongest rows are kept; 1 at least.
-        segment_length: Tokens read at once; it alters nothing with a `sliding` reach.
+        num_shown: Number of tokens, from the first, whose strongest rows are kept; at least 1.
+        segment_length: Tokens read at once; with a `sliding` reach it changes no result.
         report: Progress, in tokens of context and text.
 
     Raises:
@@ -142,13 +142,13 @@ def read_attention(
     layers = heads_to_read(model, layer, window)
     if len(tokens) < 2:
         raise DataError(
-            f"the text has {len(tokens)} token{'s' * (len(tokens) != 1)}: it takes two, for the first "
-            "has nothing to look back at"
+            f"the text has {len(tokens)} token{'s' * (len(tokens) != 1)}: give at least two, for the "
+            "first one has no earlier row to attend to"
         )
     context = tokens[:0] if context is None else context
     num_all, num_shown = len(context) + len(tokens), min(num_shown, len(tokens))
     with evaluating(model, window), torch.inference_mode():
-        num_rows = model.typed_blocks[layers[0]].window
+        num_rows = model.window
         num_distances = min(num_rows, num_all)
         most_kept = min(max(_MOST_PAIRS // (num_shown * len(layers)), _FEWEST_ROWS), _MOST_ROWS)
         heads = [_Head(index, len(tokens), num_distances, num_shown, most_kept) for index in layers]
@@ -173,7 +173,7 @@ def read_attention(
 
 
 def heads_to_read(model: LanguageModel, layer: int | None, window: int | None) -> list[int]:
-    """Return the blocks whose heads `read_attention` would look at.
+    """Return the blocks whose heads `read_attention` would record.
 
     Raises:
         ConfigError: The model has no head, or none in that block, or no row in reach.
@@ -191,23 +191,23 @@ def heads_to_read(model: LanguageModel, layer: int | None, window: int | None) -
             "transformer": f"a transformer with {config.num_heads} heads in every block",
         }[config.architecture]
         raise ConfigError(
-            f"this model is {what}: where a single head looks can be shown of a sha-rnn with "
+            f"this model is {what}: attention can be shown only for a sha-rnn with "
             "model.attention_layers 'one' or 'all'"
         )
     if layer is not None and layer not in attending:
         raise ConfigError(
-            f"--layer is {layer}: of blocks 0 … {len(blocks) - 1}, those that attend are "
+            f"layer is {layer}: of blocks 0 … {len(blocks) - 1}, those that attend are "
             f"{', '.join(map(str, attending))}"
         )
-    if (blocks[attending[0]].window if window is None else window) == 0:
+    if (model.window if window is None else window) == 0:
         raise ConfigError(
-            "the window is 0 rows, so the head looks at nothing: give the rows it may reach with --window"
+            "the window is 0 rows, so the head has nothing to attend to: give a window of at least 1 row"
         )
     return attending if layer is None else [layer]
 
 
 class _Head:
-    """Stands in for the attention of one block, and takes down where it looks.
+    """Replaces the attention operation of one block and records its weights.
 
     Args:
         layer: The block.
@@ -238,7 +238,7 @@ class _Head:
         dropout: float,
         reads_next: bool,
     ) -> Tensor:
-        """Compute as `reference.attention` does, of a lane that is only read, and keep the weights."""
+        """Compute `reference.attention` for one lane, without dropout, and keep the weights."""
         assert lengths is None
         assert dropout == 0
         num_tokens, num_memory = current_BTD.shape[1], rows_BKD.shape[1] - current_BTD.shape[1]
@@ -251,11 +251,11 @@ class _Head:
         return weights_BTK @ (value_gate_D * values_BKD)
 
     def take_down(self, first: int, targets: Tensor) -> None:
-        """Add the segment that was attended last.
+        """Add the weights of the last segment.
 
         Args:
-            first: Tokens of the text before it.
-            targets: The tokens behind the rows that are remembered, those of the segment last.
+            first: Tokens of the text before the segment.
+            targets: The tokens that follow the rows in memory, those of the segment last.
         """
         num_tokens, num_rows = self._weights_TK.shape
         follows_TK = targets[-num_rows:] == targets[-num_tokens:, None]
@@ -274,19 +274,19 @@ class _Head:
         return F.pad(top.indices, fill).cpu(), F.pad(top.values, fill).cpu(), entropy_bits_S.cpu()
 
     def result(self) -> HeadReading:
-        """Return what was taken down."""
+        """Return what was recorded."""
         distance_SJ, weight_SJ, entropy_bits_S = map(torch.cat, zip(*self._rows, strict=True))
         rows = StrongestRows(distance_SJ.numpy(), weight_SJ.numpy(), entropy_bits_S.numpy())
         return HeadReading(self.layer, self._sums, self._even, rows)
 
 
 class _Reader:
-    """Reads segments with a state that is carried, and lets heads take down where they look.
+    """Reads segments with carried state and lets the heads record their weights.
 
     Attributes:
         num_read: Tokens read.
-        nats: Sum of `-log p` over the tokens that counted.
-        nats_shown: `-log p` of at least the tokens shown, in parts.
+        nats: Sum of `-log p` over the counted tokens.
+        nats_shown: `-log p` of at least the tokens shown, by segment.
     """
 
     def __init__(
@@ -303,7 +303,7 @@ class _Reader:
         self._targets = torch.zeros(0, dtype=torch.long, device=model.device)
 
     def read(self, inputs_1T: Tensor, targets_1T: Tensor, counted: bool) -> None:
-        """Read the next segment, one of the text if it counts, else of the context."""
+        """Read the next segment: of the text if it is counted, else of the context."""
         model, num_tokens = self._model, targets_1T.shape[1]
         out_1TD, self._state = model.hidden(inputs_1T, self._state, self._ops)
         self._targets = torch.cat([self._targets, targets_1T[0]])[

@@ -1,10 +1,10 @@
-"""What a head's weights come to over a text, added up so that memory does not grow with the text.
+"""Sums over a head's weights for a whole text, in memory that does not grow with the text.
 
 Legend: T tokens of a segment · M memory rows · K = M + T · R distances · Y stripes of positions ·
 X bins of distances · Q quarters of the text.
 
-A row's *distance* from a position is how many rows back it lies: 0 is the position's own row.
-docs/attention.md has the formula of every number.
+A row's *distance* is how many rows it lies before a position: 0 is the position's own row.
+docs/attention.md has the formula of every figure.
 """
 
 from __future__ import annotations
@@ -22,33 +22,33 @@ from sharnn.evaluate.score import LN2
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 
-#: Where the bands of distances begin whose shares of the weight are told.
+#: First distances of the bands whose shares of the weight are reported.
 BANDS = (0, 1, 16, 128, 1024)
-#: Stripes of positions in the map; shorter texts have one a position.
+#: Most stripes of positions in the map; shorter texts have one stripe per position.
 MAP_STRIPES = 180
-#: Bins of distances for every doubling of the distance.
+#: Bins of distances per doubling of the distance.
 _BINS_PER_DOUBLING = 12
-#: Stretches of the text whose entropies are told.
+#: Parts of the text whose entropies are reported.
 _QUARTERS = 4
 
 
 def by_distance(x_TK: Tensor, num_distances: int) -> Tensor:
-    """Return `[T, R]` with the entry of the row d back at `[t, d]`, for a value of every row `[T, K]`.
+    """Return values of rows `[T, K]` by distance, `[T, R]`: at `[t, d]` that of the row d before t.
 
-    Position t stands at row K - T + t; where no row lies so far back there is 0.
+    Position t has row K - T + t; where there is no row at a distance, the value is 0.
     """
     num_tokens, num_rows = x_TK.shape
-    # Last position first and last row first, position i's own row stands in column i. Read with a
-    # stride that is one longer than the rows are, each of these begins with its own.
+    # With positions and rows in reverse order, the own row of position i is in column i. Reading with a
+    # stride one longer than a row makes each row begin with its own column.
     padded = F.pad(x_TK.flip(0, 1), (0, num_tokens)).contiguous()
     stride = num_rows + num_tokens + 1
     return padded.as_strided((num_tokens, min(num_rows, num_distances)), (stride, 1)).flip(0)
 
 
 def distance_edges(num_distances: int) -> Integers:
-    """Return the edges of bins that are equally wide in log(distance), as far as whole rows allow.
+    """Return the edges of bins of equal width in log(distance), as far as whole rows allow.
 
-    The first bin is distance 0 alone; bin i holds the distances `edges[i] … edges[i + 1] - 1`.
+    The first bin has distance 0 only; bin i has the distances `edges[i] … edges[i + 1] - 1`.
     """
     doublings = np.log2(max(num_distances, 2))
     steps = np.arange(np.ceil(_BINS_PER_DOUBLING * doublings))
@@ -60,13 +60,13 @@ class AttentionSums:
     """Running sums over the weights of one head.
 
     Args:
-        num_positions: Positions of the text in all.
-        num_distances: Distances 0 … R - 1 in reach of any position.
+        num_positions: Positions in the whole text.
+        num_distances: Distances 0 … R - 1 within reach of any position.
 
     Attributes:
         weight_R: Weight at each distance, summed over positions.
         edges: See `distance_edges`.
-        map_YX: The weight in each bin of distances, summed over the positions of each stripe.
+        map_YX: Weight in each bin of distances, summed over the positions of each stripe.
     """
 
     def __init__(self, num_positions: int, num_distances: int) -> None:
@@ -82,9 +82,9 @@ class AttentionSums:
         """Add the positions of a segment.
 
         Args:
-            first: Positions of the text before it.
+            first: Positions of the text before the segment.
             weights_TR: Weight of the row at each distance.
-            follows_TR: Whether the token behind that row is the one to be predicted.
+            follows_TR: Whether the token that followed that row is the one to predict.
 
         Returns:
             The entropy of each position in bits, `[T]`.
@@ -103,7 +103,7 @@ class AttentionSums:
         return entropy_bits_T
 
     def _add_pointing(self, weights_TR: Tensor, follows_TR: Tensor) -> None:
-        """Add what earlier rows alone have got: behind the own one stands what nobody knows yet."""
+        """Add the sums over earlier rows; the token that follows the own row is not known yet."""
         if weights_TR.shape[1] == 0:
             return
         earlier_T = weights_TR.sum(1)
@@ -116,34 +116,34 @@ class AttentionSums:
 
     @property
     def entropy_bits(self) -> float:
-        """Mean entropy of a position's weights in bits: 2 to its power is how many rows it mixes."""
+        """Mean entropy of a position's weights in bits; 2 to this power is the effective row count."""
         return float(self._entropy_bits_Q.sum() / self.num_positions)
 
     @property
     def entropy_bits_by_quarter(self) -> list[float | None]:
-        """The same in each quarter of the text; None where a quarter holds no position."""
+        """Mean entropy in each quarter of the text; None where a quarter has no position."""
         quarter = np.arange(self.num_positions) * _QUARTERS // self.num_positions
         counts = np.bincount(quarter, minlength=_QUARTERS).tolist()
         return [_share(s, n) for s, n in zip(self._entropy_bits_Q.tolist(), counts, strict=True)]
 
     @property
     def share_R(self) -> Floats:
-        """Share of the weight at each distance; they sum to one."""
+        """Share of the weight at each distance; the shares sum to 1."""
         return self.weight_R / self.num_positions
 
     @property
     def mean_reach(self) -> float:
-        """Mean distance, each row counted by its weight, in rows."""
+        """Mean distance in rows, weighted by the attention weights."""
         return float(self.share_R @ np.arange(len(self.weight_R)))
 
     @property
     def median_reach(self) -> int:
-        """The distance within which half of the weight lies, in rows."""
+        """The distance in rows within which half of the weight lies."""
         return int(np.searchsorted(self.weight_R.cumsum(), self.weight_R.sum() / 2))
 
     @property
     def share_by_band(self) -> dict[str, float]:
-        """Share of the weight in each band of distances that is in reach."""
+        """Share of the weight in each band of distances within reach."""
         stops = (*BANDS[1:], len(self.weight_R))
         return {
             band_name(start): float(self.share_R[start:stop].sum())
@@ -153,7 +153,7 @@ class AttentionSums:
 
     @property
     def right_share(self) -> float | None:
-        """Of the weight on earlier rows, the share on those that the true next token followed."""
+        """Of the weight on earlier rows, the share on rows that the true next token followed."""
         return _share(self._right, self._earlier)
 
     @property
@@ -162,7 +162,7 @@ class AttentionSums:
         return _share(self._num_right, self._num_pointing)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all numbers as JSON values; a share of nothing is null."""
+        """Return all figures as JSON values; a share with a zero denominator is null."""
         return {
             "entropy_bits": self.entropy_bits,
             "entropy_bits_by_quarter": self.entropy_bits_by_quarter,

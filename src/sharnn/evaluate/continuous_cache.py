@@ -1,4 +1,4 @@
-"""The continuous cache: words that followed states like this one are likely to follow again.
+"""The continuous cache: tokens that followed similar states are likely to follow again.
 
 Grave, Joulin and Usunier 2017, "Improving neural language models with a continuous cache"
 (arXiv 1612.04426), section 3.
@@ -18,18 +18,17 @@ from torch import Tensor
 from sharnn.errors import ConfigError
 from sharnn.model import LanguageModel
 
-#: λ and θ where nothing else is asked for: a step more careful than the best of a small grid
-#: (docs/evaluation_protocol.md).
+#: Default λ and θ: one step more cautious than the best of a small grid (docs/evaluation_protocol.md).
 CACHE_WEIGHT, CACHE_FLATNESS = 0.2, 0.3
 
 
 @dataclass(frozen=True)
 class CacheState:
-    """What is cached, oldest first; a value, never altered in place.
+    """The cached positions, oldest first; a value that is never changed in place.
 
     Attributes:
-        hidden_BMD: What the softmax read at the last M positions.
-        targets_BM: The token that followed each.
+        hidden_BMD: The softmax's inputs at the last M positions.
+        targets_BM: The token that followed each position.
     """
 
     hidden_BMD: Tensor
@@ -38,19 +37,19 @@ class CacheState:
 
 @dataclass(frozen=True)
 class ContinuousCache:
-    """A distribution over the tokens that followed the last positions, mixed into the model's.
+    """Interpolates the model's distribution with one over tokens that followed recent positions.
 
         p_cache(w) ∝ Σ_i 1[x_{i+1} = w] exp(θ h_t · h_i)
         p(w) = (1 - λ) p_model(w) + λ p_cache(w)
 
-    The sum goes over exactly the `size` positions before t, as many as there are, however the text is
-    cut in segments; the position t itself is not among them, for what follows it is what is asked.
-    Where nothing is cached yet, p is the model's.
+    The sum is over exactly the `size` positions before t, or all of them where there are fewer, however
+    the text is split into segments. Position t itself is excluded, for its next token is the one to
+    predict. Where nothing is cached yet, p is p_model.
 
     Attributes:
-        size: Positions that are remembered.
+        size: Number of positions kept.
         weight: λ.
-        flatness: θ; 0 counts how often a token stands in the cache, and nothing else.
+        flatness: θ; with 0 only the number of times that a token occurs in the cache matters.
     """
 
     size: int
@@ -58,10 +57,10 @@ class ContinuousCache:
     flatness: float = CACHE_FLATNESS
 
     def __post_init__(self) -> None:
-        """Refuse a cache that cannot be meant.
+        """Check the settings.
 
         Raises:
-            ConfigError: Names the option.
+            ConfigError: A setting is out of range; the message names it.
         """
         if self.size < 1:
             raise ConfigError(f"--cache is {self.size}: it must remember at least 1 position")
@@ -71,14 +70,14 @@ class ContinuousCache:
                 "is not in the cache has no other probability than the model's"
             )
         if not 0 <= self.flatness < math.inf:
-            raise ConfigError(f"--cache-flatness is {self.flatness}: it must be 0 or more")
+            raise ConfigError(f"flatness is {self.flatness}: it must be finite and at least 0")
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the settings, as `Score.settings` keeps them."""
+        """Return the settings as stored in `Score.settings`."""
         return asdict(self)
 
     def initial_state(self, model: LanguageModel, num_lanes: int) -> CacheState:
-        """Return the state of lanes that have seen nothing, for the hidden states of a model."""
+        """Return the empty cache of `num_lanes` lanes, for a model's hidden states."""
         weight = model.embedding.weight
         nothing = weight.new_zeros(num_lanes, 0, model.config.embed_dim)
         return CacheState(nothing, torch.zeros(num_lanes, 0, dtype=torch.long, device=model.device))
@@ -86,16 +85,16 @@ class ContinuousCache:
     def mix(
         self, nats_BT: Tensor, hidden_BTD: Tensor, targets_BT: Tensor, state: CacheState
     ) -> tuple[Tensor, CacheState]:
-        """Return the nats of a segment's targets with the cache's say, and the next state.
+        """Return the nats of a segment's targets with the cache mixed in, and the next state.
 
         Args:
-            nats_BT: -log p_model(target), whatever kind of softmax it comes from.
-            hidden_BTD: What that softmax read.
+            nats_BT: -log p_model(target), from any kind of softmax.
+            hidden_BTD: The inputs of that softmax.
             targets_BT: The token that follows each position, int64.
-            state: What was cached before the segment.
+            state: The cache before the segment.
 
         Returns:
-            -log p(target), `[B, T]`, and what is cached after the segment.
+            -log p(target), `[B, T]`, and the cache after the segment.
         """
         hidden_BKD = torch.cat([state.hidden_BMD, hidden_BTD], dim=1)
         targets_BK = torch.cat([state.targets_BM, targets_BT], dim=1)

@@ -1,7 +1,7 @@
-"""Dynamic evaluation: weights that learn from the text while it is scored.
+"""Dynamic evaluation: the weights learn from the text while it is scored.
 
 Krause, Kahembwe, Murray and Renals 2018, "Dynamic evaluation of neural sequence models"
-(arXiv 1709.07432). θ are the weights, θ_g those that training left, s a segment of the text and ∇L(s) the
+(arXiv 1709.07432). θ are the weights, θ_g the trained weights, s a segment of the text and ∇L(s) the
 gradient of its mean nats.
 
 Legend: T tokens of a segment.
@@ -34,20 +34,20 @@ from sharnn.evaluate.score import Score
 from sharnn.model import LanguageModel
 from sharnn.text import Tokenizer
 
-#: Tokens that are scored before the weights move: fewer learn sooner, and cost more. This and the rules'
+#: Tokens scored between two updates: shorter segments learn sooner and cost more. This and the rules'
 #: defaults are the best of small grids (docs/evaluation_protocol.md).
 DYNAMIC_SEGMENT_LENGTH = 32
-#: Tokens of training text whose gradients tell how large each weight's usually are.
+#: Tokens of training text from which gradient statistics are gathered.
 STATISTICS_TOKENS = 1 << 16
 
 
 @dataclass(frozen=True)
 class GradientStatistics:
-    """How large each weight's gradient is on the text that a model was trained on.
+    """The mean squared gradient of each weight on the text that a model was trained on.
 
     Attributes:
-        mean_squares: MS_g by the parameter's name: its squared gradient, averaged over segments.
-        num_tokens: Tokens that were read for it.
+        mean_squares: MS_g by parameter name: the squared gradient, averaged over segments.
+        num_tokens: Tokens read.
         segment_length: Tokens of a segment.
     """
 
@@ -57,7 +57,7 @@ class GradientStatistics:
 
 
 class _Rates(NamedTuple):
-    """Of one parameter, in its shape or a scalar: the step down its gradient, and the pull to θ_g."""
+    """Factors for one parameter, of its shape or scalar: of its gradient, and of the decay to θ_g."""
 
     step: Tensor
     pull: Tensor
@@ -65,20 +65,20 @@ class _Rates(NamedTuple):
 
 @dataclass(frozen=True)
 class SgdRule:
-    """Gradient descent with decay to the trained weights (section 5, without the RMS terms).
+    """Gradient descent with decay towards the trained weights (section 5, without the RMS terms).
 
         θ ← θ - η ∇L(s) + λ (θ_g - θ)
 
     Attributes:
         lr: η.
-        decay: λ, the share of the way back to θ_g that every segment goes.
+        decay: λ, the fraction of the difference to θ_g that each update removes.
     """
 
     lr: float = 0.06
     decay: float = 0.003
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be meant; see `_check_rates`."""
+        """Check the settings; see `_check_rates`."""
         _check_rates(self.lr, self.decay)
 
     def to_dict(self) -> dict[str, Any]:
@@ -86,20 +86,20 @@ class SgdRule:
         return {"rule": "sgd", **asdict(self)}
 
     def rates(self, model: LanguageModel, statistics: GradientStatistics | None) -> list[_Rates]:
-        """Return the rates of each parameter; statistics are not asked."""
+        """Return the rates of each parameter; statistics are not used."""
         one = model.embedding.weight.new_tensor(1.0)
         return [_Rates(one * self.lr, one * self.decay) for _ in model.parameters()]
 
 
 @dataclass(frozen=True)
 class RmsRule:
-    """Steps in units of a weight's usual gradient, and decay in proportion to it (section 5).
+    """Steps scaled by the inverse of a weight's RMS gradient, and decay in proportion to it (section 5).
 
         θ ← θ - η ∇L(s) / (√MS_g + ε) + λ (θ_g - θ) ⊙ RMS_norm
         RMS_norm = √MS_g / avg(√MS_g), at most 1 / λ
 
-    A weight with large gradients on the training text is moved less by its gradient, and more by the
-    decay; none goes beyond θ_g. The average is that of the authors' code: of each tensor's average.
+    A weight with large gradients on the training text is moved less by its gradient and more by the
+    decay, which never overshoots θ_g. As in the authors' code, avg is the mean of the tensors' means.
 
     Attributes:
         lr: η.
@@ -112,10 +112,10 @@ class RmsRule:
     epsilon: float = 0.001
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be meant; see `_check_rates`."""
+        """Check the settings; see `_check_rates`."""
         _check_rates(self.lr, self.decay)
         if not 0 < self.epsilon < math.inf:
-            raise ConfigError(f"epsilon is {self.epsilon}: it must be above 0")
+            raise ConfigError(f"epsilon is {self.epsilon}: it must be finite and above 0")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the rule's name and settings."""
@@ -125,13 +125,15 @@ class RmsRule:
         """Return the rates of each parameter.
 
         Raises:
-            ConfigError: There are no statistics, or they are another model's.
+            ConfigError: There are no statistics, or they are of another model.
         """
         if statistics is None:
-            raise ConfigError("the rule rms needs statistics of training text: gather_statistics")
+            raise ConfigError(
+                "the rule rms needs statistics of training text: get them from gather_statistics"
+            )
         shapes = {name: weight.shape for name, weight in model.named_parameters()}
         if {name: ms.shape for name, ms in statistics.mean_squares.items()} != shapes:
-            raise ConfigError("these statistics are of another model: gather this one's")
+            raise ConfigError("the statistics are of another model: gather them with this model")
         rms = [statistics.mean_squares[name].sqrt() for name in shapes]
         average = torch.stack([r.mean() for r in rms]).mean()
         return [
@@ -144,10 +146,10 @@ DynamicRule = SgdRule | RmsRule
 
 
 def _check_rates(lr: float, decay: float) -> None:
-    """Refuse rates that cannot be meant.
+    """Check the ranges of rates.
 
     Raises:
-        ConfigError: Names the option.
+        ConfigError: A rate is out of range; the message names it.
     """
     if not 0 <= lr < math.inf:
         raise ConfigError(f"--dynamic-lr is {lr}: it must be 0 or more")
@@ -168,25 +170,25 @@ def gather_statistics(
     window: int | None = None,
     report: Report | None = None,
 ) -> GradientStatistics:
-    """Return how large the gradients of a model are on its training text, for `RmsRule`.
+    """Return the mean squared gradients of a model on its training text, for `RmsRule`.
 
-    The text is read as it is in dynamic evaluation, but no weight moves.
+    The text is read as in dynamic evaluation, but the weights stay fixed.
 
     Args:
-        model: It is not altered.
-        tokenizer: The model's.
+        model: It is not changed.
+        tokenizer: The model's tokenizer.
         split: Text that the model was trained on; never the text to score.
-        num_tokens: Tokens to read, from the beginning; fewer where the text has no more.
-        segment_length: Tokens of a segment: as many as evaluation will take.
+        num_tokens: Tokens to read, from the beginning; all where the text has fewer.
+        segment_length: Tokens of a segment: the same number as in the evaluation.
         window: Memory rows in reach; None keeps the model's.
         report: Progress.
 
     Raises:
         DataError: There is no text.
-        ConfigError: A number of tokens, window or segment length out of range.
+        ConfigError: The number of tokens, window or segment length is out of range.
     """
     if num_tokens < 1:
-        raise ConfigError(f"statistics of {num_tokens} tokens: there must be at least 1")
+        raise ConfigError(f"num_tokens is {num_tokens}: statistics need at least 1 token")
     check_readable(split, segment_length)
     tokens = split.tokens[:num_tokens]
     with torch.inference_mode(False), evaluating(adaptable := _copy(model), window):
@@ -216,31 +218,31 @@ def evaluate_dynamic(
     cache: ContinuousCache | None = None,
     report: Report | None = None,
 ) -> Score:
-    """Score a split while the weights learn from it: each segment first, then the weights move.
+    """Score a split while the weights learn from it; each segment is scored before they learn from it.
 
-    Read as `strict` does, every token exactly once, in one lane; the state, memory included, is carried
-    and takes no gradient from one segment to the other. A token's nats depend on the text before it
-    alone, but unlike those of fixed weights on where segments begin as well.
+    The text is read as in `strict`: in one lane, every token exactly once. The state, including the
+    memory, is carried; no gradient crosses from one segment into another. A token's nats depend only on
+    the text before it, but, unlike with fixed weights, also on where segments begin.
 
     Args:
-        model: It is not altered: a copy learns.
-        tokenizer: The model's.
+        model: It is not changed: a copy learns.
+        tokenizer: The model's tokenizer.
         split: The text.
-        rule: How the weights move.
-        statistics: For `RmsRule`, and for it alone; see `gather_statistics`.
-        segment_length: Tokens that are scored before the weights move.
+        rule: How the weights are updated.
+        statistics: For `RmsRule` only; see `gather_statistics`.
+        segment_length: Tokens scored between two updates.
         window: Memory rows in reach; None keeps the model's.
-        cache: Mixed into what the model says; the weights learn from the model's own nats.
+        cache: Mixed into the model's distribution; the weights learn from the model's own nats.
         report: Progress.
 
     Raises:
         DataError: There is nothing to score.
-        ConfigError: A window or segment length out of range, statistics that are missing, not needed
-            or another model's, or weights that left all bounds, for which the learning rate is too large.
+        ConfigError: A window or segment length is out of range; statistics are missing, not needed or of
+            another model; or the weights diverged, which means that the learning rate is too large.
     """
     check_readable(split, segment_length)
     if statistics is not None and isinstance(rule, SgdRule):
-        raise ConfigError("statistics do nothing for the rule sgd: leave them away, or take rms")
+        raise ConfigError("statistics do nothing for the rule sgd: leave them out, or use RmsRule")
     started = time.perf_counter()
     with torch.inference_mode(False), evaluating(adaptable := _copy(model), window):
         learner = _Learner(adaptable, rule, statistics, cache)
@@ -255,7 +257,7 @@ def evaluate_dynamic(
 
 
 class _Learner:
-    """Scores segments with a model of its own, and lets it learn from each once it is scored."""
+    """Scores segments with its own model, which learns from each segment after it is scored."""
 
     def __init__(
         self,
@@ -271,7 +273,7 @@ class _Learner:
         self._tokens_read = 0
 
     def score(self, inputs_1T: Tensor, targets_1T: Tensor) -> Tensor:
-        """Return the nats of a segment under the weights so far, and learn from it.
+        """Return the nats of a segment under the present weights, then learn from it.
 
         Raises:
             ConfigError: The nats are not finite.
@@ -279,8 +281,8 @@ class _Learner:
         own_nats_1T, nats_1T = self._reader.read(inputs_1T, targets_1T)
         if not bool(own_nats_1T.isfinite().all()):
             raise ConfigError(
-                f"the weights left all bounds after {self._tokens_read:,} tokens: --dynamic-lr "
-                f"{self._rule.lr} is too large for this model, give a smaller one"
+                f"the weights diverged after {self._tokens_read:,} tokens: lr {self._rule.lr} is too "
+                "large for this model, give a smaller one"
             )
         self._tokens_read += targets_1T.shape[1]
         self._learn(_gradients(self._model, own_nats_1T))
@@ -288,7 +290,7 @@ class _Learner:
 
     @torch.no_grad()
     def _learn(self, gradients: tuple[Tensor, ...]) -> None:
-        """Move each weight: down its gradient, and back to what training left, from where it was."""
+        """Update each weight by its gradient and by the decay, both taken at its present value."""
         for weight, trained, gradient, (step, pull) in zip(
             self._model.parameters(), self._trained, gradients, self._rates, strict=True
         ):
@@ -296,12 +298,12 @@ class _Learner:
 
 
 def _copy(model: LanguageModel) -> LanguageModel:
-    """Return a copy whose weights all take gradients."""
+    """Return a copy whose weights all require gradients."""
     return copy.deepcopy(model).requires_grad_(True)
 
 
 def _gradients(model: LanguageModel, nats_1T: Tensor) -> tuple[Tensor, ...]:
-    """Return ∇L of each parameter, zeros where the segment has no use for it."""
+    """Return ∇L of each parameter; zeros where the segment does not use it."""
     return torch.autograd.grad(
         nats_1T.mean(), list(model.parameters()), allow_unused=True, materialize_grads=True
     )

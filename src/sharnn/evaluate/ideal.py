@@ -1,4 +1,4 @@
-"""The ideal sliding window: every token is predicted afresh, from exactly the tokens just before it.
+"""The ideal sliding window: every token is predicted from an empty state and exactly the last C tokens.
 
 Legend: B windows · C tokens of context · S tokens scored in a window.
 """
@@ -19,7 +19,7 @@ from sharnn.evaluate.score import Score
 from sharnn.model import LanguageModel, RecurrentState
 from sharnn.text import Tokenizer
 
-#: Tokens of the windows that are read together.
+#: Tokens of the windows that are read in one batch.
 _TOKENS_TOGETHER = 1 << 13
 
 
@@ -35,14 +35,14 @@ def evaluate_ideal(
 ) -> Score:
     """Score a split, every token from an empty state and exactly the last `context` tokens before it.
 
-    Near the beginning that is as many as there are; the start token is the first of them. With a
+    Near the beginning all earlier tokens are used, of which the start token is the first. With a
     larger stride the last S tokens of each window are scored, and have between C - S + 1 and C tokens
-    before them; S = C is a text in blocks that each start cold. What it costs: for every S tokens that
-    are scored, C are read.
+    before them. S = C scores the text in blocks that each start from an empty state. C tokens are read
+    for every S tokens scored.
 
     Args:
-        model: In evaluation mode; its window is put back afterwards.
-        tokenizer: The model's.
+        model: In evaluation mode; its window is restored afterwards.
+        tokenizer: The model's tokenizer.
         split: The text.
         context: C.
         stride: S; 1 is exact.
@@ -51,10 +51,10 @@ def evaluate_ideal(
 
     Raises:
         DataError: There is nothing to score.
-        ConfigError: A context, stride or window out of range.
+        ConfigError: The context, stride or window is out of range.
     """
     if context < 1:
-        raise ConfigError(f"--context is {context}: it must be at least 1 token")
+        raise ConfigError(f"context is {context}: it must be at least 1 token")
     if not 1 <= stride <= context:
         raise ConfigError(
             f"--stride is {stride}: it must be from 1 to --context {context}, or tokens between two "
@@ -79,10 +79,10 @@ def evaluate_ideal(
 def _windows(
     model: LanguageModel, tokenizer: Tokenizer, split: Split, context: int, stride: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the inputs of windows `[B, C]`, and their last targets `[B, S]`, every token once.
+    """Yield the inputs of windows `[B, C]` and their last targets `[B, S]`; every token is a target once.
 
-    The first window scores all it reads, for before it there is nothing: its tokens have all their
-    context. Those after it end `stride` tokens later each, and the last where the text does.
+    The first window scores all its tokens, since no text precedes it. Each later window ends `stride`
+    tokens after the one before; the last ends with the text.
     """
     tokens, num_tokens = split.tokens, split.num_tokens
     yield next(segments(tokens, tokenizer.start_token, context, model.device))
@@ -93,7 +93,7 @@ def _windows(
     if left:
         batches.append((np.array([num_tokens]), left))
     for end_B, scored in batches:
-        # The last token read stands before the last target; no window reaches back to the start token.
+        # The last input token precedes the last target; these windows do not contain the start token.
         first, last = end_B[0] - context - 1, end_B[-1]
         part = np.asarray(tokens[first:last]).astype(np.int64)
         each = np.lib.stride_tricks.sliding_window_view(part, context + 1)[end_B - end_B[0]]
@@ -104,7 +104,7 @@ def _windows(
 def _nats_of_last(
     model: LanguageModel, inputs_BC: Tensor, targets_BS: Tensor, state: RecurrentState
 ) -> Tensor:
-    """Return the nats of the last S targets, `[B, S]`; the softmax reads no more than those."""
+    """Return the nats of the last S targets, `[B, S]`; the softmax is computed for these only."""
     hidden_BCD, _ = model.hidden(inputs_BC, state)
     last_BSD = hidden_BCD[:, -targets_BS.shape[1] :]
     return model.softmax.nats(last_BSD, model.embedding.weight, targets_BS)

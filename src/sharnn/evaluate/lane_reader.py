@@ -1,4 +1,4 @@
-"""Reading a text in one lane, from its first token to its last: what scores in one lane share.
+"""Reading a text in one lane, from its first token to its last; shared by all scores in one lane.
 
 Legend: T tokens of a segment.
 """
@@ -21,18 +21,18 @@ from sharnn.model import LanguageModel, RecurrentState
 from sharnn.text import Tokenizer
 
 Tokens = npt.NDArray[np.unsignedinteger[Any]]
-#: Called with the tokens done and all tokens to do.
+#: Called with the number of tokens done and the total number.
 Report = Callable[[int, int], None]
 
 
 @contextmanager
 def evaluating(model: LanguageModel, window: int | None) -> Iterator[None]:
-    """Evaluation mode, and another window if asked for; both put back at the end.
+    """Set evaluation mode and, if given, another window; restore both at the end.
 
     Raises:
-        ConfigError: A window out of range.
+        ConfigError: The window is out of range.
     """
-    training, windows = model.training, [block.window for block in model.typed_blocks]
+    training, previous = model.training, model.window
     if window is not None:
         model.set_window(window)
     model.eval()
@@ -40,39 +40,38 @@ def evaluating(model: LanguageModel, window: int | None) -> Iterator[None]:
         yield
     finally:
         model.train(training)
-        for block, previous in zip(model.typed_blocks, windows, strict=True):
-            block.window = previous
+        model.window = previous
 
 
 @contextmanager
 def reading(model: LanguageModel, window: int | None) -> Iterator[None]:
-    """Fixed weights: `evaluating`, and no gradients.
+    """Read with fixed weights: `evaluating` without gradients.
 
     Raises:
-        ConfigError: A window out of range.
+        ConfigError: The window is out of range.
     """
     with evaluating(model, window), torch.inference_mode():
         yield
 
 
 def check_readable(split: Split, segment_length: int) -> None:
-    """Refuse what cannot be read.
+    """Check that there are tokens to read.
 
     Raises:
-        ConfigError: Segments of no token.
-        DataError: A text of no token.
+        ConfigError: The segment length is below 1.
+        DataError: The text has no tokens.
     """
     if segment_length < 1:
         raise ConfigError(f"--segment-length is {segment_length}: it must be at least 1")
     if split.num_tokens == 0:
-        raise DataError("there is no token to score: the split is empty")
+        raise DataError("there is no token to score: the split is empty, give a longer text")
 
 
 def memory_settings(model: LanguageModel) -> dict[str, dict[str, Any]]:
-    """Return how far a model's memory reaches now, for `Score.settings`; nothing where it has none."""
+    """Return the present reach of a model's memory for `Score.settings`; empty where it has no memory."""
     reach: dict[str, Any] = {}
     if model.has_memory:
-        reach["window"] = model.typed_blocks[0].window
+        reach["window"] = model.window
     if model.recall is not None:
         reach["recall_slots"] = model.config.recall_slots
     return {"memory": reach} if reach else {}
@@ -81,13 +80,13 @@ def memory_settings(model: LanguageModel) -> dict[str, dict[str, Any]]:
 def segments(
     tokens: Tokens, start_token: int, segment_length: int, device: torch.device
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield inputs and targets, `[1, T]` each, of one segment after the other.
+    """Yield the inputs and targets of each segment in order, `[1, T]` each.
 
     Args:
-        tokens: The text; every token of it is a target once.
-        start_token: What the first one is predicted from.
+        tokens: The text; every token is a target once.
+        start_token: The input from which the first token is predicted.
         segment_length: T; the last segment may be shorter.
-        device: Where the tensors go.
+        device: Device of the tensors.
     """
     previous = start_token
     for start in range(0, len(tokens), segment_length):
@@ -99,25 +98,25 @@ def segments(
 
 
 class ReadsSegments(Protocol):
-    """Stands for `LanguageModel.hidden`, as `generation.SegmentReader` does."""
+    """A replacement for `LanguageModel.hidden`, such as `generation.SegmentReader`."""
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What a score should say of it."""
+        """Settings to report with a score."""
         ...
 
     def __call__(self, tokens_BT: Tensor, state: RecurrentState) -> tuple[Tensor, RecurrentState]:
-        """Return what the softmax reads, `[B, T, D]`, and the next state."""
+        """Return the softmax's inputs, `[B, T, D]`, and the next state."""
         ...
 
 
 class Reader:
-    """Reads a text in one lane, segment by segment, and carries what it has to.
+    """Reads a text in one lane, segment by segment, and carries the state of model and cache.
 
     Args:
         model: In evaluation mode.
-        cache: Mixed into what the model says; None for none.
-        hidden: Reads a segment; None takes the model's forward pass.
+        cache: Mixed into the model's distribution; None for no cache.
+        hidden: Reads a segment; None uses the model's forward pass.
     """
 
     def __init__(
@@ -135,8 +134,8 @@ class Reader:
         """Read the next segment.
 
         Returns:
-            Nats of each target, `[1, T]`: the model's own, with their gradient where it is enabled,
-            and those that count, which are the same where there is no cache.
+            Nats of each target, `[1, T]`, twice: the model's own, with gradients where these are
+            enabled, and those to be scored, which include the cache if there is one.
         """
         hidden_1TD, state = self._hidden(inputs_1T, self._state)
         own_nats_1T = self.model.softmax.nats(hidden_1TD, self.model.embedding.weight, targets_1T)
@@ -160,15 +159,15 @@ def score_all(
     """Score every token of a split exactly once, in order.
 
     Args:
-        score: Given inputs and targets of the next segment, returns the nats of the targets, `[1, T]`.
-        tokenizer: Its start token is what the first token is predicted from.
+        score: Takes inputs and targets of the next segment and returns the targets' nats, `[1, T]`.
+        tokenizer: The first token is predicted from its start token.
         split: The text.
-        segment_length: Tokens given at once.
-        device: Where the tokens go.
+        segment_length: Tokens per call.
+        device: Device of the tokens.
         report: Progress.
 
     Returns:
-        Nats and counts, as `Score` has them.
+        Nats and counts, as arguments of `Score`.
     """
     nats, done = 0.0, 0
     for inputs_1T, targets_1T in segments(
@@ -182,7 +181,7 @@ def score_all(
 
 
 def whole(split: Split) -> dict[str, int]:
-    """Return the counts of a score that leaves nothing out, as `Score` has them."""
+    """Return the counts of a score of every token, as arguments of `Score`."""
     return {
         "num_tokens": split.num_tokens,
         "num_bytes": split.num_bytes,

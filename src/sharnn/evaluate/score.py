@@ -1,7 +1,7 @@
-"""Scores: nats added up once, divided once.
+"""Scores: nats are summed over the text and divided once.
 
-Models with different tokens are compared in bits per byte of the same text, or nats per original
-word; a loss per token compares nothing but itself.
+Compare models with different tokenizers by bits per byte or nats per original word of the same text.
+A loss per token is comparable only between models with the same tokenizer.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ LN2 = math.log(2)
 
 @dataclass(frozen=True)
 class Score:
-    """What a model makes of a text.
+    """A model's score on a text.
 
     Attributes:
-        protocol: How it was read: `strict`, `paper` or `ideal`.
+        protocol: How the text was read: `strict`, `paper` or `ideal`.
         nats: Sum of `-log p` over the scored tokens, natural logarithm.
         num_tokens: Tokens scored.
         num_bytes: Bytes of the scored tokens.
         num_chars: UTF-8 characters that begin in them.
-        num_words: Words, parted by white space, that begin in them.
-        unscored_tokens: Tokens of the text that the protocol leaves out.
+        num_words: Words, separated by white space, that begin in them.
+        unscored_tokens: Tokens of the text that the protocol skips.
         unscored_bytes: Their bytes.
-        seconds: Time it took.
-        settings: What else the score depends on, by what has it: how far the `memory` reaches, how
-            `paper` and `ideal` read, and `dynamic` and `cache` for a model that adapts to the text.
+        seconds: Duration of the evaluation.
+        settings: All else that the score depends on: the reach of the `memory`, the settings of
+            `paper` and `ideal`, and `dynamic` and `cache` where the model adapts to the text.
     """
 
     protocol: str
@@ -49,17 +49,17 @@ class Score:
 
     @property
     def bits_per_char(self) -> float:
-        """Bits per UTF-8 character; the same as per byte in plain ASCII."""
+        """Bits per UTF-8 character; equal to bits per byte for ASCII text."""
         return _ratio(self.nats / LN2, self.num_chars)
 
     @property
     def bits_per_token(self) -> float:
-        """Bits per token; compares models with the same tokenizer alone."""
+        """Bits per token; comparable only between models with the same tokenizer."""
         return _ratio(self.nats / LN2, self.num_tokens)
 
     @property
     def word_perplexity(self) -> float:
-        """`exp(nats / words)`: infinite where a text has almost no words."""
+        """`exp(nats / words)`; infinite if the text has almost no words."""
         nats_per_word = _ratio(self.nats, self.num_words)
         return math.exp(nats_per_word) if nats_per_word < 700 else math.inf
 
@@ -69,7 +69,7 @@ class Score:
         return _ratio(self.num_tokens, self.seconds)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return counts and ratios as JSON values; a ratio to nothing is null."""
+        """Return counts and ratios as JSON values; a ratio that is not finite is null."""
         ratios = {
             name: getattr(self, name)
             for name in (

@@ -33,9 +33,9 @@ from sharnn.text import Tokenizer
 
 Protocol = Literal["strict", "paper"]
 
-#: Tokens that are read at once where nothing else is asked for; it alters no `sliding` score.
+#: Default number of tokens read at once; with a `sliding` reach it changes no score.
 SEGMENT_LENGTH = 512
-#: The original's evaluation lanes.
+#: Evaluation lanes of the original code, by split.
 PAPER_LANES = {"valid": 16, "test": 8}
 
 
@@ -55,37 +55,41 @@ def evaluate_static(
     """Score a split of a corpus.
 
     `strict` reads the text in one lane, from an empty state and the tokenizer's start token, and
-    scores every token exactly once. `paper` does as the original did: the text is cut into lanes that
-    each start cold, the tail that does not fill them and each lane's first token are not scored, and
-    a lane's sum over n - 1 predictions is divided by n.
+    scores every token exactly once. `paper` reproduces the original code: the text is split into lanes
+    that each start from an empty state; the tail that does not fill them and each lane's first token are
+    not scored; and a lane's sum over n - 1 predictions is divided by n.
 
     Args:
-        model: In evaluation mode; its window is put back afterwards.
-        tokenizer: The model's.
+        model: In evaluation mode; its window is restored afterwards.
+        tokenizer: The model's tokenizer.
         split: The text.
         protocol: How it is read.
         num_lanes: Lanes of `paper`; `strict` has one.
         segment_length: Tokens read at once.
         window: Memory rows in reach; None keeps the model's.
-        cache: Mixed into what the model says, with `strict`; None for none.
-        hidden: Reads a segment with `strict`, in fewer bits say; None takes the model's forward pass.
+        cache: Mixed into the model's distribution, with `strict` only; None for no cache.
+        hidden: Reads a segment, with `strict` only, for example in lower precision; None uses the
+            model's forward pass.
         report: Progress.
 
     Raises:
         DataError: There is nothing to score.
-        ConfigError: A window, segment length or number of lanes out of range, or a cache or `hidden` with
-            `paper`.
+        ConfigError: The window, segment length or number of lanes is out of range, or `cache` or `hidden`
+            is given with `paper`.
     """
     check_readable(split, segment_length)
     if num_lanes < 1:
         raise ConfigError(f"--lanes is {num_lanes}: it must be at least 1")
     if cache is not None and protocol != "strict":
         raise ConfigError(
-            f"--cache does not go with --protocol {protocol}, which scores without as in 2019: leave "
-            "one of them away"
+            f"cache does not go with protocol '{protocol}', which scores without one as in 2019: leave "
+            "the cache out, or use protocol 'strict'"
         )
     if hidden is not None and protocol != "strict":
-        raise ConfigError(f"weights in fewer bits do not go with the protocol {protocol}")
+        raise ConfigError(
+            f"hidden does not go with protocol '{protocol}', which uses the weights as they are: leave "
+            "hidden out, or use protocol 'strict'"
+        )
     started = time.perf_counter()
     with reading(model, window):
         settings = memory_settings(model)
@@ -113,22 +117,23 @@ def score_lanes(
     segment_lengths: Iterable[int],
     report: Report | None = None,
 ) -> tuple[float, int]:
-    """Return the nats of a text read in lanes, and how many tokens they are the score of.
+    """Return the nats of a text read in lanes, and the number of tokens scored.
 
-    Lanes are read at once, as many tokens at a time as `segment_lengths` says one after the other, to
-    their end or until no more lengths come.
+    All lanes are read together, in segments of the given lengths, until their end or until there are no
+    more lengths.
 
-    Every lane starts cold and its first token is not scored. Quicker than one lane where a machine
-    works best on many, and a little worse for the score: it serves for validation while training.
+    Every lane starts from an empty state, and its first token is not scored. This is faster than one
+    lane where a machine is efficient on batches, at a slightly worse score. It is used for validation
+    during training.
 
     Raises:
-        DataError: The lanes would not hold two tokens each.
+        DataError: A lane would have fewer than two tokens.
     """
     rows = len(tokens) // num_lanes
     if rows < 2:
         raise DataError(
-            f"the text has {len(tokens)} tokens, too few to score in {num_lanes} lanes: use a longer "
-            "text, or the strict protocol"
+            f"the text has {len(tokens)} tokens, too few to score in {num_lanes} lanes: give a longer "
+            "text, fewer lanes, or the strict protocol"
         )
     nats, device = 0.0, model.device
     state = model.initial_state(num_lanes)
@@ -139,7 +144,7 @@ def score_lanes(
             break
         stop = min(start + length, rows - 1)
         part = torch.from_numpy(lanes_Bn[:, start : stop + 1].astype(np.int64)).to(device)
-        nats_BT, state = model.nats(part[:, :-1], part[:, 1:], state)
+        nats_BT, state = model.nats(part[:, :-1], part[:, 1:], state, consume=True)
         nats += float(nats_BT.double().sum())
         if report is not None:
             report(stop * num_lanes, (rows - 1) * num_lanes)

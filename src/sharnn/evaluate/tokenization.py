@@ -1,7 +1,7 @@
-"""Taking a score apart: by words, by the place inside a word, and by how a word could be cut.
+"""Breaking a score down: by word, by position inside a word, and by possible segmentations of a word.
 
-A loss per token depends on what a token is. Here all is counted by *original words*, runs of bytes
-between white space with the space before them, which are the same whatever reads the text
+A loss per token depends on the tokenizer. Here all figures are per *original word*: a run of bytes
+between white space together with the space before it, which is the same for every tokenizer
 (docs/tokenization.md has every formula).
 
 Legend: N tokens of the text · S lanes, each a path or a sample · V vocab_size.
@@ -28,13 +28,13 @@ from sharnn.text.units import WORD
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 
-#: Tokens read at once between places of interest; it alters no score.
+#: Tokens read at once; it changes no score.
 _SEGMENT_LENGTH = 512
-#: Of a word with more ways to cut it, ways are drawn instead of counted out.
+#: Most segmentations of a word that are enumerated; of words with more, segmentations are sampled.
 MAX_PATHS = 128
-#: Ways that are drawn then.
+#: Segmentations sampled per word in that case.
 NUM_SAMPLES = 16
-#: Continuations that are drawn where feedback is withheld; an even number.
+#: Continuations sampled per word where its earlier tokens are withheld; an even number.
 NUM_CONTINUATIONS = 64
 
 
@@ -43,15 +43,15 @@ NUM_CONTINUATIONS = 64
 
 @dataclass(frozen=True)
 class WordedText:
-    """A text's tokens, and the words that they spell.
+    """A text's tokens and the words that they spell.
 
     Attributes:
         tokens: `[N]`.
-        token_bytes: Bytes of each token, `[N]`.
-        words: The words, each with the space before it, in order.
+        token_bytes: Number of bytes of each token, `[N]`.
+        words: The words in order, each with the space before it.
         first_token: Index of each word's first token.
-        num_tokens: How many tokens spell each word.
-        word_of_token: `[N]`; -1 for white space that belongs to no word.
+        num_tokens: Number of tokens of each word.
+        word_of_token: Index of each token's word, `[N]`; -1 for white space that belongs to no word.
     """
 
     tokens: Integers
@@ -63,13 +63,13 @@ class WordedText:
 
     @property
     def word_ends(self) -> Integers:
-        """Byte of the text behind each word."""
+        """Offset in the text of the byte after each word."""
         ends = np.cumsum(self.token_bytes)
         return ends[self.first_token + self.num_tokens - 1]
 
     @property
     def place_in_word(self) -> Integers:
-        """How many tokens of its word stand before each token; -1 where there is no word."""
+        """Number of earlier tokens in the same word, for each token; -1 outside words."""
         index = np.arange(len(self.tokens))
         place = index - self.first_token[self.word_of_token]
         return np.where(self.word_of_token < 0, -1, place)
@@ -84,11 +84,11 @@ def lay_out(tokenizer: Tokenizer, tokens: npt.NDArray[Any]) -> WordedText:
     """Find the words in a text's tokens.
 
     Args:
-        tokenizer: Of the tokens.
+        tokenizer: The tokenizer of the tokens.
         tokens: `[N]`.
 
     Raises:
-        DataError: There is no word, or one begins or ends in the middle of a token.
+        DataError: There is no word, or a word begins or ends in the middle of a token.
     """
     tokens = np.asarray(tokens).astype(np.int64)
     lengths = {token: len(tokenizer.token_bytes(token)) for token in np.unique(tokens).tolist()}
@@ -106,8 +106,8 @@ def lay_out(tokenizer: Tokenizer, tokens: npt.NDArray[Any]) -> WordedText:
     if len(cut):
         word = data[starts[cut[0]] : stops[cut[0]]]
         raise DataError(
-            f"the word {word!r} begins or ends in the middle of a token, so no score belongs to it: use "
-            "a tokenizer whose tokens stay inside of words"
+            f"the word {word!r} begins or ends in the middle of a token, so it has no score of its own: "
+            "use a tokenizer whose tokens do not cross word boundaries"
         )
     first, last = np.searchsorted(begins, starts), np.searchsorted(ends, stops)
     num_tokens = last - first + 1
@@ -122,10 +122,10 @@ def lay_out(tokenizer: Tokenizer, tokens: npt.NDArray[Any]) -> WordedText:
 
 @dataclass(frozen=True)
 class WordClasses:
-    """What kinds of word there are; the same for every tokenizer, for it is a property of texts.
+    """A class for every word. It depends on the texts only, so it is the same for every tokenizer.
 
     Attributes:
-        names: Of the classes.
+        names: Names of the classes.
         of_word: Index of each word's class.
     """
 
@@ -133,18 +133,18 @@ class WordClasses:
     of_word: Integers
 
 
-#: A word that stands this often in the training text is known; less often it is rare.
+#: A word that occurs at least this often in the training text is known; a less frequent one is rare.
 KNOWN_COUNT = 10
 _CLASSES = ("known", "rare, copied", "rare, new", "unseen, copied", "unseen, new")
 
 
 def classify(text: WordedText, training: bytes, memory_bytes: int) -> WordClasses:
-    """Tell known words from rare and unseen ones, and of these the ones that memory could copy.
+    """Classify words as known, rare or unseen, and the last two by whether memory could copy them.
 
     Args:
-        text: That is scored, in whichever tokens.
-        training: The text to train on, whether or not a model has read all of it.
-        memory_bytes: A word is `copied` where it stood in this many bytes of the scored text before it.
+        text: The scored text, in any tokens.
+        training: The training text, whether or not a model has read all of it.
+        memory_bytes: A word is `copied` if it occurs in the scored text within this many bytes before it.
     """
     counts: dict[bytes, int] = {}
     for word in training.split():
@@ -169,10 +169,10 @@ class Mean:
     """A mean over words or tokens.
 
     Attributes:
-        name: What they are.
-        count: How many.
-        mean: Of their nats.
-        error: Standard error of the mean; 0 for one alone.
+        name: Name of the group.
+        count: Number of values.
+        mean: Mean of their nats.
+        error: Standard error of the mean; 0 for a single value.
     """
 
     name: str
@@ -182,7 +182,7 @@ class Mean:
 
     @classmethod
     def of(cls, name: str, values: Floats) -> Mean:
-        """Return the mean of `values`; of none it is not a number."""
+        """Return the mean of `values`; NaN if there are none."""
         count = len(values)
         if not count:
             return cls(name, 0, math.nan, math.nan)
@@ -201,19 +201,19 @@ def token_nats(model: LanguageModel, tokenizer: Tokenizer, tokens: npt.NDArray[A
 
 
 def word_nats(text: WordedText, nats: Floats) -> Floats:
-    """Return the nats of each word: the sum over its tokens, its space among them."""
+    """Return the nats of each word: the sum over its tokens, including the space before it."""
     inside = text.word_of_token >= 0
     word = text.word_of_token[inside]
     return np.bincount(word, nats[inside], len(text.words)).astype(np.float64)
 
 
 def by_place(text: WordedText, nats: Floats, most: int = 8) -> list[Mean]:
-    """Return the mean nats of first tokens of words, of second ones, …, and of white space.
+    """Return the mean nats of first tokens of words, of second tokens, …, and of white space.
 
     Args:
-        text: What was scored.
-        nats: Of each token.
-        most: Places that are told apart; later ones are one.
+        text: The scored text.
+        nats: Nats of each token.
+        most: Number of groups of places; the last has all later places.
     """
     place = np.minimum(text.place_in_word, most - 1)
     names = [*(str(k + 1) for k in range(most - 1)), f"{most}+"]
@@ -233,7 +233,7 @@ def by_class(classes: WordClasses, nats_of_words: Floats) -> list[Mean]:
 
 
 class Lattice:
-    """All ways to spell a word in the tokens of a vocabulary."""
+    """All segmentations of a word into tokens of a vocabulary."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokens: dict[bytes, list[int]] = {}
@@ -242,12 +242,12 @@ class Lattice:
         self._longest = max(map(len, self._tokens))
 
     def next_tokens(self, word: bytes, start: int) -> list[tuple[int, int]]:
-        """Return the tokens that can stand at byte `start` of a word, each with the byte it ends at."""
+        """Return the tokens that fit at byte `start` of a word, each with the byte at which it ends."""
         stops = range(start + 1, min(start + self._longest, len(word)) + 1)
         return [(token, stop) for stop in stops for token in self._tokens.get(word[start:stop], ())]
 
     def num_paths(self, word: bytes) -> int:
-        """Return how many token sequences spell the word."""
+        """Return the number of token sequences that spell the word."""
         ways = [0] * len(word) + [1]
         for start in reversed(range(len(word))):
             ways[start] = sum(ways[stop] for _, stop in self.next_tokens(word, start))
@@ -256,10 +256,10 @@ class Lattice:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a word begins.
+    """The model's state at the beginning of a word.
 
     Attributes:
-        state: Of one lane, before the token at hand is read.
+        state: State of one lane before `previous` is read.
         previous: The token before the word, which is read next.
     """
 
@@ -270,7 +270,7 @@ class Place:
 def places(
     model: LanguageModel, tokenizer: Tokenizer, text: WordedText, words: Sequence[int]
 ) -> Iterator[Place]:
-    """Walk through a text and stop before each of `words` (indices, rising)."""
+    """Read a text and yield the place of each of `words` (indices in ascending order)."""
     inputs = np.concatenate([[tokenizer.start_token], text.tokens[:-1]])
     state, done = model.initial_state(1), 0
     for word in words:
@@ -286,12 +286,12 @@ def places(
 
 @dataclass(frozen=True)
 class Segmentations:
-    """What a word costs by how it is cut.
+    """The cost of a word over its segmentations.
 
     Attributes:
-        best: Nats of the best way that was found.
-        summed: `-log` of the probability of all ways together.
-        exact: Whether all ways were counted out.
+        best: Nats of the best segmentation found.
+        summed: `-log` of the total probability of all segmentations.
+        exact: Whether all segmentations were enumerated.
     """
 
     best: float
@@ -308,22 +308,22 @@ def over_segmentations(
     max_paths: int = MAX_PATHS,
     num_samples: int = NUM_SAMPLES,
 ) -> Segmentations:
-    """Score a word by all token sequences that spell it, what stands before it being as it is.
+    """Score a word over all token sequences (paths) that spell it, with the text before it fixed.
 
-    A recurrent model's next probability depends on the whole path, so paths share their beginnings and
-    nothing else: up to `max_paths` the tree of all is walked breadth first. Above that, paths are drawn
-    token by token from the model restricted to tokens that fit. With Z_j the probability that the model
-    gave to fitting tokens at step j, E[Π Z_j] is the sum over all paths (sequential importance sampling),
-    and the mean over samples never promises more than it on average.
+    A recurrent model's next probability depends on the whole path, so paths share only their prefixes.
+    Up to `max_paths`, all paths are enumerated breadth first. Above that, paths are sampled token by
+    token from the model restricted to tokens that fit. Let Z_j be the probability that the model gives to
+    fitting tokens at step j. Then E[Π Z_j] is the sum over all paths (sequential importance sampling), so
+    the mean over samples does not overestimate the sum on average.
 
     Args:
         model: In evaluation mode.
-        place: Where the word begins.
-        word: Its bytes, with its space.
-        lattice: Of the model's tokenizer.
-        generator: Draws paths.
-        max_paths: Counted out up to so many.
-        num_samples: Drawn otherwise.
+        place: The state at the beginning of the word.
+        word: Its bytes, including the space before it.
+        lattice: Segmentations by the model's tokenizer.
+        generator: Random generator for sampling.
+        max_paths: Most paths that are enumerated.
+        num_samples: Number of paths sampled otherwise.
     """
     if lattice.num_paths(word) <= max_paths:
         nats = _walk(model, place, word, lattice)
@@ -361,7 +361,7 @@ def _draw(
     generator: torch.Generator,
     num_samples: int,
 ) -> tuple[Tensor, Tensor]:
-    """Return the nats of each drawn path, and the logarithm of its Π Z."""
+    """Return the nats of each sampled path and the logarithm of its Π Z_j."""
     nats = torch.zeros(num_samples, dtype=torch.float64)
     weights = torch.zeros(num_samples, dtype=torch.float64)
     state = place.state.expand(num_samples)
@@ -396,20 +396,21 @@ def withheld_nats(
     generator: torch.Generator,
     num_samples: int = NUM_CONTINUATIONS,
 ) -> tuple[float, float]:
-    """Return a word's nats where the model is not told its earlier tokens, by all draws and by half.
+    """Return a word's nats with its earlier tokens withheld, from all samples and from half of them.
 
-    `Σ_k -log E[p(t_k | t'_1 … t'_{k-1})]`, the earlier tokens t' drawn from the model itself: token k is
-    predicted from what stands before the word alone. The mean over samples stands inside the logarithm,
-    so both are upper bounds of it on average, the second one (a mean over both halves of the draws) the
-    looser: what they differ by is about what all draws still overstate, where that falls as 1 / draws,
-    and less than that where it falls more slowly. A word of one token costs what it always does.
+    `Σ_k -log E[p(t_k | t'_1 … t'_{k-1})]`, with the earlier tokens t' sampled from the model itself:
+    token k is predicted from the text before the word only. The mean over samples is inside the
+    logarithm, so both results are upper bounds on average. The second, a mean over both halves of the
+    samples, is the looser. Where the overestimate falls as 1 / samples, the difference of the two is
+    about the remaining overestimate of all samples; where it falls more slowly, the difference is less
+    than that. A word of one token has its usual cost.
 
     Args:
         model: In evaluation mode.
-        place: Where the word begins.
-        tokens: The word's.
-        generator: Draws continuations.
-        num_samples: How many of them, an even number.
+        place: The state at the beginning of the word.
+        tokens: The word's tokens.
+        generator: Random generator for sampling continuations.
+        num_samples: Number of continuations, an even number.
     """
     log_p_SV, state = _step(model, [place.previous], place.state)
     nats = halved = -float(log_p_SV[0, tokens[0]])
@@ -428,7 +429,7 @@ def withheld_nats(
 def _step(
     model: LanguageModel, tokens: Sequence[int], state: RecurrentState
 ) -> tuple[Tensor, RecurrentState]:
-    """Read one token in each lane; return the next one's log-probabilities `[S, V]` and the state."""
+    """Read one token per lane; return the next token's log-probabilities `[S, V]` and the state."""
     tokens_S1 = torch.tensor(tokens, device=model.device)[:, None]
     with torch.inference_mode():
         logits_S1V, state = model(tokens_S1, state)
@@ -440,16 +441,16 @@ def _step(
 
 @dataclass(frozen=True)
 class WithinWords:
-    """What a sample of words costs, scored in four ways; means of nats a word.
+    """The cost of a sample of words in four kinds of score; means of nats per word.
 
     Attributes:
-        forced: Cut as the tokenizer does, each token told after it was predicted: the usual score.
-        best: The best way to cut it.
-        summed: All ways to cut it.
-        withheld: Cut as the tokenizer does, with the word's earlier tokens not told: an upper bound.
-        told: `withheld - forced`, word by word: what being told is worth at most.
-        overstated: What `withheld` would be more with half the draws.
-        exact_share: Of words whose ways were all counted out.
+        forced: The tokenizer's segmentation with teacher forcing: the usual score.
+        best: The best segmentation.
+        summed: The sum over all segmentations.
+        withheld: The tokenizer's segmentation with the word's earlier tokens withheld: an upper bound.
+        told: `withheld - forced`, word by word: an upper bound on the benefit of teacher forcing.
+        overstated: The increase of `withheld` with half the samples.
+        exact_share: Share of words whose segmentations were all enumerated.
     """
 
     forced: Mean
@@ -476,11 +477,11 @@ def within_words(
 
     Args:
         model: In evaluation mode.
-        tokenizer: Its tokenizer.
-        text: Its words.
-        nats: Of its tokens, from `token_nats`.
-        num_words: Words, evenly spread over the text; all where it has fewer.
-        seed: Of what is drawn.
+        tokenizer: The model's tokenizer.
+        text: The text and its words.
+        nats: Nats of its tokens, from `token_nats`.
+        num_words: Number of words, evenly spread over the text; all where it has fewer.
+        seed: Seed for sampling.
         max_paths: As for `over_segmentations`.
         num_samples: As for `over_segmentations`.
         num_continuations: `num_samples` of `withheld_nats`.
@@ -494,7 +495,7 @@ def within_words(
     for word, known, place in zip(words, forced.tolist(), walk, strict=True):
         spelt = text.words[word]
         found = over_segmentations(model, place, spelt, lattice, generator, max_paths, num_samples)
-        # Drawn ways may miss the tokenizer's own, which is one of them.
+        # Sampled segmentations may not include the tokenizer's.
         ways.append((min(found.best, known), min(found.summed, known), found.exact))
         tokens = text.tokens_of(word)
         withheld.append(withheld_nats(model, place, tokens, generator, num_continuations))

@@ -1,4 +1,4 @@
-"""Sampling: sessions, streams and the step path."""
+"""Text generation: sessions, sampling, streaming and token-by-token decoding."""
 
 from sharnn.generation.decoder import Decoder, ForwardDecoder, RingDecoder, make_decoder
 from sharnn.generation.sampling import Sampling, sample, sample_together

@@ -1,4 +1,4 @@
-"""One token at a time: weights packed once, memory in a ring, nothing that grows with the text.
+"""Decoding one token at a time: packed weights, memory in a ring buffer, no growth with the text.
 
 Legend: B lanes · T tokens · D embed_dim · C chunks of Boom · V vocab_size.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -22,39 +23,40 @@ from sharnn.generation.segments import SegmentReader
 from sharnn.model import LanguageModel, LayerState, RecurrentState
 from sharnn.ops.reference import GELU_SLOPE
 
-#: Tokens of a prompt that are read at once; bounds what a long prompt needs.
+#: Tokens of a prompt that are read at once; this bounds the memory needed for a long prompt.
 PREFILL_SEGMENT = 1024
-#: Prompts up to this length are stepped through: taking the memory out of its ring and putting it back
-#: costs some steps' time, the more the longer it is.
+#: Prompts up to this length are read step by step: copying the memory out of its ring and back takes the
+#: time of some steps, and more for a longer memory.
 STEPPED_TOKENS = 8
 
 
 class Decoder(Protocol):
-    """Reads tokens for B lanes and says what may come next.
+    """Reads tokens for B lanes and predicts the next ones.
 
-    It owns its state and alters it; `state` and `load` exchange values with the forward pass, so that
-    both can read parts of one text. Logits come in float32 or the dtype of the weights, those of a split
-    softmax are log-probabilities. All tensors handed out are copies and may be kept or changed.
+    A decoder owns its state and updates it in place. `state` and `load` exchange states with the forward
+    pass, so that each can read parts of one text. Logits are in float32 or the dtype of the weights;
+    those of a split softmax are log-probabilities. Callers may keep or change the returned tensors,
+    which are copies.
     """
 
     def prefill(self, tokens_BT: Tensor) -> Tensor:
-        """Read T ≥ 1 tokens in every lane; return the logits of the next one, `[B, V]`."""
+        """Read T ≥ 1 tokens in every lane; return the logits of the next token, `[B, V]`."""
         ...
 
     def step(self, tokens_B: Tensor) -> Tensor:
-        """Read one token in every lane; return the logits of the next one, `[B, V]`."""
+        """Read one token in every lane; return the logits of the next token, `[B, V]`."""
         ...
 
     def state(self) -> RecurrentState:
-        """Return the state as a model's forward pass takes it."""
+        """Return the state in the form that the model's forward pass takes."""
         ...
 
     def load(self, state: RecurrentState) -> None:
-        """Go on from a state; its number of lanes becomes this decoder's."""
+        """Continue from a state; its number of lanes becomes this decoder's."""
         ...
 
     def fork(self) -> Decoder:
-        """Return a decoder that goes on from here on its own; the weights are shared."""
+        """Return an independent decoder with the same state; the weights are shared."""
         ...
 
 
@@ -63,39 +65,49 @@ def make_decoder(
     num_lanes: int = 1,
     dtype: str | None = None,
     memory_dtype: str | None = None,
+    window: int | None = None,
 ) -> Decoder:
-    """Return the quickest decoder for a model, with an empty state; see `RingDecoder`.
+    """Return the fastest decoder for a model, with an empty state; see `RingDecoder`.
+
+    Its window is the model's at this time when not given, and stays.
 
     Raises:
-        ConfigError: The model can't be decoded in that dtype.
+        ConfigError: The model can't be decoded with that dtype.
     """
     for name, value in (("dtype", dtype), ("memory dtype", memory_dtype)):
         if value is not None and model.config.architecture == "transformer":
-            raise ConfigError(f"{name} {value}: a transformer decodes in its weights' own dtype")
+            raise ConfigError(
+                f"{name} {value}: a transformer decodes in its weights' own dtype, leave {name} out"
+            )
         if value is not None and value not in STORED:
             raise ConfigError(f"{name} '{value}' is unknown: give fp32, bf16 or int8")
     if dtype == "int8" and model.device.type != "cpu":
-        raise ConfigError("dtype int8 decodes on a CPU: give fp32 or bf16, or --device cpu")
+        raise ConfigError(
+            "dtype int8 decodes on a CPU only: give fp32 or bf16, or load the model on device cpu"
+        )
     if model.config.architecture == "transformer":
-        return ForwardDecoder(model, num_lanes)
-    return RingDecoder(model, num_lanes, dtype, memory_dtype)
+        return ForwardDecoder(model, num_lanes, window)
+    return RingDecoder(model, num_lanes, dtype, memory_dtype, window)
 
 
 class ForwardDecoder:
-    """Steps through the model's own forward pass; serves every architecture."""
+    """Decodes with the model's own forward pass; works for every architecture."""
 
-    def __init__(self, model: LanguageModel, num_lanes: int = 1) -> None:
+    def __init__(self, model: LanguageModel, num_lanes: int = 1, window: int | None = None) -> None:
         self.model = model
+        self._window = model.window if window is None else window
         self._state = model.initial_state(num_lanes)
 
     @torch.no_grad()
     def prefill(self, tokens_BT: Tensor) -> Tensor:
         """Read T ≥ 1 tokens; return `[B, V]`."""
-        last_BD, self._state = _read(self.model.hidden, tokens_BT, self._state)
+        last_BD, self._state = _read(
+            partial(self.model.hidden, window=self._window), tokens_BT, self._state
+        )
         return self.model.softmax.logits(last_BD, self.model.embedding.weight)
 
     def step(self, tokens_B: Tensor) -> Tensor:
-        """Read one token a lane; return `[B, V]`."""
+        """Read one token per lane; return `[B, V]`."""
         return self.prefill(tokens_B[:, None])
 
     def state(self) -> RecurrentState:
@@ -103,12 +115,12 @@ class ForwardDecoder:
         return self._state
 
     def load(self, state: RecurrentState) -> None:
-        """Go on from `state`."""
+        """Continue from `state`."""
         self._state = state
 
     def fork(self) -> ForwardDecoder:
-        """Return a decoder that goes on from here on its own."""
-        return copy.copy(self)  # states are values: what both begin with is never altered
+        """Return an independent decoder with the same state."""
+        return copy.copy(self)  # states are values: the shared one is never changed in place
 
 
 def _read(
@@ -116,26 +128,27 @@ def _read(
     tokens_BT: Tensor,
     state: RecurrentState,
 ) -> tuple[Tensor, RecurrentState]:
-    """Read tokens in bounded segments; return what the softmax reads of the last, `[B, D]`."""
+    """Read tokens in bounded segments; return the softmax's input at the last one, `[B, D]`."""
     for part in tokens_BT.split(PREFILL_SEGMENT, dim=1):
         out_BTD, state = hidden(part, state)
     return out_BTD[:, -1], state
 
 
 class RingDecoder:
-    """The step path of the SHA-RNN and the plain LSTM; equals `model.forward` token by token.
+    """The fast decoder of the SHA-RNN and the plain LSTM; equals `model.forward` token by token.
 
-    A step reads every weight once and every memory row once, and makes nothing that grows. It is one
-    call of a C++ kernel where one can be built, else a chain of PyTorch's operations. The reach of a
-    step is the window whatever the model's `reach`, for a segment of one token sees just that.
+    A step reads every weight and every memory row once, and its memory does not grow. It is one call of
+    a C++ kernel where one is available, else a chain of PyTorch operations. A step reaches the whole
+    window with either `reach` of the model, since a segment of one token does so too.
 
     Args:
-        model: In evaluation mode; its weights and window are taken as they are now.
+        model: In evaluation mode; its weights are used as they are at construction.
         num_lanes: B.
-        dtype: `fp32`, `bf16` or `int8` weights; as the model's when not given. int8 has a scale for
-            each row of a matrix, and rounds what it multiplies too.
-        memory_dtype: `fp32`, `bf16` or `int8` memory rows, these with a scale each; as the weights
-            when not given.
+        dtype: Dtype of the weights: `fp32`, `bf16` or `int8`; None keeps the model's. int8 has a scale
+            for each row of a matrix and also quantizes the inputs of matrix products.
+        memory_dtype: Dtype of memory rows: `fp32`, `bf16` or `int8`, with a scale for each row; None
+            uses that of the weights.
+        window: Rows that a position reaches; the model's at construction when not given.
     """
 
     def __init__(
@@ -144,13 +157,14 @@ class RingDecoder:
         num_lanes: int = 1,
         dtype: str | None = None,
         memory_dtype: str | None = None,
+        window: int | None = None,
     ) -> None:
         self.model = model
         own = model.embedding.weight.dtype
         self._stored = own if dtype is None else STORED[dtype]
         self._memory_stored = self._stored if memory_dtype is None else STORED[memory_dtype]
         self._computed = torch.float64 if self._stored == torch.float64 else torch.float32
-        self._window = model.typed_blocks[0].window
+        self._window = model.window if window is None else window
         self._layers: list[PackedLayer] = []
         self._kernels: KernelWeights | None = None
         self._kernel_embedding: KernelEmbedding | None = None
@@ -177,14 +191,14 @@ class RingDecoder:
             for token_B in tokens_BT.unbind(1):
                 logits = self.step(token_B)
             return logits
-        reader = SegmentReader(self.model, self._stored, self._kernels)
+        reader = SegmentReader(self.model, self._stored, self._kernels, self._window)
         last_BD, state = _read(reader, tokens_BT, self.state())
         self.load(state)
         return self._logits(last_BD)
 
     @torch.no_grad()
     def step(self, tokens_B: Tensor) -> Tensor:
-        """Read one token a lane; return `[B, V]`."""
+        """Read one token per lane; return `[B, V]`."""
         h_BD = self._embed(tokens_B.long())
         if self._step is not None:
             self._step(h_BD)
@@ -238,7 +252,7 @@ class RingDecoder:
 
     @torch.no_grad()
     def state(self) -> RecurrentState:
-        """Return the state as the forward pass takes it, memory oldest first, all as computed with."""
+        """Return the state for the forward pass, in the dtype of computation, memory oldest first."""
         layers = []
         empty = self.model.initial_state(self._hidden[0].shape[0]).layers
         for hidden, cell, ring, layer in zip(
@@ -250,7 +264,7 @@ class RingDecoder:
 
     @torch.no_grad()
     def load(self, state: RecurrentState) -> None:
-        """Go on from `state`; its number of lanes becomes this decoder's."""
+        """Continue from `state`; its number of lanes becomes this decoder's."""
         self._hidden, self._cell, rings = [], [], []
         for layer, ring in zip(
             state.layers, self._rings or [None] * len(state.layers), strict=True
@@ -274,7 +288,7 @@ class RingDecoder:
         return ring
 
     def fork(self) -> RingDecoder:
-        """Return a decoder that goes on from here on its own; the weights are shared."""
+        """Return an independent decoder with the same state; the weights are shared."""
         other = copy.copy(self)
         with torch.no_grad():
             other._hidden = [hidden.clone() for hidden in self._hidden]
@@ -285,12 +299,12 @@ class RingDecoder:
         return other
 
     def _bind(self) -> None:
-        """Tell the kernel, where there is one, the places of the state."""
+        """Give the kernel, where there is one, the addresses of the state."""
         self._step: KernelStep | None = None
         if self._kernels is not None:
             self._step = KernelStep(self._kernels, self._hidden, self._cell, self._rings)
 
 
 def _copied(tensor: Tensor | None) -> Tensor | None:
-    """Return a dense tensor of its own, where there is one."""
+    """Return a contiguous copy of a tensor, or None."""
     return None if tensor is None else tensor.clone(memory_format=torch.contiguous_format)

@@ -1,8 +1,8 @@
-// What a step reads first, for B lanes: a token's embedding, the rows of its n-grams, and what is recalled.
+// The input of a step for B lanes: a token's embedding, the rows of its n-grams, and the recalled tokens.
 //
-// Legend: B lanes · D dim · N tokens that are looked back at · O orders · R rows of n-grams · S slots of recall.
-// All of it is a few hundred bytes from tables of megabytes: one pass, where a chain of operations would
-// take longer than all else in the step of a small model.
+// Legend: B lanes · D dim · N earlier tokens used · O orders · R rows of n-grams · S slots of recall.
+// The input takes a few hundred bytes from tables of megabytes. It is computed in one pass, since a chain of
+// PyTorch operations would take longer than the rest of the step of a small model.
 
 #include <algorithm>
 #include <cstdint>
@@ -17,14 +17,14 @@ enum Kind : isize { FLOAT = 0, BFLOAT16 = 1 };
 
 extern "C" {
 
-// Orders 2 … `longest`, a table [R, width] for each; `keys` [O, R] rises in each.
+// Orders 2 … `longest`, with a table [R, width] for each; `keys` [O, R] is sorted within each order.
 struct Ngrams {
   const int32_t *keys;
   const void *const *tables;
   isize longest, num_rows, width;
 };
 
-// `tokens` [V, D] is a table, `gain` [2 O] and `source` [2 O, D] are float.
+// `tokens` [V, D] is an embedding table; `gain` [2 O] and `source` [2 O, D] are float.
 struct Recall {
   const void *tokens;
   const float *gain, *source;
@@ -32,7 +32,7 @@ struct Recall {
   isize num_orders;
 };
 
-// Tables hold numbers of one kind. No n-grams where their `longest` is 0, no recall without orders.
+// All tables have the dtype `kind`. There are no n-grams if `longest` is 0, and no recall without orders.
 struct Embedding {
   const void *tokens;  // [V, D]
   Ngrams ngrams;
@@ -51,7 +51,7 @@ template <class W> inline const W *row_of(const void *table, isize row, isize wi
   return static_cast<const W *>(table) + row * width;
 }
 
-// The keys of the last 1, 2, … `longest` tokens at `last`.
+// The keys of the last 1, 2, … `longest` tokens, which end at `last`.
 std::vector<isize> keys_at(const isize *last, isize longest) {
   std::vector<isize> keys(longest);
   keys[0] = key_of(*last);
@@ -108,8 +108,8 @@ void embed_lane(const Embedding &model, isize token, isize *recent, isize *slots
 
 extern "C" {
 
-// `tokens` [B] are read: `recent` [B, N] and `slots` [B, O, S] go from before them to after; `out` [B, D].
-// Returns the first lane whose token there is not, and reads nothing then; else -1.
+// Read `tokens` [B], write `out` [B, D] and update `recent` [B, N] and `slots` [B, O, S] in place.
+// Returns -1, or the first lane whose token is outside the vocabulary; nothing is read in that case.
 isize embed(const Embedding *model, const isize *tokens, isize *recent, isize *slots, float *out, isize lanes,
             isize num_slots) {
   for (isize lane = 0; lane < lanes; ++lane)

@@ -1,6 +1,6 @@
-"""What a step reads first, by `embed.cpp`: embeddings of a token and its n-grams, and recall.
+"""The input of a step, computed by `embed.cpp`: embeddings of a token and its n-grams, and recall.
 
-Legend: B lanes · D embed_dim · N tokens looked back at · O orders · S slots.
+Legend: B lanes · D embed_dim · N earlier tokens used · O orders · S slots.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class _Embedding(ctypes.Structure):
 
 
 def available(model: LanguageModel) -> bool:
-    """Whether the kernel takes this model's tables, and there is more to look up than a token."""
+    """Whether the kernel supports this model's tables, and the model uses n-grams or recall."""
     weight = model.embedding.weight
     looks_up = model.ngrams is not None or model.recall is not None
     takes = weight.device.type == "cpu" and weight.dtype in _KINDS
@@ -52,14 +52,14 @@ def available(model: LanguageModel) -> bool:
 
 
 class KernelEmbedding:
-    """Equals `LanguageModel.embed` of one token a lane; any number of decoders share it.
+    """Equals `LanguageModel.embed` for one token per lane; any number of decoders can share it.
 
-    It reads the model's own tables, where they are now. Sums are float32 whatever the tables hold.
+    It reads the model's own tables at their present addresses. Sums are float32 for tables of any dtype.
     """
 
     def __init__(self, model: LanguageModel) -> None:
         weight = model.embedding.weight
-        self._kept: list[object] = []  # what the pointers point to
+        self._kept: list[object] = []  # keeps alive what the pointers point to
         self._vocab_size, self._dim = weight.shape
         self._model = _Embedding(
             self._pointer(weight), self._ngrams(model.ngrams), self._recall(model.recall),
@@ -71,15 +71,15 @@ class KernelEmbedding:
         self._embed.restype = _LONG
 
     def __call__(self, tokens_B: Tensor, recent_BN: Tensor, slots_BOS: Tensor | None) -> Tensor:
-        """Return what the first block reads, `[B, D]` in float32.
+        """Return the first block's input, `[B, D]` in float32.
 
         Args:
             tokens_B: Tokens, int64.
-            recent_BN: The tokens before them; these join them, and the first leave.
-            slots_BOS: Tables of recall, which are written to; None where nothing is recalled.
+            recent_BN: The last N tokens, updated in place: `tokens_B` is appended, the oldest dropped.
+            slots_BOS: Tables of recall, updated in place; None where nothing is recalled.
 
         Raises:
-            IndexError: There is no such token.
+            IndexError: A token is not in the vocabulary.
         """
         tokens_B = tokens_B.contiguous()
         h_BD = torch.empty(len(tokens_B), self._dim)
@@ -91,7 +91,9 @@ class KernelEmbedding:
             _POINTER(slots), _POINTER(h_BD.data_ptr()), _LONG(len(tokens_B)), _LONG(num_slots),
         )  # fmt: skip
         if wrong >= 0:
-            raise IndexError(f"token {int(tokens_B[wrong])}: there are {self._vocab_size}, from 0")
+            raise IndexError(
+                f"token {int(tokens_B[wrong])} is outside the vocabulary of {self._vocab_size} tokens"
+            )
         return h_BD
 
     def _ngrams(self, ngrams: NgramEmbedding | None) -> _Ngrams:

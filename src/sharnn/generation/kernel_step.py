@@ -1,4 +1,4 @@
-"""The step of `step.cpp`: a decoder's weights and state laid out for it, and the calls.
+"""Calls of the kernels in `step.cpp`, and the layout of a decoder's weights and state for them.
 
 Legend: B lanes · T tokens · D embed_dim · P parts of a matrix, of D rows each · K its columns.
 """
@@ -53,7 +53,7 @@ class _Model(ctypes.Structure):
 
 
 def available(stored: torch.dtype, memory: torch.dtype, device: torch.device) -> bool:
-    """Whether the kernel takes such weights and memory rows here."""
+    """Whether the kernel is available on a device for weights and memory rows of these dtypes."""
     kinds = stored in KINDS and memory in KINDS
     return kinds and device.type == "cpu" and kernels.load(_SOURCE) is not None
 
@@ -65,22 +65,22 @@ def _library() -> ctypes.CDLL:
 
 
 class KernelWeights:
-    """A model's weights as the kernel reads them; any number of decoders share them.
+    """A model's weights in the kernel's layout; any number of decoders can share them.
 
     Args:
-        layers: Its blocks; the tensors of their matrices are not kept.
-        final: The last norm, if there is one.
-        residual: Whether blocks have identity skips.
+        layers: The packed blocks; the tensors of their matrices are not kept.
+        final: The final norm, if there is one.
+        residual: Whether blocks have residual connections.
     """
 
     def __init__(self, layers: Sequence[PackedLayer], final: Norm | None, residual: bool) -> None:
         self.residual = residual
-        self._kept: list[Tensor] = []  # what the pointers point to
+        self._kept: list[Tensor] = []  # keeps alive what the pointers point to
         self.layers = [self._layer(layer) for layer in layers]
         self.final = self._norm(final)
 
     def lstm(self, layer: int, x_BTD: Tensor, hidden_BD: Tensor, cell_BD: Tensor) -> LstmResult:
-        """Run an LSTM over a segment from its inputs, with the very products of a step."""
+        """Run an LSTM over the inputs of a segment, with the same matrix products as a step."""
         bound, x_BTD = self.layers[layer], x_BTD.float().contiguous()
         hidden_BD, cell_BD = (x.to(torch.float32, copy=True) for x in (hidden_BD, cell_BD))
         num_lanes, num_tokens, _ = x_BTD.shape
@@ -93,7 +93,7 @@ class KernelWeights:
         return out_BTD, hidden_BD, cell_BD
 
     def boom(self, layer: int, x_BTD: Tensor) -> Tensor:
-        """Return Boom of a segment, `[B, T, D]` in float32, with the very products of a step."""
+        """Return Boom of a segment, `[B, T, D]` in float32, with the same matrix products as a step."""
         x_BTD = x_BTD.float().contiguous()
         out_BTD = torch.empty_like(x_BTD)
         _library().read_boom(
@@ -151,13 +151,13 @@ def _pointer(tensor: Tensor) -> ctypes.c_void_p:
 
 
 class KernelStep:
-    """One decoder's state, bound to the kernel and the weights.
+    """The step kernel bound to the weights and to one decoder's state.
 
     Args:
-        weights: Of all blocks.
-        hidden: `[B, D]` of each block in float32; the kernel writes into them.
+        weights: Weights of all blocks.
+        hidden: `[B, D]` of each block in float32; updated in place.
         cell: As `hidden`.
-        rings: Memories; None where a layer has none.
+        rings: Memory of each block; None where it has none.
     """
 
     def __init__(
@@ -167,7 +167,7 @@ class KernelStep:
         cell: Sequence[Tensor],
         rings: Sequence[Ring | None],
     ) -> None:
-        self._kept = weights, hidden, cell  # what the pointers point to
+        self._kept = weights, hidden, cell  # keeps alive what the pointers point to
         self._rings = rings
         self._layers = (_Layer * len(rings))(*weights.layers)
         for bound, h, c, ring in zip(self._layers, hidden, cell, rings, strict=True):
@@ -180,7 +180,7 @@ class KernelStep:
         self._threads = _Threads()
 
     def __call__(self, h_BD: Tensor) -> None:
-        """Replace embedded tokens by what the softmax reads; move the state on by one token."""
+        """Replace embedded tokens by the softmax's inputs; advance the state by one token."""
         kept = []
         for bound, ring in zip(self._layers, self._rings, strict=True):
             if ring is not None:
@@ -193,18 +193,18 @@ class KernelStep:
 
 
 class _Threads:
-    """Chooses between a thread for each core and one fewer, by trying both from time to time.
+    """Chooses between one thread per core and one fewer, by timing both at intervals.
 
-    A step is a chain of phases of some 10 µs, which wait for their slowest thread. With a thread for
-    each core, anything else that runs holds one of them up for a time slice, some ms, in every phase.
-    How many threads there are changes no result.
+    A step is a chain of phases of some 10 µs, each of which waits for its slowest thread. With one thread
+    per core, any other process delays one of them by a time slice of some ms in every phase. The number
+    of threads does not change the results.
     """
 
     _PERIOD, _TRIAL = 512, 8
 
     def __init__(self) -> None:
         self._count = 0
-        # With a thread for each core, and with one fewer.
+        # Times with one thread per core, and with one fewer.
         self._seconds: tuple[list[float], list[float]] = ([], [])
         self._fewer = 0
 
@@ -224,7 +224,7 @@ class _Threads:
         call(cores - fewer)
         self._seconds[fewer].append(time.perf_counter() - started)
         if position == 2 * self._TRIAL - 1:
-            # Medians: the first steps of all find cold caches.
+            # Medians, because the very first steps run with cold caches.
             all_cores, one_fewer = map(statistics.median, self._seconds)
             self._fewer = int(one_fewer < all_cores)
             self._seconds = ([], [])

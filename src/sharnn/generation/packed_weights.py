@@ -1,4 +1,4 @@
-"""Weights as a step reads them: gates and biases folded in, fewer bits.
+"""Weights packed for decoding: gates and biases folded in, optionally in lower precision.
 
 Legend: B lanes · D embed_dim · C chunks of Boom · K columns of a matrix.
 """
@@ -17,7 +17,7 @@ from sharnn.model.block import Block, LstmBlock, ShaRnnBlock, lstm_weights
 from sharnn.ops.matmul import has_fast_bf16
 from sharnn.ops.quantize import integer_product, quantized
 
-#: What weights and memory rows may be kept as; float64 serves tests.
+#: Dtypes in which weights and memory rows can be stored; float64 is for tests.
 STORED = {
     "fp32": torch.float32,
     "bf16": torch.bfloat16,
@@ -29,13 +29,13 @@ STORED = {
 class Matrix:
     """`x Wᵀ + b` with W in float32, bfloat16 or int8; x and the result are float32.
 
-    int8 has a scale for each row of W, and x is rounded to integers too, with a scale for each lane:
-    their products are then exact in integers.
+    With int8, each row of W has a scale, and x is quantized too, with a scale for each lane. The integer
+    products are then exact.
 
     Attributes:
         weight: `[rows, K]`.
         bias: `[rows]`.
-        scale: `[rows]`, of int8; None of others.
+        scale: `[rows]` for int8, else None.
     """
 
     scale: Tensor | None = None
@@ -64,7 +64,7 @@ class Matrix:
 
 @dataclass(frozen=True)
 class Norm:
-    """A LayerNorm's gain and bias, `[D]` each."""
+    """A LayerNorm, with gain and bias `[D]`."""
 
     gain: Tensor
     bias: Tensor
@@ -76,7 +76,7 @@ class Norm:
 
 @dataclass(frozen=True)
 class PackedHead:
-    """The single head; the query's scale holds both gates and 1 / √D."""
+    """The attention head; `query_scale` combines the gates of query and key with 1 / √D."""
 
     mid: Norm
     memory: Norm
@@ -92,13 +92,13 @@ class PackedLayer:
     """Weights of a block.
 
     Attributes:
-        start: Norm before the LSTM; None where there is none.
+        start: Norm before the LSTM, or None.
         from_input: `[4D, D]`, with the sum of both biases.
         from_hidden: `[4D, D]`, without a bias.
-        head: None where the block does not attend.
-        skip: Norm of Boom's skip in the paper's wiring.
-        boom_norm: None for the plain LSTM, as `boom`.
-        boom: `[C D, D]`, whole chunks alone.
+        head: The attention head; None where the block does not attend.
+        skip: Norm of Boom's skip connection in the paper's wiring.
+        boom_norm: Norm before Boom; None for the plain LSTM, like `boom`.
+        boom: `[C D, D]`, whole chunks only.
     """
 
     start: Norm | None
@@ -111,7 +111,7 @@ class PackedLayer:
 
 
 def pack(block: Block, stored: torch.dtype) -> PackedLayer:
-    """Return the weights of a SHA-RNN's or plain LSTM's block, matrices as `stored`."""
+    """Return the weights of a block of the SHA-RNN or plain LSTM, with matrices in dtype `stored`."""
     assert isinstance(block, ShaRnnBlock | LstmBlock)
     weight_ih, weight_hh, bias_ih, bias_hh = lstm_weights(block.lstm)
     start = None if block.start_norm is None else _norm(block.start_norm, stored)
@@ -149,7 +149,7 @@ def _pack_head(block: ShaRnnBlock, stored: torch.dtype) -> PackedHead | None:
 
 
 def pack_norm(norm: torch.nn.Module, stored: torch.dtype) -> Norm | None:
-    """Return a LayerNorm's vectors, None for the identity."""
+    """Return a LayerNorm's vectors; None for the identity."""
     return _norm(norm, stored) if isinstance(norm, torch.nn.LayerNorm) else None
 
 

@@ -1,4 +1,4 @@
-"""Matrices as the kernels of `products.h` read them: panels of 16 rows, from first to last byte.
+"""The matrix layout of the kernels in `products.h`: panels of 16 rows, read sequentially.
 
 Legend: P parts of a matrix (gates, chunks of Boom), of D rows each · K its columns.
 """
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sharnn.machine import prefer_large_pages
 
-#: The kernels' names of dtypes.
+#: Dtype codes of the kernels.
 KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
 _PANEL_ROWS, _LINE_BYTES = 16, 64
 
@@ -29,7 +29,7 @@ class MatrixStruct(ctypes.Structure):
 
 
 def by_panels(rows: Tensor, num_parts: int) -> Tensor:
-    """Return `[P D, …]` in the order of panels, features 0 to 15 of each part first; zeros fill up."""
+    """Return `[P D, …]` in panel order, features 0 to 15 of each part first, padded with zeros."""
     rows = rows.unflatten(0, (num_parts, -1))
     missing = -rows.shape[1] % _PANEL_ROWS
     if missing:

@@ -1,9 +1,9 @@
-"""The memory of one layer while it decodes: rows written round and round, in full or in fewer bits.
+"""The memory of one layer during decoding: a ring buffer of rows, in full or lower precision.
 
 Legend: B lanes · D embed_dim · W window · K rows written.
 
-Attention rows carry no positions, so where they stand is of no matter: the newest takes the place of the
-oldest. A row's next one stands at the next place, round the ring.
+Attention rows carry no positions, so their place does not matter: the newest row overwrites the oldest.
+The row that follows another is at the next place of the ring.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from sharnn.ops.quantize import quantized
 
 
 class Ring:
-    """W rows a lane.
+    """A ring buffer of W rows per lane.
 
     Raises:
-        ConfigError: There cannot be so many.
+        ConfigError: There is not enough memory for the rows.
 
     Attributes:
-        rows: `[B, W, D]`. Places that were never written hold anything and are never read; until
-            they are written the system need not even find memory for them.
-        scale: `[B, W]`, what a row's integers are multiples of; None unless rows are int8.
-        next: Place of the next row, the oldest once all are written.
-        filled: Places written, from the first on.
-        lengths: Rows of each lane's own text, counted from the newest.
+        rows: `[B, W, D]`. Places not yet written are uninitialised and never read; the system need not
+            allocate memory for them before they are written.
+        scale: `[B, W]`, scale of each row's integers; None unless rows are int8.
+        next: Place of the next row; that of the oldest row once all are written.
+        filled: Number of places written, from the first on.
+        lengths: Number of rows that belong to each lane's own text, counted from the newest.
     """
 
     def __init__(
@@ -43,8 +43,8 @@ class Ring:
         except RuntimeError as failure:
             size = num_lanes * window * dim * stored.itemsize / 2**30
             raise ConfigError(
-                f"a memory of {window:,} rows takes {size:,.0f} GiB, which {device} has not: give a "
-                "smaller window, or a memory dtype of fewer bits"
+                f"a memory of {window:,} rows takes {size:,.0f} GiB, more than {device} can allocate: "
+                "give a smaller window, or a smaller memory dtype"
             ) from failure
         self.scale: Tensor | None = None
         if stored == torch.int8:
@@ -54,7 +54,7 @@ class Ring:
         self.lengths = (0,) * num_lanes
 
     def advance(self) -> int:
-        """Return the place of a new row, which the caller writes; from now on it counts."""
+        """Add a row and return its place; the caller writes the row there."""
         place, window = self.next, self.rows.shape[1]
         self.next = (place + 1) % window
         self.filled = min(self.filled + 1, window)
@@ -62,12 +62,12 @@ class Ring:
         return place
 
     def write(self, row_BD: Tensor) -> None:
-        """Put a row in place of the oldest."""
+        """Add a row, which overwrites the oldest if all places are written."""
         place = self.advance()
         self._put(slice(place, place + 1), row_BD[:, None])
 
     def attend(self, query_BD: Tensor, reads_next: bool) -> Tensor:
-        """Return `softmax(q rowsᵀ) rows` over each lane's rows, `[B, D]`; at least one is written.
+        """Return `softmax(q rowsᵀ) rows` over each lane's rows, `[B, D]`; at least one must be written.
 
         Args:
             query_BD: Queries.
@@ -79,12 +79,12 @@ class Ring:
             scores_B1K = scores_B1K.masked_fill(self._foreign()[:, None], -math.inf)
         if not reads_next:
             return torch.bmm(scores_B1K.softmax(-1), rows_BKD)[:, 0]
-        scores_B1K[..., self.next - 1] = -math.inf  # the newest row: nothing has followed it yet
+        scores_B1K[..., self.next - 1] = -math.inf  # no row follows the newest one yet
         weights_B1K = F.pad(scores_B1K, (0, 1)).softmax(-1)[..., :-1]
         return torch.bmm(weights_B1K, rows_BKD.roll(-1, 1))[:, 0]
 
     def _foreign(self) -> Tensor:
-        """Return `[B, K]`, True for rows older than a lane's own text."""
+        """Return `[B, K]`, True for rows that are older than a lane's own text."""
         place = torch.arange(self.filled, device=self.rows.device)
         age = (self.next - 1 - place) % self.rows.shape[1]
         return age >= torch.tensor(self.lengths, device=self.rows.device)[:, None]
@@ -97,7 +97,7 @@ class Ring:
         return AttentionMemory(rows, self.lengths).last(keep)
 
     def load(self, memory: AttentionMemory) -> None:
-        """Take the rows of a state."""
+        """Load the newest rows of a state's memory."""
         window = self.rows.shape[1]
         memory = memory.last(window)
         self.filled = memory.rows.shape[1]
@@ -106,7 +106,7 @@ class Ring:
         self.lengths = memory.lengths
 
     def copy(self) -> Ring:
-        """Return a ring of its own with the same rows."""
+        """Return an independent ring with the same rows."""
         other = copy.copy(self)
         other.rows = torch.empty_like(self.rows)
         other.rows[:, : self.filled] = self.rows[:, : self.filled]

@@ -1,7 +1,7 @@
-"""From logits to a token: filters, then one draw.
+"""Sampling a token from logits: filters, then one draw.
 
-Legend: B lanes · V vocab_size · N draws of a lane. Filters take and return logits `[…, V]`; what they
-exclude becomes -inf.
+Legend: B lanes · V vocab_size · N draws per lane. Filters take and return logits `[…, V]`; tokens that
+they exclude get -inf.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from torch import Tensor
 
 from sharnn.errors import ConfigError, StreamError
 
-#: Latest tokens that a repetition penalty looks at.
+#: Number of recent tokens to which a repetition penalty applies.
 PENALTY_TOKENS = 256
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How tokens are drawn: penalty, temperature, then top_k, min_p and top_p of what is left.
+    """Sampling settings, applied in this order: penalty, temperature, top_k, min_p, top_p.
 
     Attributes:
-        temperature: Logits are divided by it; 0 always takes the likeliest token.
-        top_k: Only the k likeliest tokens; None sets no bound.
-        top_p: Only the likeliest tokens that together reach this probability (arXiv 1904.09751).
-        min_p: Only tokens with at least this share of the likeliest one's probability
+        temperature: Divides the logits; 0 always takes the likeliest token.
+        top_k: Keep only the k likeliest tokens; None keeps all.
+        top_p: Keep only the likeliest tokens that together reach this probability (arXiv 1904.09751).
+        min_p: Keep only tokens with at least this share of the likeliest token's probability
             (arXiv 2407.01082).
         repetition_penalty: Divides positive and multiplies negative logits of recent tokens
             (arXiv 1909.05858); 1 does nothing.
@@ -40,13 +40,15 @@ class Sampling:
     repetition_penalty: float = 1.0
 
     def __post_init__(self) -> None:
-        """Check ranges and refuse what would do nothing.
+        """Check ranges and refuse settings that would do nothing.
 
         Raises:
-            ConfigError: A value is out of range, or meaningless beside another.
+            ConfigError: A value is out of range, or has no effect together with another.
         """
         if not 0 <= self.temperature < math.inf:
-            raise ConfigError(f"temperature is {self.temperature}: it must be 0 or more")
+            raise ConfigError(
+                f"temperature is {self.temperature}: it must be finite and at least 0"
+            )
         if self.top_k is not None and self.top_k < 1:
             raise ConfigError(f"top_k is {self.top_k}: it must be at least 1")
         for name in ("top_p", "min_p"):
@@ -72,13 +74,13 @@ def sample(
     """Draw one token.
 
     Args:
-        logits: `[V]`, on any device; what may not be drawn is -inf.
-        sampling: How.
-        rng: A CPU generator; the draw is the same on every device for the same logits.
+        logits: `[V]`, on any device; -inf for tokens that must not be drawn.
+        sampling: Sampling settings.
+        rng: A CPU generator, so that the same logits give the same token on every device.
         history: Tokens so far, for the repetition penalty.
 
     Raises:
-        StreamError: The logits are not numbers: the model's weights or state are damaged.
+        StreamError: The largest logit is not finite: the model's weights or state are damaged.
     """
     return sample_together(logits[None], sampling, [rng], [history])[0]
 
@@ -89,24 +91,24 @@ def sample_together(
     rngs: Sequence[torch.Generator],
     histories: Sequence[Sequence[int]],
 ) -> list[int]:
-    """Draw one token in each lane, the same one that `sample` draws from its logits alone.
+    """Draw one token in each lane, the same one that `sample` draws from that lane's logits.
 
     Args:
         logits_BV: `[B, V]`, as in `sample`.
-        sampling: How.
-        rngs: A generator for each lane; each gives one number, or none at temperature 0.
+        sampling: Sampling settings.
+        rngs: A generator for each lane; one number is drawn from each, or none at temperature 0.
         histories: Tokens of each lane so far.
 
     Raises:
-        StreamError: Logits are not numbers.
+        StreamError: The largest logit of a lane is not finite.
     """
     logits_BV = logits_BV.float().cpu()
     largest_B1 = logits_BV.amax(-1, keepdim=True)
     if not largest_B1.isfinite().all():
         wrong = next(x for x in largest_B1.flatten().tolist() if not math.isfinite(x))
         raise StreamError(
-            f"the model's largest logit is {wrong}: its weights or its state are damaged, "
-            "or it did not train well; use another checkpoint"
+            f"the model's largest logit is {wrong}: its weights or state are damaged, or its training "
+            "diverged; use another checkpoint"
         )
     if sampling.repetition_penalty != 1.0:
         penalty = sampling.repetition_penalty
@@ -116,7 +118,7 @@ def sample_together(
         largest_B1 = logits_BV.amax(-1, keepdim=True)
     if sampling.temperature == 0:
         return logits_BV.argmax(-1).tolist()
-    # Below the largest, so that however low the temperature is, that one stays a number.
+    # Subtract the largest first, so that it stays finite at any temperature.
     logits_BV = (logits_BV - largest_B1) / sampling.temperature
     if sampling.top_k is not None:
         logits_BV = keep_top_k(logits_BV, sampling.top_k)
@@ -129,13 +131,13 @@ def sample_together(
 
 
 def draw(logits_BV: Tensor, numbers_BN: Tensor) -> Tensor:
-    """Return the tokens `[B, N]` where the cumulative distribution of each lane passes its numbers.
+    """Return the tokens `[B, N]` at which the cumulative distribution of each lane exceeds its numbers.
 
-    One number in [0, 1) for a token is all the chance that it takes, while `torch.multinomial` draws
-    one for each of the vocabulary.
+    This needs one random number in [0, 1) per token; `torch.multinomial` draws one for every entry of
+    the vocabulary.
     """
     passed_BV = logits_BV.double().softmax(-1).cumsum(-1)
-    # A token without probability adds nothing, and so is passed by none of them.
+    # A token with probability 0 adds nothing to the sum, so it is never drawn.
     return torch.searchsorted(passed_BV, numbers_BN * passed_BV[:, -1:], right=True)
 
 
@@ -149,21 +151,21 @@ def penalise_repetition(logits_V: Tensor, history: Sequence[int], penalty: float
 
 
 def keep_top_k(logits: Tensor, k: int) -> Tensor:
-    """Keep exactly the k largest; by place and not by value, so that ties do not widen the set."""
+    """Keep exactly the k largest logits, selected by index so that ties do not enlarge the set."""
     values, places = logits.topk(min(k, logits.shape[-1]))
     return torch.full_like(logits, -math.inf).scatter(-1, places, values)
 
 
 def keep_top_p(logits: Tensor, p: float) -> Tensor:
-    """Keep the largest until their probability reaches p, the one that crosses it included."""
+    """Keep the likeliest tokens until their probability reaches p, including the one that reaches it."""
     ordered, places = logits.sort(descending=True, stable=True)
     probabilities = ordered.softmax(-1)
     before = probabilities.cumsum(-1) - probabilities
-    before[..., 0] = -1.0  # kept however small p is, or what it is rounded to
+    before[..., 0] = -1.0  # the likeliest token is kept even where p is tiny or rounds to 0
     kept = ordered.masked_fill(before >= p, -math.inf)
     return torch.full_like(logits, -math.inf).scatter(-1, places, kept)
 
 
 def keep_min_p(logits: Tensor, p: float) -> Tensor:
-    """Keep tokens with at least p times the probability of the likeliest."""
+    """Keep tokens with at least p times the probability of the likeliest one."""
     return logits.masked_fill(logits < logits.amax(-1, keepdim=True) + math.log(p), -math.inf)

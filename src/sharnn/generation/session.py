@@ -1,4 +1,4 @@
-"""A text in the making: read a prompt, look at what may come, go on, fork, put away."""
+"""Sessions: read a prompt, get the next token's logits, continue, fork, save and load."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,27 +24,55 @@ from sharnn.model import LanguageModel, RecurrentState
 from sharnn.text import Tokenizer
 
 _SESSION, _STATE = "session.json", "state.safetensors"
-_FORMAT = 1
+_FORMAT = 2
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """What a session begins with and keeps, whatever its model is set to later.
+
+    Attributes:
+        dtype: Of the weights in decoding; None for the model's.
+        memory_dtype: Of the attention memory; None for that of the weights.
+        window: Rows that a position reaches.
+        recall_slots: Of each table of recall; 0 without recall.
+    """
+
+    dtype: str | None
+    memory_dtype: str | None
+    window: int
+    recall_slots: int
+
+    def compared(self, model: LanguageModel) -> dict[str, object]:
+        """Return the settings that sessions must share to step together, by name."""
+        weights = model.embedding.weight.dtype if self.dtype is None else STORED[self.dtype]
+        rows = weights if self.memory_dtype is None else STORED[self.memory_dtype]
+        return {
+            "window": self.window,
+            "dtype": weights,
+            "memory dtype": rows,
+            "recall slots": self.recall_slots,
+        }
 
 
 class Session:
-    """One lane of a model and what it has read.
+    """One lane of a model and the text it has read.
 
-    A new session has read the tokenizer's start token: a text begins as if after a line's end.
+    A new session has read the tokenizer's start token, so a text begins as if after the end of a line.
 
     Args:
         model: In evaluation mode.
-        tokenizer: The model's.
-        dtype: `fp32`, `bf16` or `int8` weights while it steps; the model's when not given.
-        memory_dtype: The same of its attention memory; as the weights when not given.
+        tokenizer: The model's tokenizer.
+        dtype: Dtype of the weights in decoding: `fp32`, `bf16` or `int8`; None keeps the model's.
+        memory_dtype: Dtype of the attention memory, likewise; None uses that of the weights.
 
     Raises:
-        ConfigError: The model is in training mode, can't be decoded in that dtype, or the tokenizer
+        ConfigError: The model is in training mode or can't be decoded with that dtype, or the tokenizer
             has another vocabulary.
 
     Attributes:
-        logits: Of the next token, `[V]`.
-        num_tokens: Tokens read so far, the start token not among them.
+        logits: Logits of the next token, `[V]`.
+        num_tokens: Tokens read so far, without the start token.
     """
 
     def __init__(
@@ -58,25 +87,33 @@ class Session:
         if tokenizer.vocab_size != model.config.vocab_size:
             raise ConfigError(
                 f"the tokenizer has {tokenizer.vocab_size} tokens and the model "
-                f"{model.config.vocab_size}: give the tokenizer that the model was trained with"
+                f"{model.config.vocab_size}: give the tokenizer the model was trained with"
             )
         self.model, self.tokenizer = model, tokenizer
-        self._decoder = make_decoder(model, dtype=dtype, memory_dtype=memory_dtype)
-        self._settings = _decoder_settings(model, dtype, memory_dtype)
+        self._begin(_Settings(dtype, memory_dtype, model.window, model.config.recall_slots or 0))
+
+    def _begin(self, settings: _Settings) -> None:
+        self._settings = settings
+        self._decoder = make_decoder(
+            self.model,
+            dtype=settings.dtype,
+            memory_dtype=settings.memory_dtype,
+            window=settings.window,
+        )
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything that was read; the window stays the one that the session began with."""
-        self._decoder.load(self.model.initial_state(1))
+        """Discard everything read; window, dtypes and size of recall's tables stay."""
+        self._decoder.load(self.model.initial_state(1, self._settings.recall_slots))
         self._history: deque[int] = deque(maxlen=PENALTY_TOKENS)
         self.num_tokens = 0
         self.logits = self._decoder.step(self._as_tensor([self.tokenizer.start_token])[0])[0]
 
     def prefill(self, text: str | bytes) -> Tensor:
-        """Read a text, however long; return the logits of the next token, `[V]`.
+        """Read a text of any length; return the logits of the next token, `[V]`.
 
         Raises:
-            DataError: It holds something the tokenizer lacks.
+            DataError: It contains something that the tokenizer cannot encode.
         """
         data = text.encode() if isinstance(text, str) else text
         tokens = self.tokenizer.encode(data).tolist()
@@ -86,14 +123,14 @@ class Session:
         return self.logits
 
     def step(self, token: int) -> Tensor:
-        """Read one token; return the logits of the next, `[V]`.
+        """Read one token; return the logits of the next one, `[V]`.
 
         Raises:
-            ConfigError: There is no such token.
+            ConfigError: The token is not in the vocabulary.
         """
         if not 0 <= token < self.tokenizer.vocab_size:
             raise ConfigError(
-                f"token {token} is outside the vocabulary of {self.tokenizer.vocab_size}"
+                f"token {token} is outside the vocabulary of {self.tokenizer.vocab_size} tokens"
             )
         self.logits = self._decoder.step(self._as_tensor([token])[0])[0]
         self._remember([token])
@@ -101,11 +138,11 @@ class Session:
 
     @property
     def history(self) -> Sequence[int]:
-        """The latest tokens, as many as a repetition penalty looks at."""
+        """The recent tokens to which a repetition penalty applies."""
         return list(self._history)
 
     def fork(self) -> Session:
-        """Return a session that goes on from here on its own."""
+        """Return an independent session with the same state."""
         other = object.__new__(Session)
         other.model, other.tokenizer = self.model, self.tokenizer
         other._decoder, other.logits = self._decoder.fork(), self.logits
@@ -114,20 +151,21 @@ class Session:
         return other
 
     def save(self, folder: str | Path) -> None:
-        """Write the session to a folder, whole or not at all; a session that is there is replaced.
+        """Write the session to a folder atomically, replacing an existing session.
 
         Raises:
-            CheckpointError: It cannot be written, or the folder holds something else.
+            CheckpointError: It cannot be written, or the folder contains something else.
         """
         folder = Path(folder)
         if folder.exists() and not (folder / _SESSION).is_file():
-            raise CheckpointError(f"{folder} is there and is no session: choose another folder")
+            raise CheckpointError(f"{folder} exists and is not a session: give another folder")
         with atomic_folder(folder, CheckpointError) as partial:
             tensors = {**self._decoder.state().to_tensors(), "logits": self.logits}
             save_tensors(partial / _STATE, tensors)
             facts = {
                 "format": _FORMAT,
-                "model": model_digest(self.model),
+                "settings": asdict(self._settings),
+                "model": _digest_of_model(self.model),
                 "tokenizer": _digest_of_json(self.tokenizer.to_json()),
                 "history": list(self._history),
                 "num_tokens": self.num_tokens,
@@ -140,20 +178,25 @@ class Session:
         """Return the session in a folder.
 
         Raises:
-            CheckpointError: There is none, it is damaged, or it is another model's.
+            CheckpointError: There is none, it is damaged, or it is of another model or tokenizer.
         """
         folder = Path(folder)
         facts = _read_facts(folder / _SESSION)
-        same = facts["model"] == model_digest(model)
+        first_format = facts["format"] == 1  # knew no settings
+        same = facts["model"] == _digest_of_model(model, with_slots=first_format)
         if not same or facts["tokenizer"] != _digest_of_json(tokenizer.to_json()):
             raise CheckpointError(
-                f"{folder} is the session of another {'tokenizer' if same else 'model'}: load the "
-                "model folder that it was made with"
+                f"{folder} is a session of another {'tokenizer' if same else 'model'}: load the model "
+                "folder with which it was created"
             )
         state = folder / _STATE
         if not state.is_file() or sha256_of_file(state) != facts["state"]:
-            raise CheckpointError(f"{state} is missing, truncated or was altered")
+            raise CheckpointError(
+                f"{state} is missing, truncated or was altered: save the session again"
+            )
         session = cls(model, tokenizer)
+        if not first_format:
+            session._begin(_Settings(**facts["settings"]))
         tensors = load_tensors(state, model.device)
         session.logits = tensors.pop("logits")
         session._decoder.load(RecurrentState.from_tensors(tensors, model.config.num_layers))
@@ -170,48 +213,43 @@ class Session:
 
 
 def join_decoders(sessions: Sequence[Session]) -> Decoder:
-    """Return one decoder with a lane for each session, in order; the sessions stay as they are.
+    """Return one decoder with a lane for each session, in order; the sessions are not changed.
 
     It shares the first session's weights.
 
     Raises:
-        ConfigError: No session is given, or they are of different models, or do not decode alike.
+        ConfigError: There is no session, or sessions have different models, windows or dtypes.
     """
     if not sessions:
-        raise ConfigError("no session was given: give at least one to go on from")
+        raise ConfigError("no session was given: give at least one to continue from")
     first = sessions[0]
     for index, session in enumerate(sessions):
         if session.model is not first.model:
             raise ConfigError(
-                f"session {index} is of another model than session 0: load the model once and make "
-                "all sessions with it"
+                f"session {index} has another model than session 0: load the model once and create all "
+                "sessions with it"
             )
-        for name, value in first._settings.items():
-            if session._settings[name] != value:
+        others = session._settings.compared(session.model)
+        for name, value in first._settings.compared(first.model).items():
+            if others[name] != value:
                 raise ConfigError(
-                    f"session {index} has {name} {session._settings[name]} and session 0 has "
-                    f"{value}: make all sessions with the same"
+                    f"session {index} has {name} {others[name]} and session 0 has {value}: create all "
+                    f"sessions with the same {name}"
                 )
     decoder = first._decoder.fork()
     if len(sessions) > 1:
-        # A session may stand here many times; its memory is copied out once.
+        # A session may be given several times; its memory is copied once.
         states = {id(session): session._decoder.state() for session in sessions}
         decoder.load(RecurrentState.join([states[id(session)] for session in sessions]))
     return decoder
 
 
-def _decoder_settings(
-    model: LanguageModel, dtype: str | None, memory_dtype: str | None
-) -> dict[str, object]:
-    """Return what decoders of one model must have alike to step together."""
-    weights = model.embedding.weight.dtype if dtype is None else STORED[dtype]
-    rows = weights if memory_dtype is None else STORED[memory_dtype]
-    return {"window": model.typed_blocks[0].window, "dtype": weights, "memory dtype": rows}
-
-
-def model_digest(model: LanguageModel) -> str:
-    """Return a SHA-256 of a model's settings and weights, as 64 hexadecimal digits."""
-    digest = hashlib.sha256(_digest_of_json(to_dict(model.config)).encode())
+def _digest_of_model(model: LanguageModel, with_slots: bool = False) -> str:
+    """Return the SHA-256 of a model's weights and settings, but for the slots that a session owns."""
+    config = to_dict(model.config)
+    if not with_slots:
+        del config["recall_slots"]
+    digest = hashlib.sha256(_digest_of_json(config).encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy().data)
@@ -223,18 +261,35 @@ def _digest_of_json(values: Any) -> str:
 
 
 def _read_facts(path: Path) -> dict[str, Any]:
-    """Return what `Session.save` wrote, each value of the type that it must have."""
+    """Return what `Session.save` wrote, after checking the type of every value."""
     facts = read_json(path, CheckpointError)
     types = {"format": int, "model": str, "tokenizer": str, "num_tokens": int, "state": str}
     if not isinstance(facts, dict) or not all(
         isinstance(facts.get(k), t) for k, t in types.items()
     ):
-        raise CheckpointError(f"{path} is no session, or was altered")
-    if facts["format"] != _FORMAT:
+        raise CheckpointError(f"{path} is not a session, or was altered: give a session's folder")
+    if facts["format"] not in (1, _FORMAT):
         raise CheckpointError(
-            f"{path} has format {facts['format']}, this version of sharnn reads format {_FORMAT}"
+            f"{path} has format {facts['format']}, but this version of sharnn reads format {_FORMAT}: "
+            "use the version that wrote it"
         )
     history = facts.get("history")
     if not isinstance(history, list) or not all(isinstance(token, int) for token in history):
-        raise CheckpointError(f"{path} was altered: its history is no list of tokens")
+        raise CheckpointError(
+            f"{path} was altered: its history is not a list of tokens, save the session again"
+        )
+    if facts["format"] > 1 and not _are_settings(facts.get("settings")):
+        raise CheckpointError(
+            f"{path} was altered: its settings are not those of a session, save the session again"
+        )
     return facts
+
+
+def _are_settings(values: Any) -> bool:
+    dtypes, counts = ("dtype", "memory_dtype"), ("window", "recall_slots")
+    return (
+        isinstance(values, dict)
+        and values.keys() == {*dtypes, *counts}
+        and all(values[name] is None or values[name] in STORED for name in dtypes)
+        and all(isinstance(values[name], int) and values[name] >= 0 for name in counts)
+    )

@@ -1,10 +1,11 @@
-// One step of a SHA-RNN for B lanes: every weight is read once, every memory row once, in one call.
+// One step of a SHA-RNN for B lanes in one call: every weight and every memory row is read once.
 //
 // Legend: B lanes · D dim · P parts: gates of the LSTM, chunks of Boom · K columns of a matrix · W rows of a
 // ring.
-// A step is bound by the bytes of the weights it reads, so these may be float, bfloat16 or int8; sums and
-// all between the products are float. Each thread takes a range of features through a phase and waits for
-// the others where the next phase needs all features; what is small, each thread computes for itself.
+// The speed of a step is limited by the bytes of weights that it reads, so these may be float, bfloat16 or
+// int8; sums and all operations between the matrix products are float. Each thread computes a range of
+// features in each phase and waits for the others where the next phase needs all features. Small
+// computations are repeated in every thread.
 
 #include <algorithm>
 #include <cmath>
@@ -18,25 +19,25 @@
 extern "C" {
 
 struct Norm {
-  const float *gain, *bias;  // [D] each; no norm where they are null
+  const float *gain, *bias;  // [D] each; null means no norm
 };
 
-// Rows [B, W, D] of the lanes' memories; int8 rows with a scale each, `scale` [B, W].
+// Memory rows [B, W, D] of the lanes; for int8, `scale` [B, W] has the scale of each row.
 struct Ring {
   void *rows;
   float *scale;
-  const isize *lengths;  // [B]: rows of each lane's own text with the one that this step writes
-  isize window, kind, place, filled;  // of the row that this step writes; places written after it
+  const isize *lengths;  // [B]: rows of each lane's own text, including the row that this step writes
+  isize window, kind, place, filled;  // place of the row that this step writes; places filled after it
 };
 
 struct Layer {
   Norm start, mid, memory, query_norm, skip, boom_norm;
   Matrix from_input, from_hidden;  // 4 parts: input, forget, candidate, output
-  Matrix query, boom;              // 1 part, as many as there are chunks
+  Matrix query, boom;              // query: 1 part; boom: one part per chunk
   const float *query_scale, *value_gate;
   float *hidden, *cell;  // [B, D]
   Ring ring;
-  isize attends;     // with a head (`query`) but without a memory, a block only normalises
+  isize attends;     // 0 without a memory: a block with a head (`query`) then only normalises
   isize reads_next;  // the value of a row is the row after it
 };
 
@@ -56,7 +57,7 @@ inline float value(bfloat16 x) { return widened(x); }
 
 inline float sigmoid(float x) { return 1.0f / (1.0f + exponential(-x)); }
 
-// LayerNorm of one lane. Not inlined: each copy that the compiler makes may round in its own way.
+// LayerNorm of one lane. Not inlined: the compiler's inlined copies could round differently.
 __attribute__((noinline)) void normalize_lane(const Norm &norm, const float *x, isize dim, float *out) {
   float mean = 0, variance = 0;
 #pragma omp simd reduction(+ : mean)
@@ -68,7 +69,7 @@ __attribute__((noinline)) void normalize_lane(const Norm &norm, const float *x, 
   for (isize d = 0; d < dim; ++d) out[d] = (x[d] - mean) * scale * norm.gain[d] + norm.bias[d];
 }
 
-// LayerNorm of every lane: `out` [B, D], with `stride` numbers from lane to lane in `x`.
+// LayerNorm of every lane into `out` [B, D]; lanes of `x` are `stride` numbers apart.
 void normalize(const Norm &norm, const float *x, isize stride, isize lanes, isize dim, float *out) {
   for (isize lane = 0; lane < lanes; ++lane, x += stride, out += dim) {
     if (norm.gain == nullptr) std::copy(x, x + dim, out);
@@ -78,7 +79,7 @@ void normalize(const Norm &norm, const float *x, isize stride, isize lanes, isiz
 
 // ----------------------------------------------------------------------------------- attention
 
-// Softmax over a part of the rows, unfinished: Σ e^(s - largest) and the same weighted sum of rows.
+// Partial softmax over some of the rows: Σ e^(s - largest), and the sum of rows with the same weights.
 struct Partial {
   float largest = -INFINITY, total = 0;
   std::vector<float> mixed;
@@ -97,9 +98,9 @@ template <int R, class W> inline void dots(const W *rows, const float *x, isize 
     for (isize rest = d; rest < dim; ++rest) out[r] += value(rows[r * dim + rest]) * x[rest];
 }
 
-// `mixed` = mixed · shrink + Σ_j weights[j] · rows[j]. A line of the cache is used up before the next, for rows
-// that stand 4 KiB apart push each other out of it. Meanwhile as many rows behind these come to the second
-// cache: memory would stand idle otherwise. Not inlined: totals would not stay in registers.
+// `mixed` = mixed · shrink + Σ_j weights[j] · rows[j]. Each cache line is used up before the next is read,
+// because rows 4 KiB apart evict each other. Meanwhile the same number of following rows is prefetched into
+// the second-level cache; otherwise memory would be idle. Not inlined: totals would not stay in registers.
 template <class W>
 __attribute__((noinline)) void mix_rows(const W *rows, const float *weights, isize count, isize dim, float shrink, float *mixed) {
   constexpr isize LINE = 64 / sizeof(W);
@@ -120,8 +121,8 @@ __attribute__((noinline)) void mix_rows(const W *rows, const float *weights, isi
   }
 }
 
-// Add rows [begin, end) to a partial softmax, whose values stand `ahead` of them. Rows are read from memory
-// once: a block of them stays in the cache between its scores and its sum.
+// Add rows [begin, end) to a partial softmax; the value of a row is the row `ahead` places after it. Rows
+// are read from memory once: a block stays in the cache between its scores and its sum.
 template <class W>
 void attend(const W *rows, const float *scales, const float *query, isize begin, isize end, isize ahead,
             isize dim, Partial &partial) {
@@ -175,10 +176,10 @@ void write_row(const Ring &ring, isize lane, const float *row, isize dim) {
   }
 }
 
-// A lane's rows are cut in as many shares, whatever the number of threads: results don't depend on it.
+// Number of shares of a lane's rows; it is fixed, so results don't depend on the number of threads.
 constexpr int SHARES = 8;
 
-// Rows [begin, end) of a lane, in places, with values `ahead` of them.
+// Add the rows at places [begin, end) of a lane, with values `ahead` places after them.
 void attend_places(const Ring &ring, isize lane, const float *query, isize begin, isize end, isize ahead,
                    isize dim, Partial &partial) {
   if (begin >= end) return;
@@ -193,8 +194,9 @@ void attend_places(const Ring &ring, isize lane, const float *query, isize begin
            partial);
 }
 
-// A share of a lane's rows. Those of its own text stand before `place + 1`, round the ring. With `reads_next`
-// the newest is left out, for nothing has followed it, and there is a row of zeros with the score 0.
+// Attend to one share of a lane's rows. The rows of its own text end at `place`, wrapping round the ring.
+// With `reads_next` the newest row is excluded, since no row follows it yet, and a row of zeros with score 0
+// is added.
 void attend_share(const Ring &ring, isize lane, const float *query, isize dim, int share, isize reads_next,
                   Partial &partial) {
   const bool zeros = reads_next && share == 0;
@@ -204,8 +206,8 @@ void attend_share(const Ring &ring, isize lane, const float *query, isize dim, i
   const isize own = std::min(ring.lengths[lane], ring.filled) - reads_next, end = ring.place + 1 - reads_next;
   const isize size = (own + SHARES - 1) / SHARES;
   const isize from = std::min(own, share * size), to = std::min(own, from + size);
-  // Rows [from, to) counted from the oldest, in at most two runs of places. What follows the last place of the
-  // ring stands at its first.
+  // Rows [from, to) counted from the oldest, in at most two runs of places. The row after the last place of
+  // the ring is at its first place.
   const isize oldest = end - own, wrap = ring.filled;
   const isize first = oldest + from + wrap, last = std::min(oldest + to, isize(0)) + wrap;
   const isize before_last = reads_next ? std::min(last, wrap - 1) : last;
@@ -216,7 +218,7 @@ void attend_share(const Ring &ring, isize lane, const float *query, isize dim, i
 
 // ---------------------------------------------------------------------------------------- step
 
-// The LSTM's cell and hidden state [D] of a thread's features, from their gates [D / 16, 4, 16].
+// Update the LSTM's cell and hidden state [D] for a thread's features, from their gates [D / 16, 4, 16].
 void update(const float *gates, float *cell, float *hidden, Share share) {
   for (isize first = share.begin; first < share.end; first += WIDTH) {
     const float *input = gates + 4 * first, *forget = input + WIDTH, *candidate = forget + WIDTH;
@@ -233,8 +235,8 @@ void update(const float *gates, float *cell, float *hidden, Share share) {
 
 inline isize filled(isize dim) { return (dim + WIDTH - 1) / WIDTH * WIDTH; }
 
-// Boom's activation and sum for a thread's features: `out` [D] = skip + Σ_c φ(z), φ(z) = z·σ(1.702 z), with z
-// [D / 16, C, 16].
+// Boom's activation and sum for a thread's features: `out` [D] = skip + Σ_c φ(z), φ(z) = z·σ(1.702 z), where
+// z is [D / 16, C, 16].
 void activate_and_sum(const float *z, isize chunks, Share share, const float *skip, float *out) {
   for (isize first = share.begin; first < share.end; first += WIDTH) {
     float total[WIDTH] = {};
@@ -251,7 +253,7 @@ void activate_and_sum(const float *z, isize chunks, Share share, const float *sk
 struct Step {
   const Model &model;
   isize lanes, dim;
-  float *h;  // [B, D]: the input, then each block's output, then what the softmax reads
+  float *h;  // [B, D]: the input, then each block's output, finally the softmax's input
   std::vector<float> u, wide, query;
   std::vector<Partial> partials;  // [SHARES, B]
   Barrier barrier;
@@ -286,7 +288,7 @@ struct Step {
     start_with_bias(layer.from_input, lanes, begin, end, gates);
     multiply_add(layer.from_input, x.data(), lanes, begin, end, gates);
     multiply_add(layer.from_hidden, layer.hidden, lanes, begin, end, gates);
-    barrier.wait(threads);  // until now others read the hidden state
+    barrier.wait(threads);  // before this, other threads may still read the hidden state
     for (isize lane = 0; lane < lanes; ++lane) {
       const isize at = lane * dim;
       update(gates + lane * layer.from_input.rows, layer.cell + at, layer.hidden + at, share);
@@ -330,7 +332,7 @@ struct Step {
     barrier.wait(threads);
   }
 
-  // Join the partial softmaxes of a lane for a thread's features.
+  // Combine the partial softmaxes of a lane for a thread's features.
   void mix(const Layer &layer, const float *skip, isize lane, Share share) {
     float largest = -INFINITY, total = 0;
     for (int s = 0; s < SHARES; ++s) largest = std::max(largest, partials[s * lanes + lane].largest);
@@ -363,14 +365,15 @@ struct Step {
   }
 };
 
-// A segment for an LSTM; see `recur`.
+// A segment for an LSTM; see `run_recurrence`.
 struct Segment {
   const Matrix &from_hidden;
   float *hidden, *cell, *out;
   isize lanes, tokens;
 };
 
-// Run it token by token. `gates_of(share, t, lane, to)` writes what the inputs give a thread's features.
+// Run an LSTM over a segment token by token. `gates_of(share, t, lane, to)` writes the contribution of the
+// inputs to the gates of a thread's features.
 template <class Gates> void run_recurrence(const Segment &segment, int threads, Gates gates_of) {
   const Matrix &m = segment.from_hidden;
   const isize dim = m.columns, lanes = segment.lanes;
@@ -381,7 +384,7 @@ template <class Gates> void run_recurrence(const Segment &segment, int threads, 
     for (isize t = 0; t < segment.tokens; ++t) {
       for (isize lane = 0; lane < lanes; ++lane) gates_of(share, t, lane, &gates[lane * m.rows]);
       multiply_add(m, segment.hidden, lanes, 4 * share.begin, 4 * share.filled, gates.data());
-      barrier.wait(threads);  // until now others read the hidden state
+      barrier.wait(threads);  // before this, other threads may still read the hidden state
       for (isize lane = 0; lane < lanes; ++lane) {
         float *hidden = segment.hidden + lane * dim;
         update(&gates[lane * m.rows], segment.cell + lane * dim, hidden, share);
@@ -393,7 +396,7 @@ template <class Gates> void run_recurrence(const Segment &segment, int threads, 
   });
 }
 
-// Tokens of a segment that share one reading of a matrix; what comes of them stays in the cache.
+// Tokens of a segment for which a matrix is read once; their results stay in the cache.
 constexpr isize TOKENS_AT_ONCE = 64;
 
 }  // namespace
@@ -405,8 +408,8 @@ void step(const Model *model, float *h, isize lanes, int threads) {
   in_parallel(threads, [&](int thread, int threads) { work.run(thread, threads); });
 }
 
-// An LSTM over a segment from its inputs `x` [B, T, D], whose products come a block of tokens at a time.
-// `hidden`, `cell` [B, D] go from before the segment to after it; `out` [B, T, D] gets the hidden states.
+// An LSTM over a segment with inputs `x` [B, T, D], whose matrix products are computed for a block of tokens
+// at a time. `hidden` and `cell` [B, D] are updated in place; `out` [B, T, D] receives the hidden states.
 void read_lstm(const Matrix *from_input, const Matrix *from_hidden, const float *x, float *hidden,
                float *cell, float *out, isize lanes, isize tokens, int threads) {
   const isize dim = from_hidden->columns, rows = from_hidden->rows;
@@ -424,7 +427,7 @@ void read_lstm(const Matrix *from_input, const Matrix *from_hidden, const float 
   });
 }
 
-// Boom of `count` tokens, `x` and `out` [count, D].
+// Boom for `count` tokens; `x` and `out` are [count, D].
 void read_boom(const Matrix *boom, const float *x, float *out, isize count, int threads) {
   const isize dim = boom->columns, chunks = boom->rows / filled(dim);
   std::vector<float> z(TOKENS_AT_ONCE * boom->rows);

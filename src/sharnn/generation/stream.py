@@ -1,4 +1,4 @@
-"""From tokens to text that can be shown at once: whole characters, and nothing past a stop."""
+"""Streaming of text as tokens arrive: only whole characters, and nothing after a stop string."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from torch import Tensor
 
 from sharnn.errors import ConfigError
 
-#: For each lead byte: how many bytes follow, and the range of the first of them (RFC 3629, section 4:
-#: no overlong forms, no surrogates, nothing above U+10FFFF).
+#: For each lead byte: the number of bytes that follow and the range of the first of them (RFC 3629,
+#: section 4: no overlong forms, no surrogates, nothing above U+10FFFF).
 _LEADS: dict[int, tuple[int, int, int]] = {
     **dict.fromkeys(range(0x80), (0, 0, 0)),
     **dict.fromkeys(range(0xC2, 0xE0), (1, 0x80, 0xBF)),
@@ -29,7 +29,7 @@ _REPLACEMENT = "\N{REPLACEMENT CHARACTER}".encode()
 
 
 def unfinished_character(text: bytes) -> bytes:
-    """Return the bytes at the end of `text` that begin a character and do not end it, three at most."""
+    """Return the incomplete character at the end of `text`: at most three bytes."""
     for start in range(max(len(text) - 3, 0), len(text)):
         need, low, high = _LEADS.get(text[start], (0, 0, 0))
         second, later = text[start + 1 : start + 2], text[start + 2 :]
@@ -57,10 +57,10 @@ def _leads(bytes_left: int) -> Tensor:
 
 
 class Utf8Constraint:
-    """Follows bytes and says which may come next, so that a text is valid UTF-8 at every length.
+    """Tracks the bytes of a text and gives the allowed next bytes, so that the text stays valid UTF-8.
 
     Attributes:
-        pending: Bytes that the character at hand still needs.
+        pending: Number of bytes that the current character still needs.
     """
 
     def __init__(self, text_so_far: bytes = b"") -> None:
@@ -72,14 +72,14 @@ class Utf8Constraint:
     def allowed(self, bytes_left: int) -> Tensor:
         """Return `[256]`, True where a byte may come next and its character fits in `bytes_left`.
 
-        The tensor is handed out again: it must not be altered.
+        The tensor is cached, so callers must not change it.
         """
         if self.pending:
             return _continuations(self._low, self._high)
         return _leads(min(bytes_left, _LONGEST_CHARACTER))
 
     def advance(self, byte: int) -> None:
-        """Take the next byte, one that was allowed."""
+        """Take the next byte, which must be allowed."""
         if self.pending:
             self.pending, self._low, self._high = self.pending - 1, 0x80, 0xBF
         else:
@@ -87,11 +87,11 @@ class Utf8Constraint:
 
 
 class WholeCharacters:
-    """Passes bytes on as whole characters; what is no UTF-8 becomes U+FFFD.
+    """Passes bytes on as whole characters; invalid UTF-8 becomes U+FFFD.
 
     Args:
-        text_so_far: What was shown before. Where it ends inside a character, the first piece holds
-            the bytes that finish it.
+        text_so_far: The text shown before. Where it ends inside a character, the first piece has the
+            bytes that complete it.
     """
 
     def __init__(self, text_so_far: bytes = b"") -> None:
@@ -100,17 +100,17 @@ class WholeCharacters:
         self._decoder.decode(self._begun)
 
     def feed(self, data: bytes) -> bytes:
-        """Return the characters that are whole now."""
+        """Return the characters that are now complete."""
         shown = self._decoder.decode(data).encode()
         if shown and self._begun:
-            # The first character was begun by what is already shown: finished, or found to be none.
+            # The text shown before began the first character, which is now complete or invalid.
             begun, self._begun = self._begun, b""
             return shown[len(begun if shown.startswith(begun) else _REPLACEMENT) :]
         return shown
 
 
 class StopFilter:
-    """Passes text on up to the stop string that is complete first; holds back the start of one.
+    """Passes text on up to the first complete stop string; holds back a possible beginning of one.
 
     Args:
         stops: Strings that end the text and are not part of it.
@@ -119,18 +119,20 @@ class StopFilter:
         ConfigError: A stop string is empty.
 
     Attributes:
-        stopped: Whether one was found.
+        stopped: Whether a stop string was found.
     """
 
     def __init__(self, stops: list[str]) -> None:
         if "" in stops:
-            raise ConfigError("a stop string is empty: it would stop before anything is written")
+            raise ConfigError(
+                "a stop string is empty: it would end the text before anything is written, leave it out"
+            )
         self._stops = [stop.encode("utf-8", "surrogateescape") for stop in stops]
         self._held = b""
         self.stopped = False
 
     def feed(self, data: bytes) -> bytes:
-        """Return what can be shown now."""
+        """Return the text that can be shown now."""
         self._held += data
         found = [
             (place + len(stop), place)
@@ -147,11 +149,11 @@ class StopFilter:
         return shown
 
     def rest(self) -> bytes:
-        """Return what was held back, once nothing more comes."""
+        """Return the text held back, at the end of the text."""
         shown, self._held = self._held, b""
         return shown
 
     def _overlap(self, stop: bytes) -> int:
-        """Return how many bytes at the end are the start of `stop`."""
+        """Return the number of bytes at the end of the held text that begin `stop`."""
         longest = min(len(stop) - 1, len(self._held))
         return next((n for n in range(longest, 0, -1) if self._held.endswith(stop[:n])), 0)

@@ -1,6 +1,6 @@
-"""From sessions to texts: several are drawn at once, so that one reading of the weights serves all.
+"""Generating texts from sessions, several at once, so that the weights are read once for all of them.
 
-Legend: B lanes, one for each text that goes on · V vocab_size.
+Legend: B lanes, one for each unfinished text · V vocab_size.
 """
 
 from __future__ import annotations
@@ -28,27 +28,27 @@ def generate(
     stop: Sequence[str] = (),
     raw: bool = False,
 ) -> Iterator[bytes]:
-    """Continue a session's text, piece by piece; the session itself stays as it is.
+    """Continue a session's text, piece by piece; the session itself is not changed.
 
-    The text begins where the session stands now, also when the first piece is asked for later. With
-    bytes as tokens only those are drawn that keep the text valid UTF-8, and no character is begun
-    that would not fit; with other tokens, what is no UTF-8 becomes U+FFFD. Where the prompt ends
-    inside a character, the first piece finishes it.
+    The text continues the session's state at the time of the call, even if the iteration starts later.
+    With bytes as tokens, only bytes that keep the text valid UTF-8 are drawn, and no character is started
+    that would not fit. With other tokens, invalid UTF-8 becomes U+FFFD. Where the prompt ends inside a
+    character, the first piece completes it.
 
     Args:
-        session: What was read so far.
-        sampling: How tokens are drawn.
-        max_bytes: The text ends before it would be longer.
-        seed: The same seed gives the same text.
-        stop: The text ends before any of these.
-        raw: Draw from all tokens, and yield their bytes as they are.
+        session: The text read so far.
+        sampling: Sampling settings.
+        max_bytes: Longest text, in bytes.
+        seed: Random seed; the same seed gives the same text.
+        stop: The text ends before any of these strings.
+        raw: Draw from all tokens and yield their bytes unchanged.
 
     Returns:
-        Pieces of whole characters, or of any bytes when `raw`.
+        Pieces of whole characters, or of any bytes if `raw`.
 
     Raises:
-        ConfigError: `max_bytes` or `seed` is below 0, or a stop string is empty.
-        StreamError: While iterating: the model's logits are no numbers.
+        ConfigError: `max_bytes` or `seed` is out of range, or a stop string is empty.
+        StreamError: During iteration: the largest logit is not finite.
     """
     drawn = generate_together([session], sampling, max_bytes, [seed], stop, raw)
     return (piece for _, piece in drawn if piece)
@@ -62,30 +62,33 @@ def generate_together(
     stop: Sequence[str] = (),
     raw: bool = False,
 ) -> Iterator[tuple[int, bytes]]:
-    """Continue the texts of several sessions of one model at once; the sessions stay as they are.
+    """Continue the texts of several sessions of one model at once; the sessions are not changed.
 
-    Each text is the one that `generate` draws from its session with its seed; they can part only
-    where rounding decides, as products for several lanes may add in another order. A text that has
-    ended takes no more time. The attention memories of all texts are held at once.
+    Each text is the one that `generate` draws from its session with its seed. The two can differ only
+    through rounding, since matrix products for several lanes may sum in another order. A finished text
+    takes no more time. The attention memories of all texts are held at the same time.
 
     Args:
-        sessions: What was read so far; one may stand here several times.
-        sampling: How tokens are drawn.
-        max_bytes: Each text ends before it would be longer.
-        seeds: One for each session.
-        stop: A text ends before any of these.
-        raw: Draw from all tokens, and yield their bytes as they are.
+        sessions: The texts read so far; a session may be given several times.
+        sampling: Sampling settings.
+        max_bytes: Longest text, in bytes, for each session.
+        seeds: A random seed for each session.
+        stop: A text ends before any of these strings.
+        raw: Draw from all tokens and yield their bytes unchanged.
 
     Returns:
-        Pieces as they come, each with its session's place; an empty one says that a text has ended.
+        Pieces in the order they are drawn, each with its session's index; an empty piece means that a
+        text has ended.
 
     Raises:
-        ConfigError: `max_bytes` or a seed is below 0, a stop string is empty, there is no session or
-            not one seed for each, or sessions are of different models or do not decode alike.
-        StreamError: While iterating: the model's logits are no numbers.
+        ConfigError: `max_bytes` or a seed is out of range, a stop string is empty, there is no session or
+            not one seed for each, or sessions have different models, windows or dtypes.
+        StreamError: During iteration: the largest logit is not finite.
     """
     if len(seeds) != len(sessions):
-        raise ConfigError(f"{len(sessions)} sessions and {len(seeds)} seeds: give one for each")
+        raise ConfigError(
+            f"there are {len(sessions)} sessions and {len(seeds)} seeds: give one seed for each session"
+        )
     for name, value in (("max_bytes", max_bytes), *(("seed", seed) for seed in seeds)):
         if value < 0:
             raise ConfigError(f"{name} is {value}: it must be 0 or more")
@@ -103,7 +106,7 @@ def generate_together(
 def _draw_all(
     decoder: Decoder, logits_BV: Tensor, sampling: Sampling, texts: Sequence[_Text]
 ) -> Iterator[tuple[int, bytes]]:
-    """Yield pieces until all texts have ended; lane by lane, decoder and logits are theirs."""
+    """Yield pieces until all texts have ended; lane i of decoder and logits belongs to text i."""
     device, begun = logits_BV.device, False
     going = list(enumerate(texts))
     while True:
@@ -128,11 +131,11 @@ def _draw_tokens(logits_BV: Tensor, sampling: Sampling, texts: Sequence[_Text]) 
     """Return a token for each text.
 
     Raises:
-        StreamError: The logits are no numbers.
+        StreamError: The largest logit is not finite.
     """
     logits_BV = logits_BV.float().cpu()
     allowed = [text.allowed() for text in texts]
-    if allowed[0] is not None:  # of one tokenizer, and all raw or none
+    if allowed[0] is not None:  # all texts have the same tokenizer and the same `raw`
         allowed_BV = torch.stack([row for row in allowed if row is not None])
         logits_BV = logits_BV.masked_fill(~allowed_BV, -math.inf)
     rngs, histories = [text.rng for text in texts], [text.history for text in texts]
@@ -140,23 +143,23 @@ def _draw_tokens(logits_BV: Tensor, sampling: Sampling, texts: Sequence[_Text]) 
 
 
 class _Text:
-    """One text in the making: drawn tokens go in, bytes to show come out.
+    """One text being generated: it takes drawn tokens and returns bytes to show.
 
     Args:
-        session: What it continues; nothing of it is altered.
-        max_bytes: Bytes to show at most.
-        seed: Of the draws.
-        stop: Strings that end it and are not part of it.
-        raw: Draw from all tokens, and show their bytes as they are.
+        session: The session that it continues; it is not changed.
+        max_bytes: Most bytes to show.
+        seed: Random seed.
+        stop: Strings that end the text and are not part of it.
+        raw: Draw from all tokens and show their bytes unchanged.
 
     Raises:
         ConfigError: A stop string is empty.
 
     Attributes:
-        done: Whether nothing more comes.
-        token: Drawn last, and to be read before the next can be drawn.
-        rng: What its draws come from.
-        history: Its latest tokens, as many as a repetition penalty looks at.
+        done: Whether the text has ended.
+        token: The token drawn last, which must be read before the next one can be drawn.
+        rng: Random generator of its draws.
+        history: Its recent tokens, to which a repetition penalty applies.
     """
 
     def __init__(
@@ -171,7 +174,7 @@ class _Text:
         self._tokenizer = session.tokenizer
         self.rng = torch.Generator().manual_seed(seed)
         self._history = deque(session.history, maxlen=PENALTY_TOKENS)
-        # A token has a byte or more, or is a special one that has none: draws are bounded as well.
+        # Special tokens have no bytes, so the number of draws is bounded too.
         self._bytes_left = self._draws_left = max_bytes
         self._filter = StopFilter(list(stop))
         so_far = session.tokenizer.decode(session.history[-3:])
@@ -184,17 +187,17 @@ class _Text:
 
     @property
     def history(self) -> list[int]:
-        """The tokens up to here."""
+        """The recent tokens."""
         return list(self._history)
 
     def allowed(self) -> Tensor | None:
-        """Return `[V]`, True where a token may come next; None where any may."""
+        """Return `[V]`, True where a token may come next; None if all may."""
         if self._constraint is None:
             return None
         return self._constraint.allowed(self._draws_left)  # each token is a byte
 
     def take(self, token: int) -> bytes:
-        """Add a token; return the bytes that can be shown now, often none."""
+        """Add a token; return the bytes that can be shown now, possibly none."""
         self.token = token
         if self._constraint is not None:
             self._constraint.advance(token)
@@ -204,7 +207,7 @@ class _Text:
         return self._show(piece if self._characters is None else self._characters.feed(piece))
 
     def _show(self, piece: bytes) -> bytes:
-        """Return what may be shown once `piece` has come, and find out whether that is the end."""
+        """Return the bytes that can be shown after `piece`, and set `done`."""
         self._bytes_left -= len(piece)
         shown = self._filter.feed(piece) if self._bytes_left >= 0 else b""
         self.done = self._filter.stopped or self._bytes_left <= 0 or self._draws_left == 0

@@ -24,25 +24,25 @@ from sharnn.ops.reference import reach_mask
 class Block(nn.Module):
     """What a model needs of a block: its first state, and a step over a segment.
 
-    `window` is the reach that is in force. It starts as the config's and may be set at any time, for
-    nothing that was learnt depends on it: a longer memory than trained with just works. A memory has
-    `window` rows, the oldest of which is out of every later position's reach: with `window - 1` the
-    matrices of a window that is a multiple of 8 would begin at odd places (`ops.attention`).
+    `window` is the number of rows that a position reaches. It is an argument, since no weight depends
+    on it: a longer memory than in training just works. A memory has `window` rows, although the oldest
+    of them is out of every later position's reach: with `window - 1` rows the matrices of a window that
+    is a multiple of 8 would begin at odd places (`ops.attention`).
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        assert config.window is not None
         self.dim = config.embed_dim
         self.dropout = config.hidden_dropout
-        self.window = config.window
         self.reach = config.reach
 
     def initial_state(self, num_lanes: int, device: torch.device, dtype: torch.dtype) -> LayerState:
         """Return the state of lanes that have seen nothing."""
         raise NotImplementedError
 
-    def forward(self, h_BTD: Tensor, state: LayerState, ops: Ops) -> tuple[Tensor, LayerState]:
+    def forward(
+        self, h_BTD: Tensor, state: LayerState, ops: Ops, window: int
+    ) -> tuple[Tensor, LayerState]:
         """Return the block's output `[B, T, D]` and the state after the segment."""
         raise NotImplementedError
 
@@ -112,7 +112,9 @@ class ShaRnnBlock(Block):
         rows = torch.zeros(num_lanes, 0, self.dim, device=device, dtype=dtype)
         return LayerState(state.hidden, state.cell, AttentionMemory(rows, (0,) * num_lanes))
 
-    def forward(self, h_BTD: Tensor, state: LayerState, ops: Ops) -> tuple[Tensor, LayerState]:
+    def forward(
+        self, h_BTD: Tensor, state: LayerState, ops: Ops, window: int
+    ) -> tuple[Tensor, LayerState]:
         """Return the block's output and next state; see the class for the equations."""
         y_BTD, hidden, cell = self._run_lstm(self.lstm, self.start_norm(h_BTD), state, ops)
         u_BTD = self._drop(y_BTD, ops)
@@ -121,29 +123,29 @@ class ShaRnnBlock(Block):
         memory = state.memory
         if self.attention is not None:
             assert memory is not None
-            u_BTD, memory = self._attend(u_BTD, memory, ops)
+            u_BTD, memory = self._attend(u_BTD, memory, ops, window)
         skip_BTD = u_BTD if self.residual else self.skip_norm(u_BTD)
         out_BTD = skip_BTD + self._drop(self.boom(self.boom_norm(u_BTD), ops), ops)
         return out_BTD, LayerState(hidden, cell, memory)
 
     def _attend(
-        self, u_BTD: Tensor, memory: AttentionMemory, ops: Ops
+        self, u_BTD: Tensor, memory: AttentionMemory, ops: Ops, window: int
     ) -> tuple[Tensor, AttentionMemory]:
         assert self.attention is not None
         g_BTD = self.mid_norm(u_BTD)
         skip_BTD = u_BTD if self.residual else g_BTD
-        if self.window == 0:
+        if window == 0:
             return skip_BTD, memory.last(0)
         num_tokens = u_BTD.shape[1]
         # `segment`: the original cuts the memory to window - T rows before it attends, so a
         # segment's last position reaches `window` rows and its first ones fewer.
         segmented = self.reach == "segment"
-        memory = memory.last(max(self.window - num_tokens, 0) if segmented else self.window)
+        memory = memory.last(max(window - num_tokens, 0) if segmented else window)
         # Under autocast the rows are written once in the dtype that every later product reads.
         new_BTD = in_autocast_dtype(self.memory_norm(u_BTD))
         extended = memory.append(new_BTD)
-        mixed = self.attention(g_BTD, extended.rows, new_BTD, self.window, memory.ragged, ops)
-        return skip_BTD + self._drop(mixed, ops), extended.last(self.window)
+        mixed = self.attention(g_BTD, extended.rows, new_BTD, window, memory.ragged, ops)
+        return skip_BTD + self._drop(mixed, ops), extended.last(window)
 
 
 class LstmBlock(Block):
@@ -158,7 +160,9 @@ class LstmBlock(Block):
         """Return zeros."""
         return self._zeros(num_lanes, device, dtype)
 
-    def forward(self, h_BTD: Tensor, state: LayerState, ops: Ops) -> tuple[Tensor, LayerState]:
+    def forward(
+        self, h_BTD: Tensor, state: LayerState, ops: Ops, window: int
+    ) -> tuple[Tensor, LayerState]:
         """Return `Drop(LSTM h)`, or `h + Drop(LSTM(LN h))`, and the next state."""
         x_BTD = h_BTD if self.start_norm is None else self.start_norm(h_BTD)
         y_BTD, hidden, cell = self._run_lstm(self.lstm, x_BTD, state, ops)
@@ -193,26 +197,30 @@ class TransformerBlock(Block):
         rows = torch.zeros(num_lanes, 0, 2 * self.dim, device=device, dtype=dtype)
         return LayerState(memory=AttentionMemory(rows, (0,) * num_lanes))
 
-    def forward(self, h_BTD: Tensor, state: LayerState, ops: Ops) -> tuple[Tensor, LayerState]:
+    def forward(
+        self, h_BTD: Tensor, state: LayerState, ops: Ops, window: int
+    ) -> tuple[Tensor, LayerState]:
         """Return the block's output and next state; the reach is sliding in every layer."""
         assert state.memory is not None
-        memory = state.memory.last(self.window)
+        memory = state.memory.last(window)
         query_BTD, new_keys_values = self.query_key_value(self.attention_norm(h_BTD)).split(
             [self.dim, 2 * self.dim], dim=-1
         )
         rows = torch.cat([memory.rows.to(new_keys_values.dtype), new_keys_values], dim=1)
-        mixed_BTD = self._attend(query_BTD, rows, memory.ragged)
+        mixed_BTD = self._attend(query_BTD, rows, memory.ragged, window)
         h_BTD = h_BTD + self._drop(self.attention_out(mixed_BTD), ops)
         widened_BTF = F.gelu(self.feed_forward_in(self.feed_forward_norm(h_BTD)))
         h_BTD = h_BTD + self._drop(self.feed_forward_out(widened_BTF), ops)
-        return h_BTD, LayerState(memory=memory.append(new_keys_values).last(self.window))
+        return h_BTD, LayerState(memory=memory.append(new_keys_values).last(window))
 
-    def _attend(self, query_BTD: Tensor, rows: Tensor, lengths: tuple[int, ...] | None) -> Tensor:
+    def _attend(
+        self, query_BTD: Tensor, rows: Tensor, lengths: tuple[int, ...] | None, window: int
+    ) -> Tensor:
         num_tokens, num_rows = query_BTD.shape[1], rows.shape[1]
         position = torch.arange(num_rows, device=rows.device)
         key, value = (self._heads(x) for x in rows.chunk(2, dim=-1))
         query = rotate(self._heads(query_BTD), position[num_rows - num_tokens :])
-        mask = reach_mask(num_tokens, num_rows - num_tokens, self.window, lengths, rows.device)
+        mask = reach_mask(num_tokens, num_rows - num_tokens, window, lengths, rows.device)
         mixed_BHTd = F.scaled_dot_product_attention(
             query,
             rotate(key, position),

@@ -47,8 +47,7 @@ class LanguageModel(nn.Module):
 
     Attributes:
         recompute: Keep of each block only what enters it, and compute the rest again for the gradient.
-        consumes_state: Write what is recalled into the tables of the state that comes in, where nobody
-            will go back to it: copies would cost more than all that is done with them.
+        window: Rows that a position reaches; `set_window` changes it.
     """
 
     def __init__(self, config: ModelConfig, ops: Ops = FAST) -> None:
@@ -56,7 +55,8 @@ class LanguageModel(nn.Module):
         self.config = config
         self.ops = ops
         self.recompute = False
-        self.consumes_state = False
+        assert config.window is not None
+        self.window = config.window
         self.embedding = nn.Embedding(config.vocab_size, config.embed_dim)
         self.ngrams: NgramEmbedding | None = None
         if config.longest_ngram:
@@ -165,8 +165,7 @@ class LanguageModel(nn.Module):
             raise ConfigError(f"a window of {window} rows: it must be at least {least}")
         if not self.has_memory and window > 0:
             raise ConfigError("a window does nothing: this model has no attention memory")
-        for block in self.typed_blocks:
-            block.window = window
+        self.window = window
 
     def set_recall_slots(self, num_slots: int) -> None:
         """Let every table of recall remember `num_slots` n-grams in states that begin from now on.
@@ -179,28 +178,37 @@ class LanguageModel(nn.Module):
             self.recall.num_slots = num_slots
 
     def hidden(
-        self, tokens_BT: Tensor, state: RecurrentState, ops: Sequence[Ops] | None = None
+        self,
+        tokens_BT: Tensor,
+        state: RecurrentState,
+        ops: Sequence[Ops] | None = None,
+        window: int | None = None,
+        consume: bool = False,
     ) -> tuple[Tensor, RecurrentState]:
         """Return what the softmax reads, `[B, T, D]`, and the next state.
 
         Args:
             tokens_BT: Tokens, any integer dtype.
-            state: The state before the segment; it is not altered, unless the model `consumes_state`.
-            ops: The operations of each block, where they are not the model's.
+            state: The state before the segment; it is not altered, unless `consume` is set.
+            ops: The operations of each block; the model's when not given.
+            window: Rows that a position reaches; the model's when not given.
+            consume: Write recall's tables in place. For callers that never use `state` again: copying
+                the tables would cost more than all other work on them.
         """
         h_BTD, recent, slots = self.embed(
-            tokens_BT.long(), state.recent, state.slots, self.consumes_state
+            tokens_BT.long(), state.recent, state.slots, in_place=consume
         )
         h_BTD = self._drop(h_BTD, self.config.input_dropout)
         layers = []
         ops = ops or [self.ops] * len(self.blocks)
+        window = self.window if window is None else window
         for block, layer_state, block_ops in zip(self.blocks, state.layers, ops, strict=True):
             if self.recompute and torch.is_grad_enabled():
                 h_BTD, layer_state = checkpoint(
-                    block, h_BTD, layer_state, block_ops, use_reentrant=False
+                    block, h_BTD, layer_state, block_ops, window, use_reentrant=False
                 )
             else:
-                h_BTD, layer_state = block(h_BTD, layer_state, block_ops)
+                h_BTD, layer_state = block(h_BTD, layer_state, block_ops, window)
             layers.append(layer_state)
         out_BTD = self._drop(self.final_norm(h_BTD), self.config.output_dropout)
         return out_BTD, RecurrentState(tuple(layers), recent, slots)
@@ -250,10 +258,17 @@ class LanguageModel(nn.Module):
         return self.softmax.logits(out_BTD, self.embedding.weight), state
 
     def nats(
-        self, tokens_BT: Tensor, targets_BT: Tensor, state: RecurrentState
+        self,
+        tokens_BT: Tensor,
+        targets_BT: Tensor,
+        state: RecurrentState,
+        consume: bool = False,
     ) -> tuple[Tensor, RecurrentState]:
-        """Return `-log p(target)` of each position in nats, `[B, T]` in float32, and the next state."""
-        out_BTD, state = self.hidden(tokens_BT, state)
+        """Return `-log p(target)` of each position in nats, `[B, T]` in float32, and the next state.
+
+        With `consume` the state must not be used again; see `hidden`.
+        """
+        out_BTD, state = self.hidden(tokens_BT, state, consume=consume)
         return self.softmax.nats(out_BTD, self.embedding.weight, targets_BT), state
 
     def fold(self) -> LanguageModel:
@@ -279,11 +294,10 @@ class LanguageModel(nn.Module):
         slots = len(config.recall_orders) * config.recall_slots
         looked_up = 8 * (self.looks_back + slots)
         assert isinstance(config.attention_layers, list)
-        assert config.window is not None
         if config.architecture == "transformer":
-            rows = 2 * config.num_layers * config.window
+            rows = 2 * config.num_layers * self.window
             return rows * config.embed_dim * element + looked_up
-        rows = 2 * config.num_layers + len(config.attention_layers) * config.window
+        rows = 2 * config.num_layers + len(config.attention_layers) * self.window
         return rows * config.embed_dim * element + looked_up
 
     def _drop(self, x: Tensor, rate: float) -> Tensor:

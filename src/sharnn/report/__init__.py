@@ -1,4 +1,4 @@
-"""Learning curves, and what heads look at, as pictures and pages."""
+"""Reports on training runs and attention, as pictures and pages."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ReportPaths:
-    """Where a report lies.
+    """Paths of a report's files.
 
     Attributes:
         html: The page.
-        png: The curves, which the page also holds.
+        png: The learning curves, which the page contains too.
     """
 
     html: Path
@@ -36,11 +36,11 @@ class ReportPaths:
 
 
 def write_report(runs: list[RunRecord], out: Path | None = None) -> ReportPaths:
-    """Draw runs and write picture and page.
+    """Draw the learning curves of runs and write the picture and the page.
 
     Args:
-        runs: One or more.
-        out: The folder; None puts the report of one run into its folder, of several here.
+        runs: One or more runs.
+        out: The folder; None is the run's folder for one run, and the current folder for several.
 
     Raises:
         DataError: A file cannot be written.
@@ -59,12 +59,12 @@ def write_report(runs: list[RunRecord], out: Path | None = None) -> ReportPaths:
 
 @dataclass(frozen=True)
 class AttentionPaths:
-    """Where a report on attention lies.
+    """Paths of an attention report's files.
 
     Attributes:
         html: The page.
-        json: The numbers.
-        pngs: A picture of each head, which the page also holds.
+        json: The figures.
+        pngs: A picture of each head, which the page contains too.
     """
 
     html: Path
@@ -75,13 +75,13 @@ class AttentionPaths:
 def write_attention(
     reading: AttentionReading, tokenizer: Tokenizer, title: str, facts: dict[str, Any], out: Path
 ) -> AttentionPaths:
-    """Write pictures, page and numbers of where heads look.
+    """Write the pictures, the page and the figures of an attention reading.
 
     Args:
-        reading: What was seen.
-        tokenizer: The model's.
-        title: What was read with what.
-        facts: What goes before the numbers in the JSON file.
+        reading: The attention reading.
+        tokenizer: The model's tokenizer.
+        title: Title of the report: the model and the text.
+        facts: Facts that precede the figures in the JSON file.
         out: The folder.
 
     Raises:
@@ -103,7 +103,7 @@ def write_attention(
     earlier = {out / "attention.png", *out.glob("attention-[0-9]*.png")}
     for stale in earlier - set(
         paths.pngs
-    ):  # of a model with other heads, read into the same folder
+    ):  # pictures of an earlier report in this folder, on a model with other heads
         stale.unlink(missing_ok=True)
     write_json(paths.json, {**facts, **reading.to_dict()}, DataError)
     with atomic_file(paths.html, DataError) as file:

@@ -1,6 +1,6 @@
-"""Pictures of the tokenization attack: scores by tokenization, and what they are made of.
+"""Pictures of the tokenization attack: scores by tokenization, and their breakdown.
 
-A training is drawn from its figures as `sharnn.experiments.attack_run` writes them: `architecture`,
+Each training is given by its figures as written by `sharnn.experiments.attack_run`: `architecture`,
 `tokenization`, `matching`, `seed`, `bits_per_byte`, `by_place`, `by_class`, `within_words`, `perturbed`.
 """
 
@@ -16,17 +16,17 @@ from matplotlib.figure import Figure
 from sharnn.report.curves import COLOURS, dress
 
 Result = Mapping[str, Any]
-_MATCHED = {"bytes": "the same bytes read", "compute": "the same arithmetic spent"}
+_MATCHED = {"bytes": "equal bytes read", "compute": "equal compute"}
 _WAYS = {
-    "summed": "all ways to cut it, summed",
-    "best": "its best way",
-    "forced": "as the tokenizer cuts it",
-    "withheld": "… its earlier tokens not told",
+    "summed": "all segmentations, summed",
+    "best": "best segmentation",
+    "forced": "the tokenizer's segmentation",
+    "withheld": "… earlier tokens withheld",
 }
 
 
 def draw_scores(results: Sequence[Result]) -> Figure:
-    """Return bits per byte of each architecture over the tokenizations, with the spread of seeds."""
+    """Draw bits per byte of each architecture by tokenization, with the standard deviation over seeds."""
     matchings = distinct(results, "matching")
     figure = Figure(figsize=(6.2 * len(matchings), 4.8), dpi=110, layout="constrained")
     all_axes = figure.subplots(1, len(matchings), squeeze=False, sharey=True)[0]
@@ -42,7 +42,7 @@ def draw_scores(results: Sequence[Result]) -> Figure:
 
 
 def draw_ways(results: Sequence[Result]) -> Figure:
-    """Return nats a word in the four ways of scoring it, for each architecture."""
+    """Draw nats per word in the four kinds of score, for each architecture."""
     architectures = distinct(results, "architecture")
     figure = Figure(figsize=(11, 2.5 * len(architectures)), dpi=110, layout="constrained")
     all_axes = figure.subplots(len(architectures), 1, squeeze=False, sharex=True, sharey=True)[:, 0]
@@ -56,7 +56,7 @@ def draw_ways(results: Sequence[Result]) -> Figure:
                 places, [_mean(values) for values in means], width, color=COLOURS[index],
                 yerr=[_spread(values) for values in means], label=label, error_kw={"linewidth": 1},
             )  # fmt: skip
-        _dress(axes, architecture, "", "nats a word")
+        _dress(axes, architecture, "", "nats per word")
         _name_ticks(axes, names)
     all_axes[0].legend(fontsize=9, frameon=False, ncols=4, loc="upper left")
     all_axes[0].margins(y=0.3)
@@ -64,13 +64,13 @@ def draw_ways(results: Sequence[Result]) -> Figure:
 
 
 def draw_groups(results: Sequence[Result], part: str, title: str, y_label: str) -> Figure:
-    """Return means of groups of words or tokens, a panel for each tokenization.
+    """Draw means over groups of words or tokens, with a panel for each tokenization.
 
     Args:
-        results: Of one matching.
+        results: Results of one matching.
         part: `by_place` or `by_class`.
-        title: What the groups are.
-        y_label: What the means are.
+        title: Title of the groups.
+        y_label: Label of the means.
     """
     names = distinct(results, "tokenization")
     figure, panels = _panels(names)
@@ -86,7 +86,7 @@ def draw_groups(results: Sequence[Result], part: str, title: str, y_label: str) 
 
 
 def draw_perturbed(results: Sequence[Result]) -> Figure | None:
-    """Return how far bits per byte rise as merges are left out; None where nothing can be."""
+    """Draw the increase in bits per byte by the share of merges left out; None if there are no data."""
     chosen = [result for result in results if result["perturbed"]]
     names = distinct(chosen, "tokenization")
     if not names:
@@ -97,13 +97,13 @@ def draw_perturbed(results: Sequence[Result]) -> Figure | None:
             rates = [0.0, *(entry["dropout"] for entry in runs[0]["perturbed"])]
             points = [(rate, [_rise(run, rate) for run in runs]) for rate in rates]
             _draw_points(axes, points, architecture, colour)
-        _dress(axes, name, "merges left out", "bits per byte above whole")
+        _dress(axes, name, "share of merges left out", "increase in bits per byte")
     panels[0].legend(fontsize=8, frameon=False)
     return figure
 
 
 def _panels(names: Sequence[str]) -> tuple[Figure, list[Axes]]:
-    """Return a figure with a panel for each name, three in a row at most."""
+    """Return a figure with a panel for each name, at most three in a row."""
     columns = min(len(names), 3)
     rows = -(-len(names) // columns)
     figure = Figure(figsize=(4.6 * columns, 3.3 * rows), dpi=110, layout="constrained")
@@ -114,14 +114,14 @@ def _panels(names: Sequence[str]) -> tuple[Figure, list[Axes]]:
 
 
 def distinct(results: Iterable[Result], key: str) -> list[str]:
-    """Return the values under a key, each once, in the order they come in."""
+    """Return the distinct values of a key, in order of first occurrence."""
     return list(dict.fromkeys(result[key] for result in results))
 
 
 def _by_architecture(
     results: Sequence[Result], **wanted: str
 ) -> Iterable[tuple[str, str, list[Result]]]:
-    """Yield a colour, an architecture and those of its results that are as wanted."""
+    """Yield a colour, an architecture and its results that have the wanted values."""
     for index, architecture in enumerate(distinct(results, "architecture")):
         chosen = [
             result
@@ -148,7 +148,7 @@ def _way(name: str) -> Callable[[Result], float]:
 
 
 def _group_means(results: Sequence[Result], part: str, name: str) -> list[float]:
-    """Return a group's mean in every result that has one."""
+    """Return a group's mean in every result in which the group is not empty."""
     groups = (group for result in results for group in result[part] if group["name"] == name)
     return [group["mean"] for group in groups if group["count"]]
 

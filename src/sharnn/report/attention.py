@@ -1,6 +1,6 @@
-"""Where a head looks, as a picture.
+"""Pictures and tables of a head's attention weights.
 
-Legend: S tokens shown · J rows kept of each · Y stripes of positions · X bins of distances.
+Legend: S tokens shown · J rows kept for each · Y stripes of positions · X bins of distances.
 """
 
 from __future__ import annotations
@@ -24,32 +24,32 @@ if TYPE_CHECKING:
     from sharnn.evaluate import AttentionReading, HeadReading
     from sharnn.evaluate.attention_sums import AttentionSums
 
-#: Of the text so many lines of so many characters are drawn.
+#: Most lines of text drawn, and characters per line.
 _LINES, _COLUMNS = 22, 88
 _MAP_INCHES, _LINE_INCHES = 5.6, 0.2
 #: Line, column, character and token.
 _Cell = tuple[int, int, str, int]
-#: The own row stands where distance 1/2 would, one doubling before distance 1.
+#: The own row is drawn at distance 1/2, one doubling before distance 1.
 _OWN = 0.5
-#: Smaller shares are as good as none.
+#: Smaller shares are drawn as if they were none.
 _LEAST_SHARE = 1e-3
 _HEAD, _EVEN, _OWN_ROW, _OUTSIDE = "#0072B2", "#5d6570", "#dfe2e6", "#f1f3f4"
 _PLAIN = FuncFormatter(lambda value, _: f"{value:,.0f}")
 _MONOSPACED = FontProperties(family="DejaVu Sans Mono")
-#: Drawn in place of what has no shape.
+#: Drawn in place of characters without a glyph.
 _SHAPES = {"\n": "↵", "\t": "→", "\r": "␍"}
 
 
 def draw_attention(
     reading: AttentionReading, head: HeadReading, pieces: Sequence[str], title: str
 ) -> Figure:
-    """Return one head's map of distances, their distribution, and the text by where the head looks.
+    """Draw one head: its map of distances, their distribution, and the text coloured by distance.
 
     Args:
-        reading: The text's.
+        reading: The attention reading.
         head: One of its heads.
-        pieces: What each token shown looks like, see `visible_pieces`.
-        title: What was read with what.
+        pieces: The visible text of each token shown, see `visible_pieces`.
+        title: Title of the picture: the model and the text.
     """
     cells = list(_lay_out(pieces))
     text_inches = _LINE_INCHES * (4.5 + max((line for line, *_ in cells), default=0))
@@ -66,10 +66,10 @@ def draw_attention(
 
 
 def attention_rows(reading: AttentionReading) -> list[tuple[str, list[str]]]:
-    """Return the table of the numbers: a heading, then names of facts, each head's and an even head's."""
+    """Return the rows of the table, heading first: a name, and its figure for each and a uniform head."""
     all_sums = [*(head.sums for head in reading.heads), reading.heads[0].even]
     rows = [
-        ("", [*(f"block {head.layer}" for head in reading.heads), "an even head"]),
+        ("", [*(f"block {head.layer}" for head in reading.heads), "uniform head"]),
         ("entropy (bits)", [f"{sums.entropy_bits:.2f}" for sums in all_sums]),
         ("  by quarter of the text", [_quarters(sums) for sums in all_sums]),
         ("mean distance", [f"{sums.mean_reach:,.1f}" for sums in all_sums]),
@@ -99,14 +99,14 @@ def _percent(share: float | None) -> str:
 
 
 def visible_pieces(tokens: Iterable[bytes]) -> list[str]:
-    """Return what each token shows of a text in UTF-8.
+    """Return the visible text of each token of a UTF-8 text.
 
-    A character that several tokens spell stands with the first of them, the others show nothing;
-    bytes that are no UTF-8 show U+FFFD.
+    A character that spans several tokens is shown with the first of them, and the others are empty.
+    Invalid UTF-8 is shown as U+FFFD.
     """
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     pieces: list[str] = []
-    begun: int | None = None  # the token in which the character that is not whole yet begins
+    begun: int | None = None  # the token in which an incomplete character begins
     for index, token in enumerate(tokens):
         text = decoder.decode(token)
         pieces.append(text)
@@ -122,7 +122,7 @@ def visible_pieces(tokens: Iterable[bytes]) -> list[str]:
 
 
 def _draw_map(figure: Figure, axes: Axes, head: HeadReading) -> None:
-    """Draw which share of its weight a position gives to a bin of distances, as the text goes on."""
+    """Draw the share of a position's weight in each bin of distances, along the text."""
     _title(axes, "Where it looks, as the text goes on")
     num_positions, num_stripes = head.sums.num_positions, len(head.sums.map_YX)
     stripe_T = np.arange(num_positions) * num_stripes // num_positions
@@ -132,7 +132,7 @@ def _draw_map(figure: Figure, axes: Axes, head: HeadReading) -> None:
         np.linspace(0, num_positions, num_stripes + 1),
         np.ma.masked_array(
             share_YX.clip(_LEAST_SHARE / 2), mask=head.even.map_YX == 0
-        ),  # where the text had not begun
+        ),  # masked: distances beyond the beginning of the text
         cmap="magma_r",
         norm=LogNorm(_LEAST_SHARE, 1),
         rasterized=True,
@@ -154,7 +154,7 @@ def _draw_distances(axes: Axes, head: HeadReading) -> None:
     edges = _log_edges(head)
     for sums, colour, style, name in (
         (head.sums, _HEAD, "-", "this head"),
-        (head.even, _EVEN, "--", "an even head"),
+        (head.even, _EVEN, "--", "uniform head"),
     ):
         share_X = np.add.reduceat(sums.share_R, sums.edges[:-1]) / np.diff(np.log2(edges))
         axes.stairs(share_X, edges, color=colour, linestyle=style, linewidth=1.6, label=(
@@ -164,7 +164,7 @@ def _draw_distances(axes: Axes, head: HeadReading) -> None:
     _distance_axis(axes, head)
     axes.set_ylim(0, 1.15 * axes.dataLim.ymax)  # room for the legend
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    axes.set_ylabel("share of the weight for every doubling of the distance", fontsize=9)
+    axes.set_ylabel("share of the weight per doubling of the distance", fontsize=9)
     axes.grid(alpha=0.25, linewidth=0.6)
     axes.legend(fontsize=9, frameon=False, loc="upper left")
     for side in ("top", "right"):
@@ -174,9 +174,9 @@ def _draw_distances(axes: Axes, head: HeadReading) -> None:
 def _draw_text(
     figure: Figure, axes: Axes, reading: AttentionReading, head: HeadReading, cells: list[_Cell]
 ) -> None:
-    """Draw the beginning of the text, each token in the colour of the distance of its strongest row."""
+    """Draw the beginning of the text, each token coloured by the distance of its strongest row."""
     _title(
-        axes, "The text, coloured by the distance of the row looked at most (the paler, the weaker)"
+        axes, "The text, coloured by the distance of the strongest row (paler where it is weaker)"
     )
     colours, norm = _distance_colours(), LogNorm(1, max(len(head.sums.weight_R), 2))
     colour_S4 = _token_colours(reading, head, colours, norm)
@@ -211,20 +211,22 @@ def _draw_text(
 def _token_colours(
     reading: AttentionReading, head: HeadReading, colours: Colormap, norm: LogNorm
 ) -> npt.NDArray[np.float64]:
-    """Return the colour of each token shown, `[S, 4]`: by distance, and paler towards an even weight."""
+    """Return the colour of each token shown, `[S, 4]`: by distance, paler for weights near uniform."""
     distance_S, weight_S = head.rows.distance_SJ[:, 0], head.rows.weight_SJ[:, 0]
     colour_S4 = np.where(
         distance_S[:, None] > 0, colours(norm(np.maximum(distance_S, 1))), to_rgba(_OWN_ROW)
     )
     reached_S = np.minimum(len(reading.before) + 1 + np.arange(len(weight_S)), reading.window)
-    # 0 where the strongest row has no more than an even share, 1 where it has all of the weight.
+    # 0 where the strongest row has the uniform share, 1 where it has all of the weight. A head that
+    # reads the next row gives no row any weight at a text's first position.
+    weight_S = np.maximum(weight_S, np.finfo(np.float32).tiny)
     strength_S = 1 + np.log(weight_S) / np.log(np.maximum(reached_S, 2))
     strength_S1 = 0.1 + 0.9 * strength_S.clip(0, 1)[:, None]
     return strength_S1 * colour_S4 + (1 - strength_S1)
 
 
 def _lay_out(pieces: Sequence[str]) -> Iterator[_Cell]:
-    """Yield line, column, character and token, as far as there is room."""
+    """Yield line, column, character and token index, until the picture is full."""
     line = column = 0
     for token, piece in enumerate(pieces):
         for char in piece:
@@ -239,7 +241,7 @@ def _lay_out(pieces: Sequence[str]) -> Iterator[_Cell]:
 
 
 def _distance_colours() -> Colormap:
-    """Return colours from near to far that are light enough for black letters on them."""
+    """Return colours from near to far, light enough for black letters."""
     colours = colormaps["plasma_r"](np.linspace(0.04, 0.86, 256))
     return ListedColormap(0.62 * colours + 0.38)
 
@@ -251,7 +253,7 @@ def _log_edges(head: HeadReading) -> npt.NDArray[np.float64]:
 
 
 def _distance_axis(axes: Axes, head: HeadReading) -> None:
-    """Give an axis of distances a logarithmic scale, on which the own row is as wide as a doubling."""
+    """Give a distance axis a logarithmic scale; the own row is as wide as one doubling."""
     axes.set_xscale("log")
     axes.set_xlim(_OWN, max(len(head.sums.weight_R), 2))
     ticks = [10**power for power in range(1, 9) if 10**power < len(head.sums.weight_R)]

@@ -1,8 +1,8 @@
-"""Where the heads look, as one page that needs nothing beside it: point at a character and see.
+"""A self-contained page that shows, for each character, which rows the heads attended to.
 
-The text stands in the page as it is, one element a token. What the heads look at lies beside it as
-JSON: for every position distances and weights of its strongest rows, and around the strongest of
-these the text, which may stand before what is shown.
+The page contains the text, with one element per token, and the attention as JSON: for every position
+the distances and weights of its strongest rows, and the text around the strongest of these, which may
+come before the text shown.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from sharnn.report.attention import attention_rows
 if TYPE_CHECKING:
     from sharnn.evaluate import AttentionReading, HeadReading
 
-#: Rows that are listed with what stood around them.
+#: Rows that are listed with the text around them.
 _LISTED = 5
-#: Tokens before and behind a listed row that are shown.
+#: Tokens shown before and after a listed row.
 _BEFORE, _BEHIND = 28, 12
-#: Weights are stored in these parts; smaller ones are left out.
+#: Weights are stored in units of 1 / _PARTS; smaller ones are left out.
 _PARTS = 10_000
-#: The position shown first looks at least so far back, where there is one.
+#: Shortest distance of the strongest row at the position shown first, if there is such a position.
 _FAR = 24
 
 _STYLE = """
@@ -101,7 +101,7 @@ const percent = x => (100 * x).toFixed(x < .0995 ? 1 : 0) + "%";
 const count = n => n.toLocaleString("en");
 const SHOWN = {"\\n": "↵", "\\t": "→"};
 
-// What stands at a place, and which token it is; negative places are before the text that is shown.
+// The text and token at a place; negative places are before the text shown.
 const stretch = place => data.stretches.find(
   ({first, pieces}) => place >= first && place < first + pieces.length);
 const piece = place => { const s = stretch(place); return s ? s.pieces[place - s.first] : ""; };
@@ -116,7 +116,7 @@ const between = (from, to) => {
   for (let place = from; place < to; place++) string += piece(place);
   return string;
 };
-const named = place => piece(place) === " " ? "space" : piece(place) || "a part of a character";
+const named = place => piece(place) === " " ? "space" : piece(place) || "part of a character";
 
 function fact(list, name, value) {
   list.append(make("dt", name), make("dd", value));
@@ -124,18 +124,18 @@ function fact(list, name, value) {
 
 function describe(rows) {
   const nats = data.nats[at], bits = data.heads[head].bits[at];
-  const title = make("h2", "To predict ");
+  const title = make("h2", "Predicting ");
   title.append("“"); write(title, named(at)); title.append("”, token " + count(at + 1));
   const facts = make("dl", "");
-  fact(facts, "given", percent(Math.exp(-nats)) + " of the probability: " + nats.toFixed(2) + " nats");
+  fact(facts, "probability", percent(Math.exp(-nats)) + ", " + nats.toFixed(2) + " nats");
   const mixed = 2 ** bits;
-  fact(facts, "mixed", (mixed < 9.95 ? mixed.toFixed(1) : count(Math.round(mixed)))
-    + " rows, as it were: " + bits.toFixed(1) + " bits of entropy");
+  fact(facts, "effective rows", (mixed < 9.95 ? mixed.toFixed(1) : count(Math.round(mixed)))
+    + ", " + bits.toFixed(1) + " bits of entropy");
   const list = make("ol", "");
   rows.slice(0, data.listed).forEach(([distance, weight]) => {
     const place = at - distance, item = make("li", ""), line = make("div", "", "row");
     line.append(make("b", percent(weight)));
-    if (distance === 0) line.append(make("span", "its own row"));
+    if (distance === 0) line.append(make("span", "own row"));
     else line.append(make("span", (token(place) === token(at) ? "✓ " : "") + count(distance)
       + " back" + (place < 0 ? ", before the text shown" : "")));
     const bar = make("div", "", "bar"), code = make("code", "");
@@ -207,11 +207,11 @@ def render_attention_page(
     """Return the page.
 
     Args:
-        reading: What to show.
-        pieces: What each token shown looks like.
-        before: The same of the context's last tokens, `reading.before`.
-        title: What was read with what.
-        pictures: PNG files, shown below.
+        reading: The attention reading.
+        pieces: The visible text of each token shown.
+        before: The visible text of the context's last tokens, `reading.before`.
+        title: Title of the page: the model and the text.
+        pictures: PNG files, shown below the text.
     """
     heads = [
         f'<label><input type="radio" name="head" value="{index}"{" checked" * (index == 0)}> '
@@ -219,12 +219,12 @@ def render_attention_page(
         for index, head in enumerate(reading.heads)
     ]
     images = "\n".join(
-        f'<img alt="Where the head of block {head.layer} looks" '
+        f'<img alt="Attention of the head of block {head.layer}" '
         f'src="data:image/png;base64,{base64.b64encode(png).decode()}">'
         for head, png in zip(reading.heads, pictures, strict=True)
     )
     data = json.dumps(_data(reading, pieces, before), ensure_ascii=False, separators=(",", ":"))
-    # Inside a script nothing but its end and a comment's beginning has a meaning.
+    # Inside a script element only its end tag and the beginning of a comment have a meaning.
     data = data.replace("<", "\\u003c")
     return f"""<!doctype html>
 <html lang="en">
@@ -237,10 +237,10 @@ def render_attention_page(
 <body>
 <h1>Where the head looks</h1>
 <p class="sub">{escape(title)}</p>
-<p class="sub">Point at a character, tap it, or go through the text with the arrow keys: what the head
-looked at to predict it begins to glow. A row of the memory glows at the character that came
-<em>after</em> it was written, so ✓ marks a row behind which stood just what had to be predicted. A click
-holds a place, another lets it go.</p>
+<p class="sub">Point at a character, tap it, or move through the text with the arrow keys: the memory
+rows that the head used to predict it are highlighted. Each row is highlighted at the character that came
+<em>after</em> it was written, so ✓ marks a row that was followed by exactly what had to be predicted.
+Click a character to pin it, and click it again to unpin it.</p>
 {f"<nav>{' '.join(heads)}</nav>" if len(heads) > 1 else ""}
 <main>
 <pre id="text" tabindex="0" aria-label="The text">{_spans(pieces)}</pre>
@@ -258,7 +258,7 @@ holds a place, another lets it go.</p>
 
 
 def _spans(pieces: Sequence[str]) -> str:
-    """Return one element a token; empty ones, which continue a character, keep a little room."""
+    """Return one element per token; empty ones, which continue a character, have a small width."""
     kind = {"\n": ' class="n"', "": ' class="c"'}
     return "".join(f"<i{kind.get(piece, '')}>{escape(_visible(piece))}</i>" for piece in pieces)
 
@@ -297,7 +297,7 @@ def _data(
 
 
 def _visible(piece: str) -> str:
-    """Return a piece with pictures in place of control characters that have no place in a page."""
+    """Return a piece with visible symbols in place of control characters."""
     return "".join(
         chr(0x2400 + ord(char)) if ord(char) < 32 and char not in "\n\t"
         else char if char.isprintable() or char.isspace() else "\ufffd"
@@ -306,16 +306,16 @@ def _visible(piece: str) -> str:
 
 
 def _rows(head: HeadReading) -> list[list[int]]:
-    """Return distance and weight of the rows of each position, one after the other."""
+    """Return the rows of each position as a flat list of distances and weights in turn."""
     parts_SJ = np.round(head.rows.weight_SJ.astype(float) * _PARTS).astype(int)
     pairs_SJ2 = np.stack([head.rows.distance_SJ, parts_SJ], axis=-1)
-    # A weight too small for one part is left out, but never the strongest row.
+    # Weights below one unit are left out, except that of the strongest row.
     keep_SJ = (parts_SJ > 0) | (np.arange(parts_SJ.shape[1]) == 0)
     return [pairs[keep].ravel().tolist() for pairs, keep in zip(pairs_SJ2, keep_SJ, strict=True)]
 
 
 def _first_place(reading: AttentionReading) -> int:
-    """Return the position that is shown first: of those that look far back and rightly, the surest."""
+    """Return the position shown first: that with the most weight on a distant, correct row."""
     rows = reading.heads[0].rows
     weight_S, distance_S = rows.weight_SJ[:, 0], rows.distance_SJ[:, 0]
     behind_S = np.concatenate([reading.before, reading.tokens])[
@@ -326,13 +326,13 @@ def _first_place(reading: AttentionReading) -> int:
 
 
 def _stretch(first: int, pieces: Sequence[str], tokens: npt.NDArray[np.int64]) -> dict[str, Any]:
-    """Return a stretch of text that begins at a place; the text shown begins at 0."""
+    """Return a stretch of text that begins at a given place; the text shown begins at 0."""
     shown = [_visible(piece) for piece in pieces]
     return {"first": first, "pieces": shown, "tokens": tokens.tolist()}
 
 
 def _listed_before(reading: AttentionReading) -> list[tuple[int, int]]:
-    """Return start and stop, in `reading.before`, of what stands around the rows that are listed."""
+    """Return start and stop of the stretches of `reading.before` around listed rows."""
     num_before = len(reading.before)
     depth = np.zeros(num_before + 1, dtype=int)
     for head in reading.heads:

@@ -1,7 +1,7 @@
-"""Contenders side by side as a picture: what each reaches, and how its seeds spread.
+"""A picture that compares contenders: their learning curves and scores, with the spread over seeds.
 
-A run is drawn from its figures: `valid_curve` and `train_curve` with points `[tokens, seconds, bits per
-byte]` (tokens None where they are not known), `seconds`, `tokens_seen`, and its score `bits_per_byte`.
+Each run is given by its figures: `valid_curve` and `train_curve` with points `[tokens, seconds, bits per
+byte]` (tokens None if unknown), `seconds`, `tokens_seen`, and its score `bits_per_byte`.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ Axis = Literal["tokens", "seconds"]
 
 _PLACE: dict[Axis, int] = {"tokens": 0, "seconds": 1}
 _BITS = 2
-#: Points that the mean of several curves is drawn through.
+#: Points at which the mean of several curves is drawn.
 _GRID_POINTS = 240
 
 
 def mean_and_spread(values: Sequence[float]) -> tuple[float, float | None]:
-    """Return mean and standard deviation; None for the spread of one value."""
+    """Return mean and standard deviation; the latter is None for a single value."""
     return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else None
 
 
 def draw_comparison(
     contenders: Mapping[str, Sequence[Sequence[Run]]], title: str, axis: Axis
 ) -> Figure:
-    """Return mean curves, the range of seeds around them, and scores with their spread.
+    """Draw mean curves with the range over seeds, and scores with their standard deviation.
 
     Args:
         contenders: By name, for each budget the runs of all seeds.
-        title: Of the picture.
-        axis: What has been spent.
+        title: Title of the picture.
+        axis: Quantity on the horizontal axis.
     """
     figure = Figure(figsize=(11, 6), dpi=120, layout="constrained")
     axes = figure.add_subplot()
@@ -95,9 +95,9 @@ def _draw_contender(
 
 
 def _placed(curve: Sequence[Sequence[float]], axis: Axis) -> list[Sequence[float]]:
-    """Return the points that have a place on a logarithmic axis.
+    """Return the points that can be drawn on a logarithmic axis.
 
-    What a fine-tuned model begins with has none: it is scored before anything is spent.
+    The initial score of a fine-tuned model is dropped: it is at 0 tokens and seconds.
     """
     return [point for point in curve if point[_PLACE[axis]] > 0]
 
@@ -105,9 +105,9 @@ def _placed(curve: Sequence[Sequence[float]], axis: Axis) -> list[Sequence[float
 def _on_one_grid(
     curves: Sequence[Sequence[Sequence[float]]], axis: Axis
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Return places `[points]` and the curves of all seeds there, `[seeds, points]`.
+    """Return positions `[points]` and the curves of all seeds at these, `[seeds, points]`.
 
-    A single curve keeps its own points; several are read where all of them are.
+    A single curve keeps its own points; several are interpolated over the range that all of them cover.
     """
     place = _PLACE[axis]
     placed = [_placed(curve, axis) for curve in curves]
@@ -127,7 +127,7 @@ def _end(run: Run, axis: Axis) -> float:
 
 
 def _frame(axes: Axes, runs: Sequence[Run], axis: Axis) -> None:
-    """Show what tells contenders apart: all validations and scores, without the steep beginning."""
+    """Limit the axes to all validations and scores, without the steep beginning of training curves."""
     points = [point for run in runs for point in _placed(run["valid_curve"], axis)]
     ends = [_end(run, axis) for run in runs]
     bits = [run["bits_per_byte"] for run in runs] + [point[_BITS] for point in points]
@@ -152,7 +152,7 @@ def _dress(axes: Axes, title: str, axis: Axis) -> None:
 
 
 def _kinds_of_line(runs: Sequence[Run]) -> list[Any]:
-    """Return what the legend says of lines; it stands beside the curves, not on them."""
+    """Return the legend's entries for kinds of lines."""
     grey = "0.35"
     seeds = Patch(color=grey, alpha=0.2, linewidth=0, label="lowest to highest seed")
     return [

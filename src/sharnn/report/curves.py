@@ -16,13 +16,13 @@ from sharnn.errors import DataError
 from sharnn.files import atomic_file
 from sharnn.report.runs import RunRecord
 
-#: Okabe and Ito's palette, told apart by all kinds of colour vision.
+#: Okabe and Ito's palette, distinguishable with all kinds of colour vision.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31")
 _TOKENS, _SECONDS, _VALUE = 0, 1, 2
 
 
 def draw_curves(runs: Sequence[RunRecord]) -> Figure:
-    """Return bits per byte against tokens and time, learning rate, gradient norm and speed."""
+    """Draw bits per byte against tokens and time, learning rate, gradient norm and speed."""
     figure = Figure(figsize=(12, 10), dpi=110, layout="constrained")
     grid = figure.add_gridspec(3, 2, height_ratios=[1.25, 1, 1])
     by_tokens, by_time = figure.add_subplot(grid[0, 0]), figure.add_subplot(grid[0, 1])
@@ -50,7 +50,7 @@ def draw_curves(runs: Sequence[RunRecord]) -> Figure:
 
 
 def write_png(figure: Figure, path: Path) -> bytes:
-    """Write a figure as PNG, whole or not at all; return the file's content.
+    """Write a figure as PNG atomically; return the file's content.
 
     Raises:
         DataError: The file cannot be written.
@@ -88,7 +88,7 @@ def _draw_bits(axes: Axes, run: RunRecord, x: int, scale: float, colour: str) ->
 
 
 def _frame_bits(all_axes: Sequence[Axes], runs: Sequence[RunRecord]) -> None:
-    """Show the part that tells runs apart: from the best score to the eighth of the way in."""
+    """Limit the axes to the range of scores, without the first eighth of the training curves."""
     values: list[float] = []
     for run in runs:
         smooth = run.curves["smooth"].column(_VALUE)

@@ -1,4 +1,4 @@
-"""The report as one page that needs nothing beside it."""
+"""The report as one self-contained page."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ pre { overflow-x: auto; font-size: .85rem; padding: .8rem; border: 1px solid var
 
 
 def summary_rows(runs: Sequence[RunRecord]) -> list[tuple[str, list[str]]]:
-    """Return the table of a report: names of facts, and each run's."""
+    """Return the rows of a report's table: the name of a fact, and its value for each run."""
     return [
         ("run", [run.name for run in runs]),
         ("corpus", [str(run.facts.get("corpus", "?")) for run in runs]),
         ("parameters", [_count(run.facts.get("num_parameters")) for run in runs]),
-        ("budget", [f"{run.facts.get('budget', '?')}, {run.end or 'not ended'}" for run in runs]),
+        ("budget", [f"{run.facts.get('budget', '?')}, {run.end or 'unfinished'}" for run in runs]),
         ("best valid bits per byte", [_best(run) for run in runs]),
         ("train bits per byte, smoothed", [_number(run.last.get("smooth")) for run in runs]),
         ("steps", [_count(run.last["step"]) for run in runs]),
@@ -49,13 +49,13 @@ def summary_rows(runs: Sequence[RunRecord]) -> list[tuple[str, list[str]]]:
         ("tokens per second", [_speed(run) for run in runs]),
         ("device, dtype", [_device(run) for run in runs]),
         ("machine", [str(run.facts.get("machine", "?")) for run in runs]),
-        ("begun", [str(run.facts.get("date", "?")) for run in runs]),
+        ("started", [str(run.facts.get("date", "?")) for run in runs]),
         ("versions", [_versions(run) for run in runs]),
     ]
 
 
 def render_page(runs: Sequence[RunRecord], png: bytes) -> str:
-    """Return the page: curves, a table, and every run's recipe folded away."""
+    """Return the page: curves, a table, and the recipe of every run in collapsed sections."""
     names = ", ".join(run.name for run in runs)
     rows = "\n".join(
         f"<tr><th>{escape(name)}</th>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>"
@@ -75,18 +75,18 @@ def render_page(runs: Sequence[RunRecord], png: bytes) -> str:
 
 
 def picture(alt: str, png: bytes) -> str:
-    """Return a picture that lies in the page itself."""
+    """Return an image element that contains the picture."""
     content = base64.b64encode(png).decode()
     return f'<img alt="{escape(alt)}" src="data:image/png;base64,{content}">'
 
 
 def folded(summary: str, text: str) -> str:
-    """Return a text that is folded away under one line."""
+    """Return a collapsed section with a summary line and a text."""
     return f"<details><summary>{escape(summary)}</summary><pre>{escape(text)}</pre></details>"
 
 
 def whole_page(title: str, body: str) -> str:
-    """Return a page that needs nothing beside it."""
+    """Return a self-contained page."""
     return f"""<!doctype html>
 <html lang="en">
 <head>

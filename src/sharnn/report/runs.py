@@ -1,4 +1,4 @@
-"""What a run folder says of a run, read in one pass with flat memory."""
+"""The record of a run, read from its folder in one pass and with bounded memory."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from typing import Any
 from sharnn.errors import DataError
 from sharnn.files import explain_os_error
 
-#: Points of a curve that are kept; a picture shows no more.
+#: Points kept per curve; a picture cannot show more.
 MAX_POINTS = 1500
 #: Values of a training record that are drawn.
 SERIES = ("bits_per_byte", "lr", "grad_norm", "tokens_per_second")
-#: The smoothed training curve looks back over this share of the steps so far, and this many at most.
+#: The training curve is smoothed over this share of the steps so far, and at most this many steps.
 _LOOK_BACK_SHARE, _LOOK_BACK_STEPS = 0.1, 50
 
 
 @dataclass
 class Curve:
-    """Means over stretches of equal numbers of steps, halved in resolution whenever they grow many.
+    """Means over stretches of equally many steps; the resolution is halved when there are too many.
 
     Attributes:
         rows: `[tokens seen, seconds, value]` per point.
@@ -32,7 +32,7 @@ class Curve:
     _open: list[list[float]] = field(default_factory=list)
 
     def add(self, tokens: float, seconds: float, value: float) -> None:
-        """Take one record."""
+        """Add one record."""
         self._open.append([tokens, seconds, value])
         if len(self._open) == self._stretch:
             self.close()
@@ -41,7 +41,7 @@ class Curve:
             self._stretch *= 2
 
     def close(self) -> None:
-        """Take the last stretch as it is."""
+        """Add the last, incomplete stretch."""
         if self._open:
             self.rows.append(_mean(self._open))
             self._open = []
@@ -57,18 +57,18 @@ def _mean(rows: list[list[float]]) -> list[float]:
 
 @dataclass
 class RunRecord:
-    """A run as a report shows it.
+    """The record of a run, for a report.
 
     Attributes:
         folder: Its folder.
-        name: Short, and different for each run of a report.
-        facts: What the run said at its start.
+        name: A short name, unique in a report.
+        facts: The facts recorded at its start.
         recipe: Its settings as YAML.
         curves: By name, see `SERIES`; `smooth` is the smoothed training score.
         valid: `[tokens seen, seconds, bits per byte]` of each validation.
         best: The best of these.
         last: The last training record.
-        end: How it ended; None where it did not.
+        end: Why it ended; None if it has not.
     """
 
     folder: Path
@@ -86,13 +86,15 @@ def read_run(folder: Path) -> RunRecord:
     """Read a run folder.
 
     Raises:
-        DataError: It is no run, has no training step yet, or a record in it is damaged.
+        DataError: It is not a run folder, has no training step yet, or has a damaged record.
     """
     metrics = folder / "metrics.jsonl"
     if not folder.is_dir():
-        raise DataError(f"there is no run folder at {folder}: give the --out of 'sharnn train'")
+        raise DataError(f"there is no run folder at {folder}: give the folder of a training run")
     if not metrics.is_file():
-        raise DataError(f"{folder} has no metrics.jsonl: it is no run folder, or nothing ran yet")
+        raise DataError(
+            f"{folder} has no metrics.jsonl: give a run folder in which training has begun"
+        )
     run = RunRecord(
         folder, folder.resolve().name, {}, _read_recipe(folder),
         {name: Curve() for name in (*SERIES, "smooth")}, [], None, {}, None,
@@ -100,7 +102,7 @@ def read_run(folder: Path) -> RunRecord:
     for record in _records(metrics):
         _take(run, record)
     if not run.last:
-        raise DataError(f"{metrics} holds no training step yet: let the run go on for a while")
+        raise DataError(f"{metrics} has no training step yet: let the run train for a while")
     for curve in run.curves.values():
         curve.close()
     return run
@@ -112,7 +114,7 @@ def _read_recipe(folder: Path) -> str:
 
 
 def _records(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield records; a last line without its end was cut by a kill and is left out.
+    """Yield records; an incomplete last line, left by a killed run, is skipped.
 
     Raises:
         DataError: Another line is damaged.
@@ -151,7 +153,7 @@ def _take(run: RunRecord, record: dict[str, Any]) -> None:
         run.last = record
         bits = record["bits_per_byte"]
         if bits is not None:
-            # A fixed weight would lag behind the steep beginning for a good part of a short run.
+            # With a fixed weight the curve would lag behind the steep beginning for much of a short run.
             steps = max(min(_LOOK_BACK_SHARE * record["step"], _LOOK_BACK_STEPS), 1)
             smooth = bits if smooth is None else smooth + (bits - smooth) / steps
         record["smooth"] = smooth
@@ -161,7 +163,7 @@ def _take(run: RunRecord, record: dict[str, Any]) -> None:
 
 
 def tell_apart(runs: list[RunRecord]) -> None:
-    """Give runs of the same name longer ones: their folder's, then a number."""
+    """Make names unique: add the parent folder's name, then a number."""
     names = [run.name for run in runs]
     for index, run in enumerate(runs):
         if names.count(names[index]) > 1:

@@ -1,4 +1,4 @@
-"""Tables for a terminal, a Markdown file and a page, from the same cells."""
+"""Tables that can be written to a terminal, a Markdown file or a page."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from rich.text import Text
 
 @dataclass(frozen=True)
 class Table:
-    """Rows under names of columns; all columns but the first are numbers.
+    """A table whose columns are right-aligned numbers, except the first and those in `texts`.
 
     Attributes:
-        title: What it tells, in one line.
-        columns: Their names.
-        rows: As many cells each.
-        texts: Columns that hold words and stand to the left.
+        title: Title, in one line.
+        columns: Names of the columns.
+        rows: Cells of each row, one per column.
+        texts: Names of columns with text, which are left-aligned.
     """
 
     title: str
@@ -33,7 +33,7 @@ class Table:
         return index > 0 and self.columns[index] not in self.texts
 
     def to_rich(self) -> Group:
-        """Return the table for a terminal, its title above it however wide that is."""
+        """Return the table for a terminal, with its title above; the title may be wider."""
         table = rich.table.Table(box=SIMPLE_HEAD, pad_edge=False)
         for index, column in enumerate(self.columns):
             justify: Literal["left", "right"] = "right" if self._is_number(index) else "left"
@@ -43,7 +43,7 @@ class Table:
         return Group(Text(self.title, style="bold"), table)
 
     def to_markdown(self) -> str:
-        """Return the table for a Markdown file, its title above it."""
+        """Return the table for a Markdown file, with its title above."""
         rule = ["---:" if self._is_number(index) else "---" for index in range(len(self.columns))]
         lines = [self.columns, rule, *self.rows]
         return f"**{self.title}**\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines)

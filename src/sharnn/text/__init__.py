@@ -1,4 +1,4 @@
-"""Tokenizers: reversible maps between bytes and tokens."""
+"""Tokenizers: reversible maps from bytes to tokens."""
 
 from __future__ import annotations
 
@@ -20,18 +20,22 @@ _KINDS: dict[str, Any] = {
 
 
 def tokenizer_from_json(values: Any, where: str = "tokenizer") -> Tokenizer:
-    """Return the tokenizer that `Tokenizer.to_json` described.
+    """Return the tokenizer that `Tokenizer.to_json` has described.
+
+    Args:
+        values: The description, as JSON values.
+        where: Name of its source, for error messages.
 
     Raises:
         DataError: The kind is unknown, or its values are damaged.
-        ConfigError: It is one of subwords, and their library is not installed.
+        ConfigError: It is a subword tokenizer, and the library `tokenizers` is not installed.
     """
     kind = _KINDS.get(str(values.get("name"))) if isinstance(values, dict) else None
     if kind is None:
         hint = ""
         if isinstance(values, dict) and isinstance(values.get("model"), dict):
-            hint = " (one of the library 'tokenizers' is read by 'sharnn tokenizer import')"
-        raise DataError(f"{where} is of no known kind{hint}: {', '.join(_KINDS)} are known")
+            hint = " ('sharnn tokenizer import' reads files of the library 'tokenizers')"
+        raise DataError(f"{where} has no known kind{hint}: the kinds are {', '.join(_KINDS)}")
     try:
         return kind.from_json(values)
     except ConfigError:
@@ -53,7 +57,7 @@ def load_tokenizer(path: Path) -> Tokenizer:
     """Read `tokenizer.json`.
 
     Raises:
-        DataError: The file is missing, no JSON, or describes no tokenizer.
+        DataError: The file is missing, is not JSON, or does not describe a tokenizer.
     """
     return tokenizer_from_json(read_json(path, DataError), str(path))
 

@@ -1,7 +1,7 @@
-"""One printable character for every byte, so that libraries of text can work on bytes.
+"""One printable character for every byte, so that text libraries can process bytes.
 
-The alphabet is GPT-2's (Radford et al. 2019): printable characters of Latin-1 stand for themselves, other
-bytes for the characters from U+0100 on (a space is Ġ, a line's end Ċ). None of them is white space.
+The alphabet is GPT-2's (Radford et al. 2019). Printable Latin-1 characters represent themselves; other
+bytes map to characters from U+0100 on (space is Ġ, newline is Ċ). No character is white space.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ def to_characters(data: bytes) -> str:
 
 
 def to_bytes(characters: str) -> bytes:
-    """Return the bytes that characters stand for.
+    """Return the bytes that the characters represent.
 
     Raises:
-        KeyError: One is not of the alphabet.
+        KeyError: A character is not in the alphabet.
     """
     return bytes([_BYTE_OF[character] for character in characters])

@@ -1,4 +1,4 @@
-"""Bytes as tokens: nothing to learn, nothing that cannot be said."""
+"""Bytes as tokens: no vocabulary to train, and any data can be encoded."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _NEWLINE = 10
 
 
 class ByteTokenizer:
-    """Every byte is its own token; any data is a text."""
+    """Every byte is one token, so any data is valid text."""
 
     name = "byte"
     vocab_size = 256
@@ -24,28 +24,28 @@ class ByteTokenizer:
 
     @staticmethod
     def last_cut(data: bytes) -> int:
-        """Return its end: bytes may be cut anywhere."""
+        """Return the end of `data`: bytes may be cut anywhere."""
         return len(data)
 
     def decode(self, tokens: Sequence[int] | npt.NDArray[Any]) -> bytes:
         """Return the tokens as bytes.
 
         Raises:
-            ValueError: A token is no byte; a cast to uint8 would wrap it into another one.
+            ValueError: A token is out of range; a cast to uint8 would wrap it to another byte.
         """
         values = np.asarray(tokens)
         if values.dtype != np.uint8 and values.size and not 0 <= values.min() <= values.max() < 256:
             raise ValueError(
-                f"tokens of bytes lie in 0 … 255, found {values.min()} … {values.max()}"
+                f"byte tokens must lie in 0 … 255, found {values.min()} … {values.max()}"
             )
         return values.astype(np.uint8, copy=False).tobytes()
 
     def token_bytes(self, token: int) -> bytes:
-        """Return the one byte."""
+        """Return the byte."""
         return bytes([token])
 
     def to_json(self) -> dict[str, Any]:
-        """Return its name: there is nothing else to know."""
+        """Return the name, which describes this tokenizer completely."""
         return {"name": self.name}
 
     @classmethod

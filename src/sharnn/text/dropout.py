@@ -1,6 +1,6 @@
-"""Three ways to cut a unit into pieces, each with pieces given up at random.
+"""Subword regularisation: three ways to segment a unit that reject pieces at random.
 
-Where `dropped` always says no, they are the ways of BPE, WordPiece and Unigram themselves.
+If `dropped` always returns False, they give the standard segmentations of BPE, WordPiece and Unigram.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ Dropped = Callable[[], bool]
 def merge(
     tokens: list[int], merges: Mapping[tuple[int, int], tuple[int, int]], dropped: Dropped
 ) -> list[int]:
-    """Merge tokens pair by pair, the earliest learnt merge first (BPE-dropout).
+    """Merge pairs of tokens, the earliest learnt merge first (BPE-dropout).
 
-    Provilkov, Emelianenko, Voita 2020, Algorithm 1: before each merge every possible one is given up with
-    the same probability, for this time; when none is left, the unit is done.
+    Provilkov, Emelianenko, Voita 2020, Algorithm 1: at each step every possible merge is dropped with the
+    same probability, for that step only. The unit is finished at the first step with no merge left.
 
     Args:
-        tokens: Of single bytes.
-        merges: By the pair that is merged, the merge's rank and the token that it makes.
-        dropped: Tells whether a possible merge is given up this time.
+        tokens: The tokens of the unit's single bytes.
+        merges: Maps each pair to the rank of its merge and the token that the merge makes.
+        dropped: Decides whether a possible merge is dropped at this step.
     """
     tokens = list(tokens)
     while True:
         first, place = (len(merges), 0), -1
         for index, pair in enumerate(itertools.pairwise(tokens)):
             found = merges.get(pair)
-            # Of merges that come later it need not be known whether they were given up.
+            # A merge of higher rank than the best so far cannot be chosen: it needs no draw.
             if found is not None and found < first and not dropped():
                 first, place = found, index
         if place < 0:
@@ -41,16 +41,16 @@ def merge(
 def match_longest(
     unit: bytes, pieces: Mapping[bytes, int], continuing: Mapping[bytes, int], dropped: Dropped
 ) -> list[int]:
-    """Take the longest piece that fits, then the longest after it, … (MaxMatch-Dropout).
+    """Take the longest matching piece from the left, again and again (MaxMatch-Dropout).
 
-    Hiraoka 2022: a piece that fits is given up with the same probability, and the next shorter one that
-    fits is tried; a single byte never is.
+    Hiraoka 2022: each matching piece is dropped with the same probability, and then the next shorter
+    match is tried. Single bytes are never dropped.
 
     Args:
-        unit: What is cut.
-        pieces: Tokens of what a unit can begin with.
-        continuing: Tokens of what can follow.
-        dropped: Tells whether a piece that fits is given up this time.
+        unit: The bytes to segment.
+        pieces: Tokens of the pieces that can begin a unit.
+        continuing: Tokens of the pieces that can continue one.
+        dropped: Decides whether a matching piece is dropped in this place.
     """
     tokens, start = [], 0
     while start < len(unit):
@@ -66,15 +66,15 @@ def match_longest(
 def best_path(
     unit: bytes, pieces: Mapping[bytes, int], scores: list[float], dropped: Dropped
 ) -> list[int]:
-    """Return the most probable way to spell a unit (Kudo 2018), without the pieces given up at random.
+    """Return the most probable segmentation of a unit (Kudo 2018) among the pieces not dropped at random.
 
     Args:
-        unit: What is cut.
-        pieces: Tokens of what it can be made of.
+        unit: The bytes to segment.
+        pieces: Tokens of the pieces.
         scores: Log-probability of each token.
-        dropped: Tells whether a piece longer than a byte is given up in one place.
+        dropped: Decides whether a piece longer than a byte is dropped in one place.
     """
-    # Of each place: the best score so far, where the last piece of that path begins, and its token.
+    # For each position: the best score so far, the start of the last piece on that path, and its token.
     best = [(0.0, 0, -1)] + [(-math.inf, 0, -1)] * len(unit)
     for start in range(len(unit)):
         for stop in range(start + 1, len(unit) + 1):

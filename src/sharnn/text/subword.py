@@ -1,7 +1,7 @@
-"""Subwords of bytes: BPE, WordPiece and Unigram of the library `tokenizers`, none of which loses a byte.
+"""Byte-level subwords: BPE, WordPiece and Unigram of the library `tokenizers`, without losing a byte.
 
-The library reads text, which it normalises, replaces and drops as it is told. Here it is given the bytes
-of one unit at a time, each as a character of a fixed alphabet, and nothing but its model is used.
+The library's pipelines work on text and may normalise, replace or drop parts of it. Only the library's
+model is used here. It gets the bytes of one unit at a time, each as a character of a fixed alphabet.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from sharnn.text.subword_training import CONTINUING, import_library, train_model
 from sharnn.text.unit_tokenizer import UnitTokenizer
 
 _KINDS = {"BPE": "bpe", "WordPiece": "wordpiece", "Unigram": "unigram"}
-#: As in GPT-2, one space goes with what follows it, and letters, digits and other signs are told apart.
-#: Bytes beyond ASCII count as letters. A longer run is cut, so that no unit takes long.
+#: As in GPT-2, a space belongs to what follows it; letters, digits and other signs form separate units.
+#: Bytes beyond ASCII count as letters. The length limit bounds the time for encoding one unit.
 _UNITS = (
     rb" ?[A-Za-z\x80-\xff]{1,64}"
     rb"| ?[0-9]{1,64}"
@@ -33,20 +33,20 @@ _ALL_BYTES = bytes(range(256))
 
 
 class SubwordTokenizer(UnitTokenizer):
-    """A vocabulary of pieces of units; any bytes at all have tokens, and come back.
+    """A vocabulary of pieces of units that encodes and restores any bytes.
 
     Args:
-        model: The library's JSON of a model: `type`, `vocab`, of BPE also `merges`.
+        model: The library's JSON of a model: `type`, `vocab` and, for BPE, `merges`.
 
     Raises:
         ConfigError: The library is not installed.
-        DataError: The model would lose a byte; tells the first.
-        KeyError, TypeError, AttributeError, ValueError: It is no model, or one that cannot be used.
+        DataError: The model would lose a byte; the message names the first.
+        KeyError, TypeError, AttributeError, ValueError: The JSON is not a model, or not a usable one.
 
     Attributes:
         kind: `bpe`, `wordpiece` or `unigram`.
-        pieces: Tokens by their bytes; of WordPiece those that can begin a unit.
-        continuing: Tokens of what can follow within a unit: the same, but for WordPiece.
+        pieces: Tokens by their bytes; for WordPiece those that can begin a unit.
+        continuing: Tokens that can continue a unit; the same as `pieces` except for WordPiece.
     """
 
     name = "subword"
@@ -74,28 +74,29 @@ class SubwordTokenizer(UnitTokenizer):
         """Return a tokenizer trained on a text.
 
         Args:
-            text: Blocks that cut no unit.
+            text: Blocks whose boundaries do not split a unit.
             kind: `bpe`, `wordpiece` or `unigram`.
-            vocab_size: Tokens, neither more nor fewer; 0 … 255 are the bytes.
+            vocab_size: Exact number of tokens; 0 … 255 are the bytes.
 
         Raises:
-            ConfigError: The size is too small, there is no such kind, or the library is not installed.
-            DataError: The text gives fewer tokens; tells how many.
+            ConfigError: The size is too small, the kind is unknown, or the library is not installed.
+            DataError: The text gives fewer tokens; the message says how many.
         """
-        import_library()  # before a long text is read
+        import_library()  # raises before a long text is read
         return cls(train_model(kind, cls.count_units(text), vocab_size))
 
     @classmethod
     def from_library_file(cls, path: Path) -> SubwordTokenizer:
-        """Import the `tokenizer.json` of a byte-level tokenizer of the library, such as GPT-2's.
+        """Import the `tokenizer.json` of one of the library's byte-level tokenizers, such as GPT-2's.
 
-        Its model is kept, with the numbers of its tokens. Text is cut into units by the rule of this
-        class, so a few places may be cut otherwise than by the file's own, and special tokens that
-        stand outside of the model's vocabulary are left out.
+        The model and its token numbers are kept. Text is split into units by the rule of this class, so
+        some places may be tokenized differently than by the file's own rule. Special tokens outside the
+        model's vocabulary are left out.
 
         Raises:
             ConfigError: The library is not installed.
-            DataError: The file is missing or damaged, or the tokenizer loses bytes; tells the first.
+            DataError: The file is missing or damaged, or the tokenizer loses bytes; the message names the
+                first.
         """
         values = read_json(path, DataError)
         try:
@@ -103,8 +104,10 @@ class SubwordTokenizer(UnitTokenizer):
             model = json.loads(tokenizer.to_str())["model"]
         except (KeyboardInterrupt, SystemExit):
             raise
-        except BaseException as failure:  # a panic in the library is no Exception
-            raise DataError(f"{path} is no tokenizer of the library: {failure}") from failure
+        except BaseException as failure:  # a Rust panic in the library is not an Exception
+            raise DataError(
+                f"{path} is not a tokenizer of the library 'tokenizers': {failure}"
+            ) from failure
         try:
             _check_library(tokenizer)
             return cls(model)
@@ -112,11 +115,11 @@ class SubwordTokenizer(UnitTokenizer):
             raise DataError(f"{path} cannot be used: {failure}") from failure
 
     def encode_unit(self, unit: bytes) -> list[int]:
-        """Return the tokens of one unit, by the library."""
+        """Return the tokens of one unit, computed by the library."""
         return [token.id for token in self._model.tokenize(to_characters(unit))]
 
     def perturb_unit(self, unit: bytes, dropped: Callable[[], bool]) -> list[int]:
-        """Return tokens of one unit by BPE-dropout, MaxMatch-Dropout or a thinned best path."""
+        """Return tokens of one unit: BPE-dropout, MaxMatch-Dropout or a best path with dropped pieces."""
         if self.kind == "bpe":
             single = [self.pieces[unit[i : i + 1]] for i in range(len(unit))]
             return merge(single, self._merges, dropped)
@@ -126,7 +129,7 @@ class SubwordTokenizer(UnitTokenizer):
 
     @cached_property
     def _merges(self) -> dict[tuple[int, int], tuple[int, int]]:
-        """BPE's merges: by the pair that is merged, the rank and the token that it makes."""
+        """BPE's merges: each pair's rank and the token that its merge makes."""
         vocab = self._json["vocab"]
         return {
             (vocab[one], vocab[other]): (rank, vocab[one + other])
@@ -138,33 +141,33 @@ class SubwordTokenizer(UnitTokenizer):
         return [score for _, score in self._json["vocab"]]
 
     def to_json(self) -> dict[str, Any]:
-        """Return the name, the rule of units and the library's model."""
+        """Return the name, the rule for units and the library's model."""
         return {"name": self.name, "units": _UNITS.decode("latin-1"), "model": self._json}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> SubwordTokenizer:
-        """Return the tokenizer that `to_json` described.
+        """Return the tokenizer that `to_json` has described.
 
         Raises:
             ConfigError: The library is not installed.
-            KeyError, TypeError, AttributeError, ValueError, DataError: It describes none.
+            KeyError, TypeError, AttributeError, ValueError, DataError: The values do not describe one.
         """
         if values["units"] != _UNITS.decode("latin-1"):
-            raise ValueError("it cuts texts into units by another rule than this version of sharnn")
+            raise ValueError("it splits text by another rule than this version of sharnn")
         return cls(values["model"])
 
 
 def _check_options(model: dict[str, Any], kind: str) -> None:
-    """Refuse what would make tokens random, or make them stand for other bytes than they are named by.
+    """Refuse settings of a model that make tokens random, or make them mean other bytes than their names.
 
     Raises:
-        ValueError: Names the option.
+        ValueError: Names the setting.
     """
     own = CONTINUING if kind == "wordpiece" else None
     expected = {"dropout": None, "end_of_word_suffix": None, "continuing_subword_prefix": own}
     for option, value in expected.items():
         if (model.get(option) or None) != value:
-            raise ValueError(f"its model has the {option} {model.get(option)!r}, not {value!r}")
+            raise ValueError(f"its model has {option} {model.get(option)!r}, it must be {value!r}")
 
 
 def _in_order(vocab: Any) -> Iterator[str]:
@@ -179,15 +182,15 @@ def _in_order(vocab: Any) -> Iterator[str]:
     ranked = sorted(vocab.items(), key=lambda item: item[1])
     for expected, (characters, token) in enumerate(ranked):
         if token != expected:
-            raise ValueError(f"its tokens are not numbered one by one: {token} is no. {expected}")
+            raise ValueError(f"its tokens are not numbered 0 … V - 1: {token} is number {expected}")
         yield characters
 
 
 def _bytes_of(characters: str) -> bytes:
-    """Return the bytes that a token's characters stand for.
+    """Return the bytes that a token's characters represent.
 
     Raises:
-        ValueError: They stand for none.
+        ValueError: There are no characters, or they are not of the alphabet.
     """
     try:
         spelt = to_bytes(characters)
@@ -195,16 +198,16 @@ def _bytes_of(characters: str) -> bytes:
         spelt = b""
     if not spelt:
         raise ValueError(
-            f"its token {characters!r} stands for no bytes: it is not written in GPT-2's alphabet"
+            f"its token {characters!r} represents no bytes: it is not in GPT-2's byte alphabet"
         )
     return spelt
 
 
 def _library_tokenizer(model: dict[str, Any]) -> Any:
-    """Return the library's tokenizer of a model, with nothing before or after it.
+    """Return the library's tokenizer of a model, without normaliser or other steps around it.
 
     Raises:
-        ValueError: The library does not know what to do with it.
+        ValueError: The library cannot read the model.
     """
     parts = ("truncation", "padding", "normalizer", "pre_tokenizer", "post_processor", "decoder")
     values: dict[str, Any] = {"version": "1.0", "added_tokens": [], "model": model}
@@ -220,10 +223,10 @@ def _library_tokenizer(model: dict[str, Any]) -> Any:
 
 
 def _check_library(tokenizer: Any) -> None:
-    """Read texts with all that the library's tokenizer does to them, and compare what comes back.
+    """Check that the library's whole tokenizer, with all its steps, restores a few texts exactly.
 
     Raises:
-        DataError: Tells the first byte that does not.
+        DataError: Names the first byte that is lost or altered.
     """
     tokenizer.no_truncation()
     tokenizer.no_padding()
@@ -232,12 +235,12 @@ def _check_library(tokenizer: Any) -> None:
             tokens = tokenizer.encode(text, add_special_tokens=False).ids
             back = tokenizer.decode(tokens, skip_special_tokens=False)
         except Exception as failure:  # the library raises nothing more special
-            raise DataError(f"it cannot read every text: {failure}") from failure
+            raise DataError(f"it cannot encode every text: {failure}") from failure
         _check_same(text.encode(), back.encode())
 
 
 def _probes() -> Iterator[str]:
-    """Yield texts with what tokenizers like to change: case, accents, white space, rare characters."""
+    """Yield texts with what tokenizers often change: case, accents, white space, rare characters."""
     yield "The Quick brown fox, e\u0301t\u00e9  DON'T <unk> [UNK] \n\n\ttabs \r\n and trailing  "
     yield "".join(map(chr, _ALL_BYTES))
     yield "".join(
@@ -246,10 +249,10 @@ def _probes() -> Iterator[str]:
 
 
 def _check_same(data: bytes, back: bytes) -> None:
-    """Compare a probe with what came back.
+    """Compare a probe text with its decoding.
 
     Raises:
-        DataError: Tells the first byte that is lost.
+        DataError: Names the first byte that is lost or altered.
     """
     if back == data:
         return
@@ -261,5 +264,5 @@ def _check_same(data: bytes, back: bytes) -> None:
     raise DataError(
         f"bytes are lost or altered: the first is 0x{data[offset]:02x} ({bytes([data[offset]])!r}) at "
         f"offset {offset} of a probe of {len(data)} bytes, in {around!r}. Only byte-level tokenizers "
-        "without normalisation, such as GPT-2's, give every byte back"
+        "without normalisation, such as GPT-2's, restore every byte"
     )

@@ -1,4 +1,4 @@
-"""The library of subword tokenizers: its models by kind, and how they are trained on units."""
+"""Training of subword models on units, with the library `tokenizers`."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from sharnn.errors import ConfigError, DataError
 from sharnn.text.alphabet import ALPHABET, to_characters
 
 KINDS = ("bpe", "wordpiece", "unigram")
-#: Marks a token of WordPiece that goes on with a unit. It is no character of the alphabet, as the usual
-#: `##` would be: `##a` might then be three bytes or one.
+#: Prefix of a WordPiece token that continues a unit. The usual `##` consists of characters of the
+#: alphabet, so that `##a` could be three bytes or one; this character is outside it.
 CONTINUING = "‿"
-#: A pair of pieces that occurs once is not worth a token.
+#: A pair of pieces that occurs only once gets no token.
 _MIN_FREQUENCY = 2
-#: Decimals of a log-probability that are kept.
+#: Decimals kept of a log-probability.
 _DECIMALS = 6
 
 
@@ -30,7 +30,7 @@ def import_library() -> ModuleType:
         import tokenizers
     except ImportError as failure:
         raise ConfigError(
-            "subword tokenizers need the package 'tokenizers': install it with "
+            "subword tokenizers need the package 'tokenizers', which is not installed: "
             "pip install 'sharnn[subword]'"
         ) from failure
     return tokenizers
@@ -39,30 +39,30 @@ def import_library() -> ModuleType:
 def train_model(kind: str, counts: Mapping[bytes, int], vocab_size: int) -> dict[str, Any]:
     """Return a trained model as the library's JSON; tokens 0 … 255 are the bytes in order.
 
-    BPE (Sennrich, Haddow, Birch 2016) merges the most frequent pair of pieces again and again. WordPiece
-    is trained in the same way here, as the library does it, with pieces that begin a unit and pieces
-    that go on told apart. Unigram (Kudo 2018) begins with all pieces that stand in two different units at
-    least, fits their probabilities by EM and drops those that the text's likelihood misses least; its
-    sums go in no fixed order, so two trainings may differ in a few of the last pieces. BPE and WordPiece
-    come out the same each time.
+    BPE (Sennrich, Haddow, Birch 2016) repeatedly merges the most frequent pair of pieces. The library
+    trains WordPiece in the same way, but distinguishes pieces that begin a unit from pieces that continue
+    one. Unigram (Kudo 2018) starts with all pieces that occur in at least two different units, fits their
+    probabilities by EM, and drops the pieces whose loss lowers the likelihood least. Its sums have no
+    fixed order, so two trainings may differ in a few of the last pieces. BPE and WordPiece are
+    deterministic.
 
     Args:
         kind: One of `KINDS`.
         counts: How often each unit occurs.
-        vocab_size: Tokens, neither more nor fewer.
+        vocab_size: Exact number of tokens.
 
     Raises:
-        ConfigError: The size is too small, there is no such kind, or the library is not installed.
+        ConfigError: The size is too small, the kind is unknown, or the library is not installed.
         DataError: The text gives fewer tokens.
     """
     library = import_library()
     if kind not in KINDS:
-        raise ConfigError(f"there is no kind of subwords '{kind}': {', '.join(KINDS)}")
+        raise ConfigError(f"there is no kind of subwords '{kind}': give one of {', '.join(KINDS)}")
     singles = _single_bytes(kind)
     if vocab_size <= len(singles):
         raise ConfigError(
-            f"a vocabulary of {vocab_size:,} is too small: {kind} holds {len(singles)} tokens of one "
-            "byte, so that nothing is unknown, and needs more than these"
+            f"a vocabulary of {vocab_size:,} tokens is too small: {kind} has {len(singles)} tokens of "
+            "one byte, so that nothing is unknown, and needs more than these"
         )
     tokenizer, trainer = _untrained(library, kind, vocab_size)
     tokenizer.pre_tokenizer = library.pre_tokenizers.WhitespaceSplit()
@@ -70,7 +70,7 @@ def train_model(kind: str, counts: Mapping[bytes, int], vocab_size: int) -> dict
     model = json.loads(tokenizer.to_str())["model"]
     if len(model["vocab"]) != vocab_size:
         raise DataError(
-            f"a vocabulary of {vocab_size:,} is more than this text fills: it gives "
+            f"a vocabulary of {vocab_size:,} tokens is more than this text fills: it gives "
             f"{len(model['vocab']):,} tokens of {kind} at most"
         )
     model["vocab"] = _in_order(model["vocab"], singles)
@@ -78,7 +78,7 @@ def train_model(kind: str, counts: Mapping[bytes, int], vocab_size: int) -> dict
 
 
 def _single_bytes(kind: str) -> list[str]:
-    """Return the tokens of one byte: of WordPiece also those that go on with a unit."""
+    """Return the tokens of one byte; for WordPiece also those that continue a unit."""
     continuing = [CONTINUING + character for character in ALPHABET]
     return [*ALPHABET, *(continuing if kind == "wordpiece" else ())]
 
@@ -96,8 +96,8 @@ def _untrained(library: ModuleType, kind: str, vocab_size: int) -> tuple[Any, An
         return library.Tokenizer(models.BPE()), trainer
     if kind == "unigram":
         return library.Tokenizer(models.Unigram()), trainers.UnigramTrainer(**common)
-    # Given as special tokens, bytes that go on are in the vocabulary whether or not the text has them,
-    # and have the same numbers in every training.
+    # As special tokens, the continuing bytes are in the vocabulary even if the text does not have them,
+    # and get the same numbers in every training.
     trainer = trainers.WordPieceTrainer(
         **common,
         min_frequency=_MIN_FREQUENCY,
@@ -108,13 +108,16 @@ def _untrained(library: ModuleType, kind: str, vocab_size: int) -> tuple[Any, An
 
 
 def _repeated(counts: Mapping[bytes, int]) -> Iterator[str]:
-    """Yield each unit as often as it occurs, in characters with spaces between: the library counts."""
+    """Yield each unit as often as it occurs, separated by spaces: the library takes no counts."""
     for unit, count in sorted(counts.items()):
         yield f"{to_characters(unit)} " * count
 
 
 def _in_order(vocab: Any, singles: list[str]) -> Any:
-    """Return the library's vocabulary with the tokens of one byte first, then as they were found."""
+    """Return the library's vocabulary with the tokens of one byte first; the others keep their order.
+
+    Unigram's others are sorted by score.
+    """
     first = set(singles)
     if isinstance(vocab, list):  # Unigram's: pieces with scores
         scores = {piece: round(score, _DECIMALS) for piece, score in vocab}

@@ -1,4 +1,4 @@
-"""The contract of a tokenizer: bytes in, tokens out, and every byte back again."""
+"""The interface of a tokenizer: it encodes bytes as tokens and restores every byte."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import numpy.typing as npt
 
 @runtime_checkable
 class Tokenizer(Protocol):
-    """A reversible map between bytes and tokens; `decode(encode(data)) == data` for all it accepts.
+    """A reversible map: `decode(encode(data)) == data` for all data that it accepts.
 
     Attributes:
         name: The kind of tokenizer, as written in `tokenizer.json`.
         vocab_size: Number of tokens `V`; tokens are `0 … V - 1`.
-        start_token: The context given to a model before the first token of a text. It is never
-            scored and never coded: a text begins as if after a line's end.
+        start_token: Context given to a model before the first token of a text: the end of a line. It is
+            never scored and never coded.
     """
 
     name: str
@@ -28,26 +28,26 @@ class Tokenizer(Protocol):
         """Return the tokens of `data`, in the smallest unsigned dtype that holds the vocabulary.
 
         Raises:
-            DataError: `data` holds something this vocabulary lacks.
+            DataError: The vocabulary cannot represent `data`.
         """
         ...
 
     def last_cut(self, data: bytes) -> int:
-        """Return the last place where `data` may be cut, 0 where there is none.
+        """Return the last offset where `data` may be cut, 0 if there is none.
 
-        Encoded apart, the parts before and after give the tokens of the whole, whatever comes before
-        or after `data`.
+        Encoding the two parts separately gives the tokens of the whole, whatever comes before or after
+        `data`.
         """
         ...
 
     def decode(self, tokens: Sequence[int] | npt.NDArray[Any]) -> bytes:
-        """Return the bytes that `tokens` stand for."""
+        """Return the bytes of `tokens`, joined."""
         ...
 
     def token_bytes(self, token: int) -> bytes:
-        """Return the bytes of one token; their number is the token's share of the text."""
+        """Return the bytes of one token."""
         ...
 
     def to_json(self) -> dict[str, Any]:
-        """Return all that is needed to build this tokenizer again, as plain JSON values."""
+        """Return everything needed to rebuild this tokenizer, as plain JSON values."""
         ...

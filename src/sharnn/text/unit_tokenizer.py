@@ -1,7 +1,7 @@
-"""What tokenizers of units share: a text is cut into units by a rule, and each unit into tokens apart.
+"""Base of tokenizers that split text into units by a rule and encode each unit separately.
 
-A unit begins at every white-space byte, at the latest, and holds no other one than the space that it may
-begin with. So the tokens of a text that is cut before white space are the tokens of its parts.
+Every white-space byte begins a new unit, and a unit contains no white space except the space that it may
+begin with. So a text that is cut before white space has the same tokens as its parts.
 """
 
 from __future__ import annotations
@@ -19,21 +19,22 @@ import numpy.typing as npt
 from sharnn.text.vocabulary import Vocabulary
 
 _WHITE = b" \t\n\r\x0b\x0c"
-#: What the cache of units may take, and about what an entry takes besides the unit itself.
+#: Limit of the cache of units, and the approximate size of an entry besides its unit and tokens.
 _CACHE_BYTES = 1 << 26
 _ENTRY_BYTES = 200
 _COINS = 1 << 12
 
 
 class UnitTokenizer(Vocabulary, ABC):
-    """A tokenizer of any bytes at all, unit by unit.
+    """A tokenizer that encodes any bytes, unit by unit.
 
     Args:
-        token_bytes: The bytes of each token. Every byte must be one of them.
+        token_bytes: The bytes of each token. Every single byte must be one of them.
+        pieces: See below.
 
     Attributes:
-        pieces: The token of a piece of a unit, by its bytes. Every concatenation of pieces that spells a
-            unit is a way to say it (but see `SubwordTokenizer.pieces` for WordPiece).
+        pieces: The token of each piece of a unit, by its bytes. Every concatenation of pieces that spells
+            a unit is a valid segmentation of it (but see `SubwordTokenizer.pieces` for WordPiece).
     """
 
     name: str
@@ -49,7 +50,7 @@ class UnitTokenizer(Vocabulary, ABC):
 
     @classmethod
     def count_units(cls, blocks: Iterable[bytes]) -> Counter[bytes]:
-        """Return how often each unit is in a text, whose blocks must not cut one."""
+        """Return how often each unit occurs in a text, whose blocks must not split one."""
         counts: Counter[bytes] = Counter()
         for block in blocks:
             counts.update(cls.unit_pattern.findall(block))
@@ -61,27 +62,28 @@ class UnitTokenizer(Vocabulary, ABC):
 
     @abstractmethod
     def perturb_unit(self, unit: bytes, dropped: Callable[[], bool]) -> list[int]:
-        """Return tokens of one unit; each use of a longer token is given up where `dropped()` says so."""
+        """Return tokens of one unit, without each use of a longer token for which `dropped()` is true."""
 
     def units(self, data: bytes) -> list[bytes]:
-        """Return the units of `data`; joined, they are `data`."""
+        """Return the units of `data`, whose concatenation is `data`."""
         return self.unit_pattern.findall(data)
 
     @staticmethod
     def last_cut(data: bytes) -> int:
-        """Return the place before the last white space, 0 where there is none."""
+        """Return the offset of the last white space, 0 if there is none."""
         return max(0, *(data.rfind(white) for white in (_WHITE[i : i + 1] for i in range(6))))
 
     def encode(self, data: bytes) -> npt.NDArray[np.unsignedinteger[Any]]:
-        """Return the tokens of `data`, whatever bytes it holds."""
+        """Return the tokens of `data`, which may be any bytes."""
         units = self.units(data)
         known = self._known(units)
         return np.frombuffer(b"".join([known[unit] for unit in units]), dtype=self.dtype)
 
     def _known(self, units: list[bytes]) -> dict[bytes, bytes]:
-        """Return the tokens, as bytes of `dtype`, of these units at least.
+        """Return the tokens, as bytes of `dtype`, of at least these units.
 
-        Threads may share a tokenizer: a full cache is left to those that still read it.
+        Threads may share a tokenizer, so a full cache is replaced and not cleared: another thread may
+        still be reading it.
         """
         if self._cached_bytes > _CACHE_BYTES:
             self._cache, self._cached_bytes = {}, 0
@@ -94,16 +96,16 @@ class UnitTokenizer(Vocabulary, ABC):
     def encode_perturbed(
         self, data: bytes, dropout: float, rng: np.random.Generator
     ) -> npt.NDArray[np.unsignedinteger[Any]]:
-        """Return another way to say `data`: longer tokens are given up at random.
+        """Return a random segmentation of `data`, in which longer tokens are dropped at random.
 
         Args:
-            data: Any bytes; they come back as from `encode`.
-            dropout: Probability that one use of a merge or of a token longer than a byte is given up.
-                0 is `encode`, 1 spells everything.
-            rng: Decides; it is used in blocks, so what it draws afterwards means nothing.
+            data: Any bytes; they are decoded as usual.
+            dropout: Probability of dropping one use of a merge or of a token longer than a byte.
+                0 equals `encode`; 1 spells every byte.
+            rng: Source of randomness. It draws in blocks, so its state afterwards is unspecified.
 
         Raises:
-            ValueError: `dropout` is no probability.
+            ValueError: `dropout` is not a probability.
         """
         if not 0 <= dropout <= 1:
             raise ValueError(f"dropout is {dropout}: it must lie between 0 and 1")
@@ -116,4 +118,4 @@ class UnitTokenizer(Vocabulary, ABC):
 
     @abstractmethod
     def to_json(self) -> dict[str, Any]:
-        """Return all that is needed to build this tokenizer again, as plain JSON values."""
+        """Return everything needed to rebuild this tokenizer, as plain JSON values."""

@@ -1,4 +1,4 @@
-"""What tokenizers with a list of tokens share: their number, their dtype, and the way back to bytes."""
+"""Base of tokenizers with a list of tokens: vocabulary size, dtype and decoding."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 
 class Vocabulary:
-    """Tokens 0 … V - 1 and the bytes of each.
+    """Tokens 0 … V - 1, each with its bytes.
 
     Args:
         token_bytes: The bytes of each token.

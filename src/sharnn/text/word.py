@@ -1,7 +1,7 @@
 """Words of a closed vocabulary, for texts in WikiText's tokenised form.
 
-Such a text is made of lines, each `(b" " + word)* + b" \\n"`. A word's token stands for b" word" and
-the token `<eos>` for b" \\n", so that every byte comes back.
+Every line of such a text is `(b" " + word)* + b" \\n"`. A word's token decodes to b" word" and the token
+`<eos>` to b" \\n", so every byte is restored.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from sharnn.text.vocabulary import Vocabulary
 EOS = "<eos>"
 _LINE_END = b" \n"
 _EOS_WORD = EOS.encode()
-#: Bytes of an error's excerpt.
+#: Bytes of text quoted in an error message.
 _EXCERPT_BYTES = 12
 
 
 class UnencodableText(DataError):
-    """A text that a vocabulary cannot say.
+    """A text that a vocabulary cannot represent.
 
-    Who gave a part of a longer text knows which file it was and finds the place there.
+    If the data was a part of a longer text, the caller can use `offset` to name the file and the line.
 
     Attributes:
         reason: What is wrong, without the place.
         offset: Bytes of the data before the place.
-        line: Number of its line in the data, from 1.
-        column: Number of its byte in that line, from 1.
+        line: Line of the place in the data, from 1.
+        column: Byte of the place in that line, from 1.
     """
 
     def __init__(self, reason: str, data: bytes, offset: int) -> None:
@@ -44,13 +44,13 @@ class UnencodableText(DataError):
 
 
 class WordTokenizer(Vocabulary):
-    """A closed vocabulary, by falling frequency, so that cutoffs of a split softmax are ranks.
+    """A closed vocabulary in order of decreasing frequency, so that a split softmax can cut it by rank.
 
     Args:
-        words: The vocabulary with `<eos>` in it; a word's token is its place.
+        words: The vocabulary, including `<eos>`; a word's token is its index.
 
     Raises:
-        DataError: `<eos>` is missing, a word stands twice, or is none: empty, or with white space.
+        DataError: `<eos>` is missing, or a word is repeated, empty or contains white space.
     """
 
     name = "word"
@@ -60,23 +60,23 @@ class WordTokenizer(Vocabulary):
         encoded = [word.encode() for word in self.words]
         self._tokens = {word: token for token, word in enumerate(encoded)}
         if len(self._tokens) != len(encoded) or _EOS_WORD not in self._tokens:
-            raise DataError(f"a vocabulary must hold '{EOS}' and no word twice")
+            raise DataError(f"a vocabulary must contain '{EOS}' and each word only once")
         if any(word.split() != [word] for word in encoded):
-            raise DataError("a vocabulary's words must not be empty or hold white space")
+            raise DataError("a vocabulary's words must not be empty or contain white space")
         super().__init__([_LINE_END if word == _EOS_WORD else b" " + word for word in encoded])
         self.start_token = self._tokens[_EOS_WORD]
 
     @classmethod
     def build(cls, text: Iterable[bytes], also: Iterable[bytes] = ()) -> WordTokenizer:
-        """Return the vocabulary of a text, by falling frequency, then by bytes.
+        """Return the vocabulary of a text, in order of decreasing frequency; ties are ordered by bytes.
 
         Args:
-            text: Blocks of whole lines; what is frequent here has a low token.
-            also: More blocks, whose words must be in the vocabulary too but count for nothing, so
-                that a closed vocabulary leaves no word of a held-out text without a token.
+            text: Blocks of whole lines; frequent words of this text get low tokens.
+            also: More blocks. Their words are added with a count of 0, so that every word of a held-out
+                text has a token.
 
         Raises:
-            UnencodableText: A block has another form; the place is counted from the block's start.
+            UnencodableText: A block does not have the form; its place is counted from the block's start.
         """
         counts: Counter[bytes] = Counter({_EOS_WORD: 0})
         for block in text:
@@ -90,7 +90,7 @@ class WordTokenizer(Vocabulary):
         """Return the tokens of whole lines.
 
         Raises:
-            UnencodableText: A line has another form, or a word is not in the vocabulary.
+            UnencodableText: A line does not have the form, or a word is not in the vocabulary.
         """
         words = _words_of(data)
         try:
@@ -101,14 +101,15 @@ class WordTokenizer(Vocabulary):
             offset = sum(len(w) + 1 if w != _EOS_WORD else len(_LINE_END) for w in before) + 1
             reason = (
                 f"the word '{word.decode(errors='replace')}' is not in the vocabulary of "
-                f"{self.vocab_size:,} words: use the byte tokenizer, or a model whose vocabulary has it"
+                f"{self.vocab_size:,} words: use the byte tokenizer, or a model whose vocabulary has the "
+                "word"
             )
             raise UnencodableText(reason, data, offset) from None
         return np.array(tokens, dtype=self.dtype)
 
     @staticmethod
     def last_cut(data: bytes) -> int:
-        """Return the end of the last whole line."""
+        """Return the end of the last complete line."""
         return data.rfind(b"\n") + 1
 
     def to_json(self) -> dict[str, Any]:
@@ -117,13 +118,13 @@ class WordTokenizer(Vocabulary):
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> WordTokenizer:
-        """Return the tokenizer that `to_json` described.
+        """Return the tokenizer that `to_json` has described.
 
         Raises:
-            KeyError, TypeError, AttributeError, ValueError, DataError: It describes no vocabulary.
+            KeyError, TypeError, AttributeError, ValueError, DataError: The values do not describe one.
         """
         if not isinstance(values["words"], list):
-            raise TypeError("its words are no list")
+            raise TypeError("its 'words' are not a list")
         return cls(values["words"])
 
 
@@ -135,10 +136,11 @@ def _as_text(word: bytes) -> str:
 
 
 def _words_of(data: bytes) -> list[bytes]:
-    """Return the words of whole lines, `<eos>` for the end of each.
+    """Return the words of whole lines, with `<eos>` for the end of each line.
 
     Raises:
-        UnencodableText: Joined again, they would not be `data`; tells the first byte that differs.
+        UnencodableText: Joining the words would not restore `data`; the place is the first byte that
+            differs.
     """
     lines = [line.split() for line in data.split(b"\n")]
     unfinished = lines.pop()
@@ -153,17 +155,17 @@ def _words_of(data: bytes) -> list[bytes]:
             else "the text's end"
         )
         reason = (
-            f"{found} is not in the form of tokenised WikiText (words after single spaces, ' \\n' at the "
-            "end of every line), so bytes would be lost: use the byte tokenizer"
+            f"{found} does not have the form of tokenised WikiText (each word after one space, ' \\n' at "
+            "the end of every line), so bytes would be lost: use the byte tokenizer"
         )
         raise UnencodableText(reason, data, offset)
     if (offset := data.find(b" " + _EOS_WORD + b" ")) >= 0:
-        reason = f"the word '{EOS}' stands for the end of a line: use the byte tokenizer"
+        reason = f"the word '{EOS}' is reserved for the end of a line: use the byte tokenizer"
         raise UnencodableText(reason, data, offset + 1)
     return words
 
 
 def _first_difference(one: bytes, other: bytes) -> int:
-    """Return the first place where two texts differ: at most the shorter one's end."""
+    """Return the first offset where two texts differ, at most the length of the shorter one."""
     pairs = enumerate(zip(one, other, strict=False))
     return next((place for place, (a, b) in pairs if a != b), min(len(one), len(other)))

@@ -103,7 +103,6 @@ class _Step:
         self.num_lanes = recipe.data.num_lanes // self.num_groups
         self.model = LanguageModel(recipe.model).to(precision.device)
         self.model.recompute = recipe.train.activation_checkpointing
-        self.model.consumes_state = True
         self.optimizers = make_optimizers(self.model, recipe.optim)
         share = recipe.optim.average
         self.average = WeightAverage(self.model, share) if share > 0 else None
@@ -140,7 +139,7 @@ class _Step:
         shape = self.num_lanes, num_tokens + 1
         tokens = torch.randint(self.recipe.model.vocab_size, shape, device=device)
         with self.precision.autocast():
-            nats_BT, _ = self.model.nats(tokens[:, :-1], tokens[:, 1:], self.state)
+            nats_BT, _ = self.model.nats(tokens[:, :-1], tokens[:, 1:], self.state, consume=True)
         nats_BT.mean().backward()
         passed = self._now()
         limit = self.recipe.optim.grad_clip or float("inf")

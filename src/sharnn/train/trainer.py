@@ -101,7 +101,6 @@ class Trainer:
                 train_tokens(corpus, recipe.data), recipe.model.ngram_min_count
             )
         self.model.recompute = recipe.train.activation_checkpointing
-        self.model.consumes_state = True
         self.optimizers = make_optimizers(self.model, recipe.optim)
         share = recipe.optim.average
         self.average = WeightAverage(self.model, share) if share > 0 else None
@@ -267,7 +266,7 @@ class Trainer:
         pairs = zip(inputs_BT.chunk(groups), targets_BT.chunk(groups), states, strict=True)
         for inputs, targets, state in pairs:
             with self.precision.autocast():
-                nats_BT, state = self.model.nats(inputs, targets, state)
+                nats_BT, state = self.model.nats(inputs, targets, state, consume=True)
             loss = nats_BT.mean() / groups
             self.scaler.scale(loss).backward()
             total += loss.detach()
