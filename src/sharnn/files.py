@@ -79,7 +79,7 @@ def atomic_file(path: Path, error: type[SharnnError] = SharnnError) -> Iterator[
         error: The exception class for a disk that is full, read-only or otherwise fails.
 
     Raises:
-        SharnnError: (as `error`) the file could not be written; a file already at `path` is unchanged.
+        SharnnError: (as `error`) the file could not be written; what was at `path` is unchanged.
     """
     partial = _partial_sibling(path)
     try:
@@ -104,7 +104,7 @@ def atomic_folder(path: Path, error: type[SharnnError] = SharnnError) -> Iterato
     A folder already at `path` is replaced. Files written in the block are flushed before the rename.
 
     Raises:
-        SharnnError: (as `error`) the folder could not be written; a folder already at `path` is unchanged.
+        SharnnError: (as `error`) the folder could not be written; what was at `path` is unchanged.
     """
     partial = _partial_sibling(path)
     try:

@@ -1,8 +1,8 @@
 """The machine: instruction sets, and the setup of memory and threads before a process starts its work.
 
 `SHARNN_CPU=portable|avx2|avx512|native` limits the instruction sets used by our kernels, PyTorch, oneDNN
-and MKL. So a machine with AVX-512 can test and measure what a machine with AVX2 does. This module does not
-import torch, because torch's libraries read their limits when they are first used.
+and MKL. So a machine with AVX-512 can test and measure what a machine with AVX2 does. This module does
+not import torch, because torch's libraries read their limits when they are first used.
 """
 
 from __future__ import annotations
@@ -52,10 +52,11 @@ _LIBRARY_BOUNDS = {
     },
 }
 
-#: How long PyTorch's OpenMP threads (GNU's) busy-wait for each other before they sleep; read when torch is
-#: first imported. With the default, one other busy process makes a training step fifty times slower; this
-#: value costs nothing on an idle machine (EXPERIMENTS.md). Sampling uses a longer wait: Python runs between
-#: two kernel calls of a token, and waking a thread takes as long as a step of a small model.
+#: How long PyTorch's OpenMP threads (GNU's) busy-wait for each other before they sleep; read when torch
+#: is first imported. With the default, one other busy process makes a training step fifty times slower;
+#: this value costs nothing on an idle machine (EXPERIMENTS.md). Sampling uses a longer wait: Python does
+#: its work for a token between two kernel calls, and waking a thread takes as long as a step of a small
+#: model.
 _SPIN_COUNT, _SPIN_COUNT_DRAWING = "2000", "10000"
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
@@ -99,7 +100,7 @@ def _features_of_linux(cpuinfo: Path) -> frozenset[str]:
 
 
 def _features_of_macos() -> frozenset[str]:
-    """Return the features of an Intel processor; Apple's own processors report none."""
+    """Return the features of an Intel processor; for Apple's own processors nothing is queried."""
     names = [f"machdep.cpu.{name}" for name in ("features", "leaf7_features", "extfeatures")]
     try:
         told = subprocess.run(
@@ -141,7 +142,7 @@ def is_x86() -> bool:
 
 
 def needs(name: str) -> frozenset[str]:
-    """Return the features that a level requires of an x86-64 processor, including those of lower levels."""
+    """Return the x86-64 features that a level requires, including those of lower levels."""
     return frozenset().union(*(_NEEDS[below] for below in LEVELS[: LEVELS.index(name) + 1]))
 
 

@@ -161,10 +161,10 @@ def test_a_text_that_repeats_itself_is_told_better(model: LanguageModel, tmp_pat
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"size": 0}, "--cache is 0"),
-        ({"size": 5, "weight": 1.0}, "--cache-weight is 1.0"),
-        ({"size": 5, "weight": -0.1}, "--cache-weight is -0.1"),
-        ({"size": 5, "weight": math.nan}, "--cache-weight is nan"),
+        ({"size": 0}, "size is 0"),
+        ({"size": 5, "weight": 1.0}, "weight is 1.0"),
+        ({"size": 5, "weight": -0.1}, "weight is -0.1"),
+        ({"size": 5, "weight": math.nan}, "weight is nan"),
         ({"size": 5, "flatness": -1.0}, "flatness is -1.0"),
         ({"size": 5, "flatness": math.inf}, "flatness is inf"),
     ],

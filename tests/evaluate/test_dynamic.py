@@ -217,10 +217,10 @@ def test_the_state_is_carried_and_segments_matter(model: LanguageModel, split: S
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: SgdRule(lr=-1), "--dynamic-lr is -1"),
-        (lambda: RmsRule(lr=math.inf), "--dynamic-lr is inf"),
-        (lambda: SgdRule(decay=1.5), "--dynamic-decay is 1.5"),
-        (lambda: RmsRule(decay=math.nan), "--dynamic-decay is nan"),
+        (lambda: SgdRule(lr=-1), "lr is -1"),
+        (lambda: RmsRule(lr=math.inf), "lr is inf"),
+        (lambda: SgdRule(decay=1.5), "decay is 1.5"),
+        (lambda: RmsRule(decay=math.nan), "decay is nan"),
         (lambda: RmsRule(epsilon=0), "epsilon is 0"),
     ],
 )

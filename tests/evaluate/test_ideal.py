@@ -112,9 +112,9 @@ def test_bad_input(split: Split, tmp_path: Path) -> None:
     model = make_model()
     with pytest.raises(ConfigError, match="context is 0"):
         evaluate_ideal(model, BYTES, split, context=0)
-    with pytest.raises(ConfigError, match="--stride is 0"):
+    with pytest.raises(ConfigError, match="stride is 0"):
         evaluate_ideal(model, BYTES, split, context=5, stride=0)
-    with pytest.raises(ConfigError, match="--stride is 6: it must be from 1 to --context 5"):
+    with pytest.raises(ConfigError, match="stride is 6: it must be from 1 to context 5"):
         evaluate_ideal(model, BYTES, split, context=5, stride=6)
     empty = prepare([str(write_text(tmp_path, 1))]).split("train")
     with pytest.raises(DataError, match="no token to score"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -62,6 +63,26 @@ def run_subverb(
             f"there is no 'sharnn {verb} {name}'{did_you_mean(name, runs)}: {', '.join(runs)}"
         )
     return runs[name](rest)
+
+
+@contextmanager
+def naming_options(options: Mapping[str, str]) -> Iterator[None]:
+    """Let an error of the library that begins with an argument's name speak of options instead.
+
+    Args:
+        options: By the argument's name.
+
+    Raises:
+        ConfigError: The same, translated.
+    """
+    try:
+        yield
+    except ConfigError as failure:
+        message = str(failure)
+        if message.split(" ", 1)[0] not in options:
+            raise
+        names = re.compile(rf"\b({'|'.join(options)})\b(?= is| \d)")
+        raise ConfigError(names.sub(lambda name: options[name[0]], message)) from failure
 
 
 def add_model(parser: ArgumentParser) -> None:

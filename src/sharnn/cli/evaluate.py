@@ -12,6 +12,7 @@ from sharnn.cli.common import (
     error_console,
     make_parser,
     model_and_texts,
+    naming_options,
     prepare_bar,
 )
 from sharnn.errors import CheckpointError, ConfigError, DataError
@@ -89,10 +90,23 @@ _PARTS = {
 }
 
 
+#: Arguments of the library by name, and the options that give them.
+_ARGUMENTS = {
+    "size": "--cache", "weight": "--cache-weight", "lr": "--dynamic-lr", "decay": "--dynamic-decay",
+    "num_lanes": "--lanes", "segment_length": "--segment-length", "stride": "--stride",
+    "context": "--context",
+}  # fmt: skip
+
+
 def run(argv: list[str]) -> int:
     """Parse, score, and print a table or JSON."""
     options = _parser().parse_scattered(argv)
     _check_combination(options)
+    with naming_options(_ARGUMENTS):
+        return _run(options)
+
+
+def _run(options: Namespace) -> int:
 
     from sharnn.checkpoint import load_model
     from sharnn.data.prepare import prepare

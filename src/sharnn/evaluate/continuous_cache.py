@@ -63,10 +63,10 @@ class ContinuousCache:
             ConfigError: A setting is out of range; the message names it.
         """
         if self.size < 1:
-            raise ConfigError(f"--cache is {self.size}: it must remember at least 1 position")
+            raise ConfigError(f"size is {self.size}: it must remember at least 1 position")
         if not 0 <= self.weight < 1:
             raise ConfigError(
-                f"--cache-weight is {self.weight}: it must be at least 0 and below 1, for a token that "
+                f"weight is {self.weight}: it must be at least 0 and below 1, for a token that "
                 "is not in the cache has no other probability than the model's"
             )
         if not 0 <= self.flatness < math.inf:

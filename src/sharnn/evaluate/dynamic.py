@@ -152,10 +152,10 @@ def _check_rates(lr: float, decay: float) -> None:
         ConfigError: A rate is out of range; the message names it.
     """
     if not 0 <= lr < math.inf:
-        raise ConfigError(f"--dynamic-lr is {lr}: it must be 0 or more")
+        raise ConfigError(f"lr is {lr}: it must be 0 or more")
     if not 0 <= decay <= 1:
         raise ConfigError(
-            f"--dynamic-decay is {decay}: it is a share of the way back to the trained weights, from 0 "
+            f"decay is {decay}: it is a share of the way back to the trained weights, from 0 "
             "to 1"
         )
 

@@ -57,7 +57,7 @@ def evaluate_ideal(
         raise ConfigError(f"context is {context}: it must be at least 1 token")
     if not 1 <= stride <= context:
         raise ConfigError(
-            f"--stride is {stride}: it must be from 1 to --context {context}, or tokens between two "
+            f"stride is {stride}: it must be from 1 to context {context}, or tokens between two "
             "windows would not be scored"
         )
     check_readable(split, context)

@@ -62,7 +62,7 @@ def check_readable(split: Split, segment_length: int) -> None:
         DataError: The text has no tokens.
     """
     if segment_length < 1:
-        raise ConfigError(f"--segment-length is {segment_length}: it must be at least 1")
+        raise ConfigError(f"segment_length is {segment_length}: it must be at least 1")
     if split.num_tokens == 0:
         raise DataError("there is no token to score: the split is empty, give a longer text")
 

@@ -79,7 +79,7 @@ def evaluate_static(
     """
     check_readable(split, segment_length)
     if num_lanes < 1:
-        raise ConfigError(f"--lanes is {num_lanes}: it must be at least 1")
+        raise ConfigError(f"num_lanes is {num_lanes}: it must be at least 1")
     if cache is not None and protocol != "strict":
         raise ConfigError(
             f"cache does not go with protocol '{protocol}', which scores without one as in 2019: leave "

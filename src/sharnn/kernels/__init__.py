@@ -1,4 +1,4 @@
-"""Small C++ kernels, built for each instruction set; everything works without them."""
+"""Small C++ kernels, built for each instruction set; everything also works without them."""
 
 from sharnn.kernels.loading import NONE, at, load, origin, variant, variants
 

@@ -1,6 +1,6 @@
-"""How kernels are compiled, on first use and into a wheel.
+"""Compilation of the kernels, on first use and for a wheel.
 
-Nothing here needs more than the standard library: a wheel is built where there is no PyTorch.
+This module needs only the standard library, because wheels are built without PyTorch.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ from pathlib import Path
 from sharnn.kernels.table import KERNELS, Kernel, Variant
 
 _HEADERS = Path(__file__).parent
-#: What every kernel is compiled with.
+#: Compiler flags of every kernel.
 FLAGS = ("-O3", "-std=c++17", "-fPIC", "-fno-math-errno", "-fno-trapping-math")
 _LINK_FLAGS = ("-Wl,-s",) if platform.system() == "Linux" else ()
-#: A kernel takes some seconds.
+#: Time limit of compiling a kernel, which takes some seconds.
 TIMEOUT_SECONDS = 120.0
-#: Saying its version takes it some milliseconds.
+#: Time limit of printing the compiler's version, which takes some milliseconds.
 VERSION_SECONDS = 10.0
 
 
 class BuildError(Exception):
-    """A kernel that was not built; says why."""
+    """A kernel could not be built; the message gives the reason."""
 
 
 class CompilerHangsError(BuildError):
-    """A compiler that did not end in time."""
+    """A compiler did not end in time."""
 
 
 def find_compiler() -> str | None:
-    """Return the path of `$CXX` or of a common C++ compiler; None under `SHARNN_NATIVE=0`."""
+    """Return the path of `$CXX` or of a common C++ compiler; None if there is none or `SHARNN_NATIVE=0`."""
     if os.environ.get("SHARNN_NATIVE") == "0":
         return None
     names = (os.environ.get("CXX"), "g++", "clang++", "c++")
@@ -48,22 +48,22 @@ def find_compiler() -> str | None:
 
 @functools.cache
 def compiler_version(compiler: str) -> str:
-    """Return what the compiler says of itself.
+    """Return the compiler's description of its version.
 
     Raises:
-        BuildError: It fails, or does not end in time.
+        BuildError: The compiler fails, or does not end in time.
     """
     return _run([compiler, "--version"], VERSION_SECONDS)
 
 
 def file_name(kernel: Kernel, variant: Variant, openmp: bool, version: str = "") -> str:
-    """Return the name of a library: it changes with all that goes into it.
+    """Return the file name of a library; it contains a digest of everything that determines the build.
 
     Args:
-        kernel: What is built.
-        variant: For which instruction set.
-        openmp: Whether with threads.
-        version: Of the compiler; none where the library comes with the package.
+        kernel: The kernel.
+        variant: The instruction set.
+        openmp: Whether it uses threads.
+        version: Version of the compiler; empty for a library that comes with the package.
     """
     headers = sorted({*_HEADERS.glob("*.h"), *kernel.source.parent.glob("*.h")})
     texts = (file.read_text(encoding="utf-8") for file in (kernel.source, *headers))
@@ -75,19 +75,19 @@ def file_name(kernel: Kernel, variant: Variant, openmp: bool, version: str = "")
 def compile_kernel(
     compiler: str, kernel: Kernel, variant: Variant, openmp: bool, library: Path
 ) -> None:
-    """Build a shared library that appears whole, so that processes may build it side by side.
+    """Build a shared library; it appears atomically, so several processes may build it at the same time.
 
-    OpenMP's own library is not linked: its functions are found in the one that PyTorch brings, for
-    two pools of threads would wait for the same cores. The compiler's C++ library is linked as
-    PyTorch links it: kernels need less of it, and of glibc, than PyTorch does, so that they load wherever
-    PyTorch does. Linked statically they would ask for the glibc of the machine that built them.
+    OpenMP is not linked: its functions come from the library that PyTorch brings, because two thread
+    pools would compete for the same cores. The C++ library is linked dynamically, as PyTorch does it.
+    Kernels need less of it, and of glibc, than PyTorch does, so they load wherever PyTorch loads. Linked
+    statically, they would require the glibc of the machine that built them.
 
     Args:
-        compiler: Its path.
-        kernel: What is built.
-        variant: For which instruction set.
-        openmp: Whether with threads.
-        library: The file that appears.
+        compiler: Path of the compiler.
+        kernel: The kernel.
+        variant: The instruction set.
+        openmp: Whether it uses threads.
+        library: The file to write.
 
     Raises:
         BuildError: The compiler fails or does not end, or the file cannot be written.
@@ -106,17 +106,17 @@ def compile_kernel(
 
 
 def prebuild(folder: Path, variants: Sequence[Variant]) -> None:
-    """Build all kernels into a folder, and keep nothing else there; says on stderr which do not build.
+    """Build all kernels into a folder and remove other files from it; reports failed builds on stderr.
 
-    Where there is no compiler nothing is built, and the folder does not appear.
+    Without a compiler nothing is built, and the folder is not created.
 
     Args:
-        folder: Where libraries go; those that are there already are not built again.
+        folder: Destination; libraries that exist already are not built again.
         variants: The instruction sets.
     """
     compiler = find_compiler()
     if compiler is None:
-        print("sharnn: no C++ compiler: the wheel carries no kernels", file=sys.stderr)
+        print("sharnn: no C++ compiler found: the wheel contains no kernels", file=sys.stderr)
         return
     folder.mkdir(parents=True, exist_ok=True)
     wanted = {
@@ -124,7 +124,7 @@ def prebuild(folder: Path, variants: Sequence[Variant]) -> None:
         for kernel in KERNELS
         for variant in variants
     }
-    for file in folder.iterdir():  # of an earlier build
+    for file in folder.iterdir():  # left by an earlier build
         if file.name not in wanted:
             file.unlink()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -152,7 +152,7 @@ def _flags(kernel: Kernel, variant: Variant, openmp: bool) -> tuple[str, ...]:
 
 
 def _run(command: Sequence[str], seconds: float | None = None) -> str:
-    """Return what a command prints; whatever it started ends with it."""
+    """Return what a command prints; if it runs too long, it and all processes it started are killed."""
     name = Path(command[0]).name
     grouped = os.name == "posix"
     try:

@@ -1,10 +1,10 @@
-"""Where compiled kernels are kept: folders that nobody else can put a library into.
+"""The folder of compiled kernels, which no other user may be able to write to.
 
-What is loaded from there runs as this user. So a folder is used only if this user owns it and nobody
-else can write to it or rename it, and a library in it only if this user owns that, too. A cache folder
-that fails this is not repaired, for somebody chose its mode: kernels are then kept in a private folder of
-this user beside other temporary files, which costs one more compilation after a restart, or, where even
-that one is not private, nowhere.
+A library loaded from there runs with the rights of this user. So a folder is used only if this user owns
+it and nobody else can write to it or rename it, and a library only if this user owns it, too. The mode of a
+cache folder that fails this check is not changed, because somebody chose it. Kernels are then kept in a
+private folder of this user among the temporary files, which costs another compilation after a restart. If
+that folder is not private either, no kernels are compiled.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from sharnn.kernels.tell import tell_once
 
 
 def folder() -> Path | None:
-    """Return the folder of compiled kernels, which is there then; None where none is private.
+    """Return the folder of compiled kernels, which then exists; None if no folder is private.
 
-    Says on stderr, once, why the preferred one is not used.
+    Prints once on stderr why the preferred folder is not used.
     """
-    from sharnn.files import cache_folder  # its platformdirs is not there when a wheel is built
+    from sharnn.files import cache_folder  # it imports platformdirs, which a wheel's build lacks
 
     return _private_folder(cache_folder() / "native")
 
@@ -47,12 +47,17 @@ def _private_folder(preferred: Path) -> Path | None:
     if second_fault is None:
         tell_once("folder", f"{fault}: compiled kernels are kept in {fallback} instead")
         return fallback
-    tell_once("folder", f"{fault}; {second_fault}: going on without compiled kernels, more slowly")
+    tell_once(
+        "folder", f"{fault}; {second_fault}: continuing without compiled kernels, more slowly"
+    )
     return None
 
 
 def may_load(library: Path) -> bool:
-    """Whether a library is there and this user's own; says on stderr if it is another's."""
+    """Return whether a library exists, is complete, and can be written by this user only.
+
+    Prints on stderr why a library that exists is not loaded.
+    """
     try:
         status = library.lstat()
     except OSError:
@@ -69,9 +74,9 @@ def may_load(library: Path) -> bool:
 
 
 def _is_whole(library: Path, size: int) -> bool:
-    """Whether a library goes up to its end: to load one that does not would end the process.
+    """Return whether a library is complete: loading a truncated one would crash the process.
 
-    An ELF file of 64 bits says where its table of sections stands, which linkers write last.
+    The header of a 64-bit ELF file has the offset of the section table, which linkers write last.
     """
     with library.open("rb") as file:
         header = file.read(64)
@@ -85,12 +90,12 @@ def _is_whole(library: Path, size: int) -> bool:
 
 
 def _fault(folder: Path) -> str | None:
-    """Return why a folder, which is made if missing, cannot keep libraries; None where it can."""
+    """Return why libraries cannot be kept in a folder, which is created if missing; None if they can."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         status, above = folder.stat(), folder.parent.stat()
     except OSError as failure:
-        return f"{folder} cannot be made ({failure.strerror})"
+        return f"{folder} cannot be created ({failure.strerror})"
     if not _is_own(status):
         return f"{folder} belongs to another user"
     if _others_write(status):
@@ -105,7 +110,7 @@ def _is_own(status: os.stat_result) -> bool:
 
 
 def _others_write(status: os.stat_result) -> bool:
-    """Whether others than the owner can write; a group that is the owner alone does not count."""
+    """Return whether other users can write; a group with the owner as its only member does not count."""
     if grp is None or not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         return False
     if status.st_mode & stat.S_IWOTH:

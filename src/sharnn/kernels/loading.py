@@ -1,9 +1,9 @@
-"""Which build of a kernel a process calls, and where it comes from.
+"""Selection and loading of the kernels' builds.
 
-A build that comes with the package is taken where it was made from exactly these sources. Where there
-is none, as in a checkout, the kernel is compiled on first use, which takes some seconds, and kept in the
-cache folder under a digest of all that went into it. Where there is no compiler either, callers
-take PyTorch's own operations instead. `SHARNN_NATIVE=0` says to do that everywhere.
+A prebuilt library from the package is used if it was built from exactly these sources. Otherwise, as in a
+checkout, the kernel is compiled on first use, which takes some seconds, and kept in the cache folder under
+a digest of everything that determines the build. Without a compiler, callers use PyTorch's own operations
+instead. `SHARNN_NATIVE=0` selects these everywhere.
 """
 
 from __future__ import annotations
@@ -32,51 +32,54 @@ from sharnn.kernels.tell import tell_once
 
 #: Libraries that come with the package.
 PREBUILT = Path(__file__).with_name("prebuilt")
-#: The name by which `at` takes no kernels at all.
+#: The name with which `at` switches all kernels off.
 NONE = "none"
 
-_chosen: list[Variant | None] = []  # by the blocks of `at`, the innermost last
-_hanging: set[str] = set()  # compilers
+_chosen: list[Variant | None] = []  # chosen by nested blocks of `at`, the innermost last
+_hanging: set[str] = set()  # compilers that did not end in time
 
 
 def load(source: Path, *definitions: str) -> ctypes.CDLL | None:
-    """Return the library of a kernel for the instruction set in use; None where there is none.
+    """Return the library of a kernel for the instruction set in use; None if there is none.
 
-    A caller asks anew each time, for the instruction set may change (`at`): that takes a microsecond.
+    Callers must not keep the result, because the instruction set may change (`at`). A call takes a
+    microsecond.
 
     Args:
-        source: The C++ file; what it exports is `extern "C"`.
-        definitions: Macros that it is built with, as `NAME=VALUE`.
+        source: The C++ file; its exports are `extern "C"`.
+        definitions: Macros of the build, as `NAME=VALUE`.
     """
     in_use = variant()
     return None if in_use is None else _load(Kernel(source, definitions), in_use)
 
 
 def variant() -> Variant | None:
-    """Return the build in use: by default the one that demands most of what processor and level have."""
+    """Return the build in use: by default the most demanding one that processor and level support."""
     return _chosen[-1] if _chosen else _default_variant()
 
 
 @functools.cache
 def variants() -> tuple[str, ...]:
-    """Return the names of the builds that run on this processor at its level, by rising demands."""
+    """Return the names of the builds that run on this processor at its level, most demanding last."""
     return tuple(v.name for v in built_variants() if v.features <= machine.allowed())
 
 
 @contextlib.contextmanager
 def at(name: str) -> Iterator[None]:
-    """Call the kernels of another build while the block runs, all others unchanged.
+    """Use the kernels of another build while the block runs; PyTorch and its libraries are not affected.
 
-    A decoder made in the block steps in the block only.
+    A decoder that is created in the block can step only in the block.
 
     Args:
         name: One of `variants()`, or "none" for PyTorch's own operations.
 
     Raises:
-        ConfigError: There is no such build here.
+        ConfigError: This machine has no such build.
     """
     if name not in (*variants(), NONE):
-        raise ConfigError(f"there are no kernels '{name}' here: {', '.join((*variants(), NONE))}")
+        raise ConfigError(
+            f"there are no kernels '{name}' here: give one of {', '.join((*variants(), NONE))}"
+        )
     _chosen.append(next((v for v in built_variants() if v.name == name), None))
     try:
         yield
@@ -85,11 +88,11 @@ def at(name: str) -> Iterator[None]:
 
 
 def origin() -> str:
-    """Return which kernels are in use and where they come from, without compiling any."""
+    """Describe which kernels are in use and where they come from, without compiling any."""
     in_use = variant()
     if in_use is None:
         if not variants():
-            return "none: this processor is too old for them"
+            return "none: this processor is too old for the kernels"
         return f"none: {'switched off' if _chosen else 'SHARNN_NATIVE is 0'}"
     places = dict.fromkeys(_place(kernel, in_use) for kernel in KERNELS)
     return f"{in_use.name}, {' and '.join(places)}"
@@ -100,17 +103,17 @@ def _place(kernel: Kernel, variant: Variant) -> str:
         return "prebuilt"
     compiler, folder = find_compiler(), cache.folder()
     if compiler is None:
-        return "not there: neither prebuilt nor a C++ compiler in PATH"
+        return "missing: there are no prebuilt kernels and no C++ compiler in PATH"
     if folder is None:
-        return "not there: no private folder to compile them to"
+        return "missing: there is no private folder to compile them to"
     if compiler in _hanging:
-        return f"not there: {compiler} does not end"
+        return f"missing: {compiler} does not end"
     try:
         version = compiler_version(compiler)
     except BuildError as failure:
         if isinstance(failure, CompilerHangsError):
             _hanging.add(compiler)
-        return f"not there: {failure}"
+        return f"missing: {failure}"
     names = (file_name(kernel, variant, openmp, version) for openmp in (True, False))
     if any(cache.may_load(folder / name) for name in names):
         return f"compiled, in {folder}"
@@ -162,11 +165,11 @@ def _compiled(kernel: Kernel, variant: Variant) -> ctypes.CDLL | None:
             break
         except (BuildError, OSError) as wrong:
             failure = wrong
-    told = f"cannot compile {kernel.source.name}: {failure}; going on without, more slowly"
+    told = f"cannot compile {kernel.source.name}: {failure}; continuing without it, more slowly"
     tell_once("compiler", told)
     return None
 
 
 def _announce(variant: Variant) -> None:
     if sys.stderr.isatty():
-        tell_once("compiling", f"compiling kernels for {variant.name} (once, some seconds)")
+        tell_once("compiling", f"compiling kernels for {variant.name} (only once, some seconds)")

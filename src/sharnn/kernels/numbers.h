@@ -1,4 +1,4 @@
-// Numbers and functions that the kernels share; branch-free, so that loops over them become vector code.
+// Number formats and functions that the kernels share; branch-free, so that loops over them vectorise.
 #pragma once
 
 #include <cstdint>
@@ -29,7 +29,7 @@ struct Exponential {
 };
 inline Exponential taken_apart(float x) {
   float bounded = x > 88.0f ? 88.0f : x;
-  bounded = bounded < -87.0f ? -87.0f : bounded;  // a NaN stays one
+  bounded = bounded < -87.0f ? -87.0f : bounded;  // a NaN stays a NaN
   const float shifted = bounded * 1.44269504f + 12582912.0f;  // k in the low bits of 1.5 · 2²³ + k
   const float k = shifted - 12582912.0f;
   const float r = (bounded - k * 0.693359375f) + k * 2.12194440e-4f;  // ln 2 in two parts
@@ -55,7 +55,7 @@ inline float exponential(float x) {
 
 inline float hyperbolic_tangent(float x) {
   const Exponential e = taken_apart(2.0f * x);
-  const float less_one = (e.power - 1.0f) + e.power * e.p;  // e^2x - 1 without loss near 0
+  const float less_one = (e.power - 1.0f) + e.power * e.p;  // e^2x - 1 without cancellation near 0
   return less_one / (less_one + 2.0f);
 }
 

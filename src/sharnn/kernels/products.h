@@ -1,4 +1,4 @@
-// Products of a packed matrix with some lanes, in float, bfloat16 or int8, tiled by the registers there are.
+// Products of a packed matrix with several lanes, in float, bfloat16 or int8, with tiles sized to the registers.
 //
 // Legend: B lanes · D dim · P parts: gates of the LSTM, chunks of Boom · K columns of a matrix.
 #pragma once
@@ -16,17 +16,16 @@ enum Kind : isize { FLOAT = 0, BFLOAT16 = 1, INT8 = 2 };
 
 extern "C" {
 
-// A matrix [P · D, K], laid out as it is read, from its first byte to its last. Its rows stand in panels of
-// 16: features 0 to 15 of part 0, then the same of part 1, …, then features 16 to 31. A panel is a sequence
-// of lines of 64 bytes: 16 rows × 1 column of float, 2 of bfloat16 or 4 of int8. Rows and columns that are
-// missing to whole panels and lines are zeros. int8: a row stands for `scale[row]` times its integers, whose
-// sum is `sum[row]`.
+// A matrix [P · D, K] in the order in which it is read, from its first byte to its last. Its rows are grouped
+// in panels of 16: features 0 to 15 of part 0, then the same of part 1, …, then features 16 to 31. A panel is
+// a sequence of 64-byte lines: 16 rows × 1 column of float, 2 of bfloat16 or 4 of int8. Panels and lines are
+// padded with zeros. int8: a row is `scale[row]` times its integers, whose sum is `sum[row]`.
 struct Matrix {
   const char *lines;
   const float *scale;
   const int32_t *sum;
   const float *bias;
-  isize rows, columns, kind;  // rows with those that fill up the panels
+  isize rows, columns, kind;  // rows include the padding
 };
 
 }  // extern "C"
@@ -34,17 +33,17 @@ struct Matrix {
 namespace {
 
 constexpr int LINE_BYTES = 64;
-// How far ahead of its reading a line is asked for. Narrow registers leave time for that, and gain a third of
-// the speed of a single lane; with 64-byte registers the processor's own prefetching is as quick.
+// Prefetch distance in bytes. With narrow registers prefetching makes a single lane a third faster; with
+// 64-byte registers the processor's own prefetching is as fast.
 constexpr int AHEAD = NATIVE < WIDTH ? 1024 : 0;
 
-// What one column of a line, or the few that are multiplied together, looks like for each kind:
-//   X          what a lane's columns are stored as
+// One line of a matrix, of each kind:
+//   X          type of a lane's activations
 //   COLUMNS    columns of a line
-//   NUMBERS    of X for them
-//   HELD       registers that a line takes for each of a vector's, while lanes are multiplied with it
-//   SPARE      registers for what else a product needs
-//   Total      registers in which products are added up
+//   NUMBERS    activations (of type X) for these columns
+//   HELD       registers that hold a line during its products with the lanes, for each register of a vector
+//   SPARE      further registers that a product needs
+//   Total      register type in which products are accumulated
 struct FloatLine {
   using X = float;
   using Total = FloatRegister;
@@ -67,7 +66,7 @@ struct Bfloat16Line {
   }
 };
 #else
-// Without products in hardware bfloat16 is widened, and multiplied with what stays float.
+// Without bfloat16 products in hardware, weights are widened to float and activations stay float.
 struct Bfloat16Line {
   using X = float;
   using Total = FloatRegister;
@@ -87,7 +86,7 @@ struct Bfloat16Line {
 
 #if defined(__AVX512VNNI__)
 struct Int8Line {
-  using X = uint8_t;  // integers around 128
+  using X = uint8_t;  // integers with an offset of 128
   using Total = IntRegister;
   static constexpr int COLUMNS = 4, NUMBERS = 4, HELD = 1, SPARE = 1;
   static constexpr int32_t OFFSET = 128;
@@ -98,7 +97,7 @@ struct Int8Line {
   }
 };
 #else
-// Sums of the products of neighbours among 16-bit integers.
+// Sums of the products of each two neighbouring 16-bit integers.
 inline IntRegister products_of_pairs(ShortRegister a, ShortRegister b) {
 #if defined(__AVX512BW__)
   return (IntRegister)_mm512_madd_epi16((__m512i)a, (__m512i)b);
@@ -115,8 +114,8 @@ inline IntRegister products_of_pairs(ShortRegister a, ShortRegister b) {
 #endif
 }
 
-// Without products of bytes in hardware they are widened to 16 bits, even columns apart from odd ones: the
-// sum of two products of 8 bits needs 16 bits and a sign, so that `maddubs`, which saturates, won't do.
+// Without VNNI, bytes are widened to 16 bits, with even and odd columns in separate registers. The sum of two
+// 8-bit products needs 16 bits and a sign, so `maddubs`, which saturates, cannot be used.
 struct Int8Line {
   using X = int16_t;  // of columns 0 to 3 in the order 0, 2, 1, 3
   using Total = IntRegister;
@@ -135,8 +134,8 @@ struct Int8Line {
 };
 #endif
 
-// What a matrix multiplies, for all lanes, as its lines want it; int8 with a scale for each lane. Columns are
-// filled up with zeros to a whole line.
+// The activations of all lanes, in the format that a matrix's lines need; int8 with a scale for each lane.
+// Columns are padded with zeros to a whole line.
 template <class Line> struct Activations {
   using X = typename Line::X;
   const X *x;  // [B, stride]
@@ -146,7 +145,7 @@ template <class Line> struct Activations {
 
   template <class T> Activations(const Matrix &m, const T *from, isize lanes) {
     if constexpr (std::is_same_v<X, T> && !std::is_same_v<Line, Int8Line>) {
-      if (m.columns % Line::COLUMNS == 0) {  // as it is
+      if (m.columns % Line::COLUMNS == 0) {  // without a copy
         x = from, stride = m.columns;
         return;
       }
@@ -181,7 +180,7 @@ template <class Line> struct Activations {
     for (isize k = 0; k < columns; ++k) largest = std::max(largest, std::fabs(from[k]));
     const float inverse = largest > 0 ? 127 / largest : 0;
     for (isize k = 0; k < columns; ++k) {
-      const float shifted = from[k] * inverse + 12582912.0f;  // rounds to nearest, ties to even
+      const float shifted = from[k] * inverse + 12582912.0f;  // 1.5 · 2²³: rounds to nearest, ties to even
       const uint32_t bits = read_as<uint32_t>(&shifted);
       to[k] = X(bits - 0x4B400000u + Line::OFFSET);
     }
@@ -207,13 +206,13 @@ inline Floats scaled(const Matrix &m, isize row, float scale, const IntRegister 
   return x;
 }
 
-// Whether `panels` and `lanes` leave registers for all that a tile holds: totals, and a line of each panel.
-// What a single lane multiplies, it reads from memory.
+// Whether a tile of `panels` and `lanes` fits into the registers: its totals, and a line of each panel. A
+// single lane reads the line from memory as an operand.
 template <class Line> constexpr bool fits(int panels, int lanes) {
   const int held = lanes == 1 && Line::HELD == 1 ? 0 : Line::HELD;
   return PARTS * panels * (lanes + held) + Line::SPARE <= REGISTERS;
 }
-// As many lanes as share a reading of a line; as many panels as go with so many lanes.
+// The most lanes that can share one read of a line, and the most panels for a number of lanes.
 template <class Line> constexpr int most_lanes() {
   int lanes = 1;
   while (lanes < 8 && fits<Line>(1, lanes + 1)) ++lanes;
@@ -229,7 +228,7 @@ template <class Line, int PANELS, int LANES> struct Totals {
   typename Line::Total part[LANES][PANELS][PARTS];
 };
 
-// Add up the products of a tile. Not inlined: the constants of whatever surrounds it would take registers.
+// Accumulate the products of a tile. Not inlined: constants of the surrounding code would occupy registers.
 template <class Line, int PANELS, int LANES>
 __attribute__((noinline)) void add_up(const char *lines, isize length, const typename Line::X *x, isize stride,
                                       Totals<Line, PANELS, LANES> &out) {
@@ -248,8 +247,8 @@ __attribute__((noinline)) void add_up(const char *lines, isize length, const typ
   std::memcpy(out.part, totals, sizeof totals);
 }
 
-// The products of `PANELS` panels with `LANES` lanes; `finish(row, lane, sum)` takes 16 of them. The order of
-// additions is the same whatever the tile, so a lane's result depends on no other lane.
+// The products of `PANELS` panels with `LANES` lanes; `finish(row, lane, sum)` receives 16 at a time. The order
+// of additions does not depend on the tile's size, so a lane's result does not depend on other lanes.
 template <class Line, int PANELS, int LANES, class Finish>
 inline void tile(const Matrix &m, const Activations<Line> &a, isize panel, isize lane, Finish finish) {
   const isize length = (m.columns + Line::COLUMNS - 1) / Line::COLUMNS;
@@ -262,7 +261,7 @@ inline void tile(const Matrix &m, const Activations<Line> &a, isize panel, isize
     }
 }
 
-// Panels [panel, last) with `LANES` lanes, or as few as `count` says.
+// Panels [panel, last) with `LANES` lanes, or with `count` if that is fewer.
 template <class Line, int LANES, class Finish>
 void tiles(const Matrix &m, const Activations<Line> &a, isize panel, isize last, isize lane, isize count,
            Finish finish) {
@@ -274,8 +273,8 @@ void tiles(const Matrix &m, const Activations<Line> &a, isize panel, isize last,
     for (; panel < last; ++panel) tile<Line, 1, LANES>(m, a, panel, lane, finish);
 }
 
-// The products of rows [begin, end), whole panels, with all lanes. Few panels at a time go with all lanes:
-// they stay in the nearest cache from one group of lanes to the next.
+// The products of rows [begin, end), whole panels, with all lanes. A few panels at a time are multiplied with
+// all lanes, so that they stay in the L1 cache from one group of lanes to the next.
 template <class Line, class Finish>
 void products(const Matrix &m, const Activations<Line> &a, isize lanes, isize begin, isize end, Finish finish) {
   constexpr int MOST = most_lanes<Line>();
@@ -283,7 +282,7 @@ void products(const Matrix &m, const Activations<Line> &a, isize lanes, isize be
   for (isize panel = begin / WIDTH; panel < end / WIDTH; panel += together) {
     const isize last = std::min(panel + together, end / WIDTH);
     for (isize group = 0, lane = 0; group < groups; ++group) {
-      const isize next = lanes * (group + 1) / groups;  // groups of like size
+      const isize next = lanes * (group + 1) / groups;  // groups of similar size
       tiles<Line, MOST>(m, a, panel, last, lane, next - lane, finish);
       lane = next;
     }

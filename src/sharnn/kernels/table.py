@@ -1,6 +1,6 @@
-"""Which kernels there are, and the instruction sets that each is built for.
+"""The list of kernels and of the instruction sets that each is built for.
 
-Nothing here needs more than the standard library: a wheel is built where there is no PyTorch.
+This module needs only the standard library, because wheels are built without PyTorch.
 """
 
 from __future__ import annotations
@@ -11,16 +11,17 @@ from typing import NamedTuple
 
 from sharnn import machine
 
-#: Keys of n-grams are polynomials modulo a prime below 2³¹, so that no product leaves 64 bits anywhere.
+#: Keys of n-grams are polynomials modulo a prime below 2³¹, so that every product fits into 64 bits.
 PRIME = 2_147_483_647
 MULTIPLIER = 1_000_003_019
-#: A slot of recall holds, from its lowest bits up, two tokens plus 1 and what tells n-grams apart that
-#: share the slot: their key without the bits that say which slot it is.
+#: Bits of a token in a slot of recall. A slot holds, from its lowest bits up, two tokens (each plus 1) and
+#: the key of the n-gram without its lowest `PLACE_BITS` bits; the latter distinguishes n-grams that share
+#: the slot.
 TOKEN_BITS = 20
-#: Slots of a table are a power of two from this on, so that place and rest say the whole key.
+#: A table has at least 2 to this power slots, so the slot's index and the stored bits give the whole key.
 PLACE_BITS = 8
 
-#: What kernels that include `ngrams.h` are built with.
+#: Definitions for kernels that include `ngrams.h`.
 NGRAM_DEFINITIONS = (
     f"PRIME={PRIME}",
     f"MULTIPLIER={MULTIPLIER}",
@@ -30,7 +31,7 @@ NGRAM_DEFINITIONS = (
 
 
 class Kernel(NamedTuple):
-    """A C++ file and the macros that it is built with, as `NAME=VALUE`."""
+    """A C++ file and the macros of its build, as `NAME=VALUE`."""
 
     source: Path
     definitions: tuple[str, ...] = ()
@@ -40,9 +41,9 @@ class Variant(NamedTuple):
     """A build for an instruction set.
 
     Attributes:
-        name: Told in file names and results.
-        features: What it needs, by the names of /proc/cpuinfo.
-        flags: What the compiler is told.
+        name: Name in file names and results.
+        features: Processor features that it needs, named as in /proc/cpuinfo.
+        flags: Compiler flags.
     """
 
     name: str
@@ -51,7 +52,7 @@ class Variant(NamedTuple):
 
 
 _PACKAGE = Path(__file__).parents[1]
-#: All kernels that there are: what a wheel carries.
+#: All kernels; a wheel contains each of them.
 KERNELS = (
     *(
         Kernel(_PACKAGE / "ops" / "kernels.cpp", (f"STORED={stored}",))
@@ -67,7 +68,7 @@ KERNELS = (
 )
 
 _V4, _WIDE = machine.needs("avx512"), ("-march=x86-64-v4", "-mprefer-vector-width=512")
-#: By rising demands.
+#: In order of increasing requirements.
 X86_VARIANTS = (
     Variant("portable", machine.needs("portable"), ("-march=x86-64-v2",)),
     Variant("avx2", machine.needs("avx2"), ("-march=x86-64-v3",)),
@@ -84,7 +85,7 @@ _OTHER_VARIANTS = (Variant("portable", frozenset(), ()),)
 
 
 def built_variants() -> tuple[Variant, ...]:
-    """Return the variants that are built on this kind of processor, by rising demands."""
+    """Return the variants for this kind of processor, in order of increasing requirements."""
     if machine.is_x86():
         return X86_VARIANTS
     return ARM_VARIANTS if platform.machine() in ("aarch64", "arm64") else _OTHER_VARIANTS

@@ -1,4 +1,4 @@
-"""What a user is told of kernels, on stderr."""
+"""Messages about the kernels, on stderr."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _told: set[str] = set()
 
 
 def tell_once(topic: str, text: str) -> None:
-    """Print a line on stderr, unless there was one on this topic in this process."""
+    """Print a line on stderr, unless this process has already printed one on this topic."""
     if topic not in _told:
         _told.add(topic)
         print(f"sharnn: {text}", file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-// How threads share the features of a layer.
+// Division of a layer's features among threads.
 #pragma once
 
 #include <algorithm>
@@ -12,7 +12,7 @@
 
 namespace {
 
-// Phases are some 10 µs long: threads wait for each other awake, and let others run if it takes longer.
+// Phases take some 10 µs. So waiting threads spin, and yield the processor if a phase takes longer.
 class Barrier {
  public:
   void wait(int threads) {
@@ -30,8 +30,8 @@ class Barrier {
   std::atomic<int> arrived_{0}, phase_{0};
 };
 
-// Features [begin, end) that a thread takes, whole vectors but at the end of all; `filled` is where the last
-// vector ends.
+// Features [begin, end) of a thread: whole vectors, except at the end of the layer. `filled` is the end of the
+// last vector.
 struct Share {
   int64_t begin, end, filled;
 };
@@ -43,7 +43,7 @@ inline Share share_of(int64_t dim, int thread, int threads) {
   return {first * WIDTH, std::min(dim, last * WIDTH), last * WIDTH};
 }
 
-// Call `work(thread, threads)` in as many threads.
+// Call `work(thread, threads)` in each of `threads` threads.
 template <class Work> void in_parallel(int threads, Work work) {
 #ifdef _OPENMP
 #pragma omp parallel num_threads(threads)

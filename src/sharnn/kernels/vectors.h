@@ -1,6 +1,6 @@
-// A vector of 16 numbers, held in as many registers as the instruction set needs for it.
+// Vectors of 16 numbers, in as many registers as the instruction set needs for them.
 //
-// Kernels are written once over these vectors. Only this file and `products.h` know instruction sets.
+// Kernels are written once with these vectors. Only this file and `products.h` depend on instruction sets.
 #pragma once
 
 #include <cstdint>
@@ -35,7 +35,7 @@ typedef int16_t ShortRegister __attribute__((vector_size(4 * NATIVE)));
 typedef uint16_t HalfRegister __attribute__((vector_size(2 * NATIVE)));
 typedef int8_t ByteRegister __attribute__((vector_size(NATIVE)));
 
-// Loops over registers are unrolled, so that arrays of registers become registers.
+// Loops over registers are unrolled, so that the compiler keeps arrays of registers in registers.
 #define UNROLLED _Pragma("GCC unroll 16")
 
 template <class T> inline T read_as(const void *p) {
@@ -55,7 +55,7 @@ inline FloatRegister load_register(const bfloat16 *p) {
   return (FloatRegister)(__builtin_convertvector(read_as<HalfRegister>(p), BitRegister) << 16);
 #endif
 }
-inline FloatRegister load_register(const int8_t *p) {  // GCC would convert one number after the other
+inline FloatRegister load_register(const int8_t *p) {  // GCC's own conversion is scalar
 #if defined(__AVX512F__)
   return (FloatRegister)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(read_as<__m128i>(p)));
 #elif defined(__AVX2__)
@@ -96,7 +96,7 @@ template <class W> inline Floats load(const W *p) {
 }
 inline void store(float *p, const Floats &x) { std::memcpy(p, &x, sizeof x); }
 
-// The sums of four vectors at once, in less than the time of two.
+// The sums of four vectors at once, in less time than two single sums take.
 inline void sums(const Floats (&x)[4], float (&out)[4]) {
 #if defined(__AVX2__)
   __m256 half[4];
@@ -123,7 +123,7 @@ inline void sums(const Floats (&x)[4], float (&out)[4]) {
 #endif
 #endif
 }
-// The sum of one, as of four.
+// The sum of one vector, computed as for four.
 inline void sums(const Floats (&x)[1], float (&out)[1]) {
   float four[4];
   sums({x[0], x[0], x[0], x[0]}, four);

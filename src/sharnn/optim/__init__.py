@@ -1,4 +1,4 @@
-"""How weights move: optimisers, schedules, and which weight goes with which."""
+"""Optimisers, learning-rate schedules, weight averaging, and the assignment of weights to optimisers."""
 
 from sharnn.optim.average import WeightAverage
 from sharnn.optim.lamb import Lamb

@@ -1,4 +1,4 @@
-"""A running mean of the weights, to be scored and saved while the rate stays high."""
+"""A running mean of the weights, for evaluation and saving while the learning rate stays high."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ class WeightAverage:
 
         w̄_t = (1 - ρ_t) w̄_{t-1} + ρ_t w_t,    ρ_t = (η + 1) / (t + η)
 
-    What a falling rate does for the weights at the end of a run, this does at every time: a run's length
-    need not be known, and one that is stopped is worth its time.
+    At every step the mean has the effect that learning-rate decay has at the end of a run. So the length
+    of a run need not be known in advance, and a run can be stopped at any time.
 
     Args:
-        model: Its parameters are followed; buffers are not.
+        model: Its parameters are averaged; buffers are not.
         share: Above 0, at most 1 (the mean of all steps).
     """
 
     def __init__(self, model: nn.Module, share: float) -> None:
         self.eta = 1 / share - 1
         self._parameters = dict(model.named_parameters())
-        # None before the first step: what the model has until then, be it loaded later, is its mean.
+        # Empty before the first step: until then the model's own weights, even if loaded later, are the mean.
         self._means: dict[str, Tensor] = {}
         self._count = 0
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take in the weights after one more step."""
+        """Add the weights after one more step to the mean."""
         self._count += 1
         if self._count == 1:  # ρ_1 = 1
             self._means = self._copies()
@@ -44,7 +44,7 @@ class WeightAverage:
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
-        """Let the model have the mean inside of a `with`; nothing is copied."""
+        """Give the model the mean weights inside a `with` block, without copying."""
         self._swap()
         try:
             yield
@@ -60,13 +60,13 @@ class WeightAverage:
         return {name: parameter.detach().clone() for name, parameter in self._parameters.items()}
 
     def state_dict(self) -> dict[str, object]:
-        """Return the count of steps and the latest weights; the mean is what a checkpoint's model has."""
+        """Return the number of steps and the latest weights; a checkpoint's model has the mean weights."""
         latest = {name: parameter.detach() for name, parameter in self._parameters.items()}
         return {"count": self._count, "latest": latest}
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, object]) -> None:
-        """Go on from `state_dict`, while the model has the mean; it has the latest weights afterwards.
+        """Continue from `state_dict`. The model must have the mean weights, and then has the latest ones.
 
         Raises:
             KeyError: There is no such state, or it is of another model.

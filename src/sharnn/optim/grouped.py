@@ -1,4 +1,4 @@
-"""What optimisers share that move a whole group of tensors at once."""
+"""Base class of optimisers that update a whole group of tensors at once."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch.optim import Optimizer
 
 
 class GroupedOptimizer(Optimizer):
-    """Hands each group's tensors that have a gradient to `step_group`."""
+    """Calls `step_group` with those tensors of each group that have a gradient."""
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Take one step on every tensor that has a gradient."""
+        """Update every tensor that has a gradient."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -27,11 +27,11 @@ class GroupedOptimizer(Optimizer):
         return loss
 
     def step_group(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor]) -> None:
-        """Move `params`, at least one, by their gradients and the group's settings."""
+        """Update `params`, at least one tensor, with their gradients and the group's settings."""
         raise NotImplementedError
 
     def moments(self, params: list[Tensor], *names: str) -> list[list[Tensor]]:
-        """Return for each name what is remembered of each tensor, zeros at the start."""
+        """Return for each name the running moment of each tensor, zeros at the start."""
         for p in params:
             if not self.state[p]:
                 self.state[p] = {name: torch.zeros_like(p) for name in names}

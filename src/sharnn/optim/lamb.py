@@ -1,4 +1,4 @@
-"""LAMB with a minimum trust: layer-wise rates that never fall below a share of the global one."""
+"""LAMB with a minimum trust ratio: layer-wise rates that never fall below a share of the global rate."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sharnn.optim.grouped import GroupedOptimizer
 
-#: Norms of weights count up to this (You et al. 2019, the clamp φ of LAMB).
+#: Norms of weights are clamped to this (You et al. 2019, the clamp φ of LAMB).
 _MAX_WEIGHT_NORM = 10.0
 
 
@@ -23,16 +23,16 @@ class Lamb(GroupedOptimizer):
         trust = max(min(‖p‖, 10) / ‖s‖, min_trust), or 1 where either norm is 0
         p = p - lr · trust · s
 
-    Each tensor has a trust of its own. Plain LAMB lets it go to 0 for tensors that start small, such
-    as the embeddings here; the lower bound keeps them moving.
+    Each tensor has its own trust ratio. In plain LAMB it goes to 0 for tensors that start small, such as
+    the embeddings here; the lower bound keeps them learning.
 
     Args:
         params: Tensors or groups.
         lr: Learning rate.
-        betas: Decay of the first and second moment.
+        betas: Decay rates of the first and second moment.
         eps: Added to √v.
-        weight_decay: Decay added to the step before trust is taken.
-        min_trust: Lower bound of the trust ratio; 0 is plain LAMB, 1 and more leaves the upper side.
+        weight_decay: Weight decay wd, added to the step s before the trust ratio is computed.
+        min_trust: Lower bound of the trust ratio; 0 is plain LAMB, with 1 or more ratios only increase steps.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Lamb(GroupedOptimizer):
 def _trust_ratios(
     params: list[Tensor], steps: tuple[Tensor, ...] | list[Tensor], min_trust: float
 ) -> list[Tensor]:
-    """Return one trust ratio a tensor, on the device: nothing waits for it."""
+    """Return one trust ratio for each tensor, on the device, so that the host need not wait for it."""
     weight_norms = torch.stack(torch._foreach_norm(params)).clamp(max=_MAX_WEIGHT_NORM)
     step_norms = torch.stack(torch._foreach_norm(steps))
     both = (weight_norms > 0) & (step_norms > 0)

@@ -1,4 +1,4 @@
-"""Muon: momentum whose matrices are made orthogonal before they are taken as steps."""
+"""Muon: each step of a matrix is its orthogonalised momentum."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torch import Tensor
 from sharnn.ops.matmul import has_fast_bf16
 from sharnn.optim.grouped import GroupedOptimizer
 
-#: Quintic iterations that take singular values in (0, 1] towards 1: Newton-Schulz with a step of its own
-#: each time (coefficients of J. You for modded-nanogpt, 2025). Steeper ones overshoot in bf16.
+#: Quintic Newton-Schulz iterations that move singular values in (0, 1] towards 1, with different coefficients
+#: in each iteration (by J. You for modded-nanogpt, 2025). Steeper ones overshoot in bf16.
 _ITERATIONS = (
     (4.0848, -6.8946, 2.9270),
     (3.9505, -6.3029, 2.6377),
@@ -21,7 +21,7 @@ _ITERATIONS = (
     (2.8769, -3.1427, 1.2046),
     (2.8366, -3.0525, 1.2012),
 )
-#: AdamW's steps have a root mean square of some 0.2; scaled to that, both take the same learning rate.
+#: AdamW's steps have a root mean square of about 0.2; scaled to that, Muon can use AdamW's learning rate.
 _ADAMW_RMS = 0.2
 
 
@@ -32,15 +32,15 @@ class Muon(GroupedOptimizer):
         O = U Vᵀ, where (1 - μ) g + μ m = U S Vᵀ
         p = p - lr · (wd · p + 0.2 √max(rows, columns) · O)
 
-    A weight with a multiple of its columns in rows is taken as that many square maps side by side: the
-    LSTM's four gates, the chunks of Boom. Each is made orthogonal by itself, for what one gate learns
-    has nothing to do with the next. All matrices of one shape are iterated together.
+    A weight whose number of rows is a multiple of its columns is treated as that many square matrices: the
+    LSTM's four gates, the chunks of Boom. Each is orthogonalised separately, because the gates learn
+    independently of each other. All matrices of the same shape are iterated in one batch.
 
     Args:
         params: Matrices.
-        lr: Learning rate, of the size that AdamW takes.
+        lr: Learning rate, of the size used for AdamW.
         momentum: μ.
-        weight_decay: Decoupled.
+        weight_decay: Decoupled weight decay wd.
     """
 
     def __init__(
@@ -70,16 +70,16 @@ class Muon(GroupedOptimizer):
 
 
 def _maps(matrix: Tensor) -> tuple[Tensor, ...]:
-    """Return the square maps that lie below each other in a matrix, or itself where there are none."""
+    """Return the square matrices stacked in a matrix, or the matrix itself if it is not such a stack."""
     rows, columns = matrix.shape
     return matrix.chunk(rows // columns) if rows % columns == 0 else (matrix,)
 
 
 def orthogonalised(matrices: Tensor) -> Tensor:
-    """Return matrices `[n, rows, columns]` with all singular values near 1 and the same directions.
+    """Return matrices `[n, rows, columns]` with the same singular vectors and all singular values near 1.
 
-    Computed in bf16 where the hardware multiplies that faster than float32: it is as exact as a step has
-    to be. The result has the dtype of the input.
+    Computed in bf16 if the hardware multiplies bf16 faster than float32; that is exact enough for a step.
+    The result has the dtype of the input.
     """
     wide = matrices.mT if matrices.shape[-2] > matrices.shape[-1] else matrices
     x = wide.to(torch.bfloat16 if has_fast_bf16(wide.device) else torch.float32)

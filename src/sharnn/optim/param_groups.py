@@ -1,4 +1,4 @@
-"""Which optimiser moves which weight."""
+"""Assignment of weights to optimisers."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _DEFAULT_MIN_TRUST = 0.25
 def split_matrices(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     """Return the matrices inside the blocks, and all other parameters.
 
-    The embedding is a table of rows and not a map, so it counts with the vectors; so do the rows that a
-    split softmax adds to it.
+    The embedding belongs to the others, as do the rows that a split softmax adds to it: it is a table of
+    vectors and not a linear map.
     """
     tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
     matrices: list[nn.Parameter] = []
@@ -29,10 +29,10 @@ def split_matrices(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parame
 
 
 def make_optimizers(model: nn.Module, config: OptimConfig) -> list[Optimizer]:
-    """Return the optimisers that move `model`; each group remembers its rate as `base_lr`.
+    """Return the optimisers of `model`; each parameter group stores its learning rate as `base_lr`.
 
-    LAMB decays all weights, as the original does; AdamW and Muon decay matrices and the embedding
-    alone, for a decay on gains and biases pulls them to a meaning they should not have.
+    LAMB applies weight decay to all weights, as the original does. AdamW and Muon apply it only to
+    matrices and the embedding, because 0 is not a neutral value for gains and biases.
     """
     if config.name == "lamb":
         min_trust = _DEFAULT_MIN_TRUST if config.min_trust is None else config.min_trust
