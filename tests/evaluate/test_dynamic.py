@@ -239,7 +239,7 @@ def test_bad_input(
         gather_statistics(model, BYTES, empty)
     with pytest.raises(ConfigError, match="num_tokens is 0"):
         gather_statistics(model, BYTES, split, num_tokens=0)
-    with pytest.raises(ConfigError, match="segment-length"):
+    with pytest.raises(ConfigError, match="segment_length"):
         evaluate_dynamic(model, BYTES, split, SgdRule(), segment_length=0)
     with pytest.raises(ConfigError, match="needs statistics"):
         evaluate_dynamic(model, BYTES, split, RmsRule())

@@ -113,7 +113,7 @@ def test_bad_input(model: LanguageModel, corpus: object, tmp_path: Path) -> None
         evaluate_static(model, tokenizer, one.split("train"))
     with pytest.raises(DataError, match="too few to score in 8 lanes"):
         evaluate_static(model, tokenizer, one.split("all"), protocol="paper")
-    with pytest.raises(ConfigError, match="segment-length"):
+    with pytest.raises(ConfigError, match="segment_length"):
         evaluate_static(model, tokenizer, split, segment_length=0)
     with pytest.raises(ConfigError, match="window of -1"):
         evaluate_static(model, tokenizer, split, window=-1)

@@ -39,7 +39,7 @@ class CompilerHangsError(BuildError):
 
 
 def find_compiler() -> str | None:
-    """Return the path of `$CXX` or of a common C++ compiler; None if there is none or `SHARNN_NATIVE=0`."""
+    """Return the path of `$CXX` or of a common C++ compiler; None without one or if `SHARNN_NATIVE=0`."""
     if os.environ.get("SHARNN_NATIVE") == "0":
         return None
     names = (os.environ.get("CXX"), "g++", "clang++", "c++")
@@ -152,7 +152,7 @@ def _flags(kernel: Kernel, variant: Variant, openmp: bool) -> tuple[str, ...]:
 
 
 def _run(command: Sequence[str], seconds: float | None = None) -> str:
-    """Return what a command prints; if it runs too long, it and all processes it started are killed."""
+    """Return what a command prints; a timeout or interruption kills it with all processes it started."""
     name = Path(command[0]).name
     grouped = os.name == "posix"
     try:

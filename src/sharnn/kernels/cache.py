@@ -1,10 +1,10 @@
 """The folder of compiled kernels, which no other user may be able to write to.
 
 A library loaded from there runs with the rights of this user. So a folder is used only if this user owns
-it and nobody else can write to it or rename it, and a library only if this user owns it, too. The mode of a
-cache folder that fails this check is not changed, because somebody chose it. Kernels are then kept in a
+it and nobody else can write to it or rename it, and a library only if this user owns it, too. The mode of
+a cache folder that fails this check is not changed, because somebody chose it. Kernels are then kept in a
 private folder of this user among the temporary files, which costs another compilation after a restart. If
-that folder is not private either, no kernels are compiled.
+that folder is not private either, no compiled kernels are kept or used.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Selection and loading of the kernels' builds.
 
-A prebuilt library from the package is used if it was built from exactly these sources. Otherwise, as in a
-checkout, the kernel is compiled on first use, which takes some seconds, and kept in the cache folder under
-a digest of everything that determines the build. Without a compiler, callers use PyTorch's own operations
-instead. `SHARNN_NATIVE=0` selects these everywhere.
+A prebuilt library from the package is used if it was built from exactly these sources. Otherwise, as in
+a checkout, the kernel is compiled on first use, which takes some seconds, and kept in the cache folder
+under a digest of everything that determines the build. Without a compiler, callers use PyTorch's own
+operations instead. `SHARNN_NATIVE=0` selects these everywhere.
 """
 
 from __future__ import annotations

@@ -14,11 +14,11 @@ from sharnn import machine
 #: Keys of n-grams are polynomials modulo a prime below 2³¹, so that every product fits into 64 bits.
 PRIME = 2_147_483_647
 MULTIPLIER = 1_000_003_019
-#: Bits of a token in a slot of recall. A slot holds, from its lowest bits up, two tokens (each plus 1) and
-#: the key of the n-gram without its lowest `PLACE_BITS` bits; the latter distinguishes n-grams that share
-#: the slot.
+#: Bits of a token in a slot of recall. A slot holds, from its lowest bits up, two tokens (each plus 1)
+#: and the key of the n-gram without its lowest `PLACE_BITS` bits. The latter distinguishes n-grams that
+#: share the slot.
 TOKEN_BITS = 20
-#: A table has at least 2 to this power slots, so the slot's index and the stored bits give the whole key.
+#: A table has at least 2 ** PLACE_BITS slots, so the slot's index and the stored bits give the whole key.
 PLACE_BITS = 8
 
 #: Definitions for kernels that include `ngrams.h`.

@@ -16,8 +16,8 @@ class WeightAverage:
 
         w̄_t = (1 - ρ_t) w̄_{t-1} + ρ_t w_t,    ρ_t = (η + 1) / (t + η)
 
-    At every step the mean has the effect that learning-rate decay has at the end of a run. So the length
-    of a run need not be known in advance, and a run can be stopped at any time.
+    At every step the mean does for the weights what learning-rate decay does at the end of a run. So the
+    length of a run need not be known in advance, and a run can be stopped at any time.
 
     Args:
         model: Its parameters are averaged; buffers are not.
@@ -27,7 +27,7 @@ class WeightAverage:
     def __init__(self, model: nn.Module, share: float) -> None:
         self.eta = 1 / share - 1
         self._parameters = dict(model.named_parameters())
-        # Empty before the first step: until then the model's own weights, even if loaded later, are the mean.
+        # Empty before the first step: until then the model's weights, even if loaded later, are the mean.
         self._means: dict[str, Tensor] = {}
         self._count = 0
 
@@ -60,7 +60,7 @@ class WeightAverage:
         return {name: parameter.detach().clone() for name, parameter in self._parameters.items()}
 
     def state_dict(self) -> dict[str, object]:
-        """Return the number of steps and the latest weights; a checkpoint's model has the mean weights."""
+        """Return the number of steps and the latest weights; a checkpoint's model has the mean."""
         latest = {name: parameter.detach() for name, parameter in self._parameters.items()}
         return {"count": self._count, "latest": latest}
 

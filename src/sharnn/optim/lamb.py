@@ -32,7 +32,7 @@ class Lamb(GroupedOptimizer):
         betas: Decay rates of the first and second moment.
         eps: Added to √v.
         weight_decay: Weight decay wd, added to the step s before the trust ratio is computed.
-        min_trust: Lower bound of the trust ratio; 0 is plain LAMB, with 1 or more ratios only increase steps.
+        min_trust: Lower bound of the trust ratio; 0 is plain LAMB. From 1 on, no step is shortened.
     """
 
     def __init__(

@@ -12,8 +12,8 @@ from torch import Tensor
 from sharnn.ops.matmul import has_fast_bf16
 from sharnn.optim.grouped import GroupedOptimizer
 
-#: Quintic Newton-Schulz iterations that move singular values in (0, 1] towards 1, with different coefficients
-#: in each iteration (by J. You for modded-nanogpt, 2025). Steeper ones overshoot in bf16.
+#: Quintic Newton-Schulz iterations that move singular values in (0, 1] towards 1, each with coefficients
+#: of its own (by J. You for modded-nanogpt, 2025). Steeper ones overshoot in bf16.
 _ITERATIONS = (
     (4.0848, -6.8946, 2.9270),
     (3.9505, -6.3029, 2.6377),
@@ -32,9 +32,9 @@ class Muon(GroupedOptimizer):
         O = U Vᵀ, where (1 - μ) g + μ m = U S Vᵀ
         p = p - lr · (wd · p + 0.2 √max(rows, columns) · O)
 
-    A weight whose number of rows is a multiple of its columns is treated as that many square matrices: the
-    LSTM's four gates, the chunks of Boom. Each is orthogonalised separately, because the gates learn
-    independently of each other. All matrices of the same shape are iterated in one batch.
+    A weight whose number of rows is a multiple of its columns is treated as that many square matrices:
+    the LSTM's four gates, the chunks of Boom. Each is orthogonalised separately, because what one gate
+    learns is independent of the others. All matrices of the same shape are iterated in one batch.
 
     Args:
         params: Matrices.

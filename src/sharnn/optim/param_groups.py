@@ -32,7 +32,7 @@ def make_optimizers(model: nn.Module, config: OptimConfig) -> list[Optimizer]:
     """Return the optimisers of `model`; each parameter group stores its learning rate as `base_lr`.
 
     LAMB applies weight decay to all weights, as the original does. AdamW and Muon apply it only to
-    matrices and the embedding, because 0 is not a neutral value for gains and biases.
+    matrices and the embedding, because decay would pull gains and biases to values they should not have.
     """
     if config.name == "lamb":
         min_trust = _DEFAULT_MIN_TRUST if config.min_trust is None else config.min_trust

@@ -36,10 +36,9 @@ def lr_factor(config: OptimConfig, before: Progress, after: Progress) -> float:
 
     Args:
         config: The schedule's settings.
-        before: Progress before the step. The decay uses it, so that the last step still has a rate above
-            that of the end.
-        after: Progress after the step. The warm-up uses it, so that the first of n warm-up steps has 1 / n
-            of the rate and not 0.
+        before: Progress before the step. The decay uses it, so that the last step still changes weights.
+        after: Progress after the step. The warm-up uses it, so that the first of n warm-up steps has
+            1 / n of the rate and not 0.
     """
     factor = warmup_factor(Amount.parse(config.warmup, "optim.warmup").share_of(after))
     hold = Amount.parse(config.hold, "optim.hold").value
