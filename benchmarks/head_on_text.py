@@ -4,13 +4,13 @@
     python benchmarks/head_on_text.py docs.txt --runs runs/head --budget 60Mtokens
     python benchmarks/head_on_text.py docs.txt --runs runs/head --arms none rows --seeds 0 1
 
-Every run trains on one thread: residual blocks, D 128 × 4, window 1,024, 32 lanes × 128 tokens, Muon,
-neither n-grams nor recall. The learning rate of the shorter recipes, 0.01, is too high for it: the loss
-rises again after 12 million tokens. It is 0.003 here. Whenever a run has saved a checkpoint, that model
-is scored on 16 parts of the valid split: bits of all bytes, and of those whose last eight bytes last
-occurred 129 to 1,024 back, which only a memory can know; and `right_share`, the share of the head's
-weight on earlier rows that lies on rows followed by the token that comes next (docs/attention.md). The
-last point of a run is its best model, with averaged weights. After Ctrl-C the same command resumes.
+Every run trains on one thread with the recipe `one-head`, but for its heads: residual connections, D 128
+× 4, window 1,024, 32 lanes × 128 tokens, Muon at 0.003, neither n-grams nor recall. Whenever a run has
+saved a checkpoint, that model is scored on 16 parts of the valid split: bits of all bytes, and of those
+whose last eight bytes last occurred 129 to 1,024 back, which only a memory can know; and `right_share`,
+the share of the head's weight on earlier rows that lies on rows followed by the token that comes next
+(docs/attention.md). The last point of a run is its best model, with averaged weights. After Ctrl-C the
+same command resumes.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -37,21 +38,17 @@ from sharnn.evaluate import read_attention
 from sharnn.experiments.comparison.contenders import Budget, Contender
 from sharnn.experiments.comparison.processes import Processes, StoppedError, interrupted_by_kill
 from sharnn.files import atomic_file
-from sharnn.recipe import parse_settings
 from sharnn.train import is_run_folder
 from sharnn.train.worker import resume_command, start_command
 
-SETTINGS = (
-    "--train.fit [] --model.embed_dim 128 --model.num_layers 4 --model.window 1024 "
-    "--model.longest_ngram 0 --model.recall_orders [] --data.num_lanes 32 --data.segment_length 128 "
-    "--optim.lr 0.003 --optim.matrix_lr 0.003 --optim.final_lr 0.1"
-)
-ARMS = {
-    "none": "--model.attention_layers none",
-    "rows": "",
-    "rows, all": "--model.attention_layers all",
-    "next": "--model.reads_next true",
-    "next, all": "--model.reads_next true --model.attention_layers all",
+RECIPE = "one-head"
+#: What each arm has otherwise.
+ARMS: dict[str, dict[str, Any]] = {
+    "none": {"model.attention_layers": "none", "model.reads_next": False},
+    "rows": {"model.reads_next": False},
+    "rows, all": {"model.reads_next": False, "model.attention_layers": "all"},
+    "next": {},
+    "next, all": {"model.attention_layers": "all"},
 }
 #: Parts of the valid split that are scored, each from an empty memory, and the first of them that are
 #: read for `right_share`.
@@ -106,8 +103,7 @@ class Watched:
     ) -> None:
         self.run = folder / f"{arm.replace(', ', '-')}-seed{seed}"
         self._file = self.run.with_suffix(".json")
-        options = [*SETTINGS.split(), *ARMS[arm].split(), "--train.checkpoint_every", every]
-        contender = Contender("desktop", parse_settings(options))
+        contender = Contender(RECIPE, {**ARMS[arm], "train.checkpoint_every": every})
         self._recipe = contender.resolve(arm, Budget.parse(budget), texts=[text], seed=seed)
         kept = json.loads(self._file.read_text()) if self._file.exists() else []
         self.points = [Point(**point) for point in kept]

@@ -1,7 +1,7 @@
 """The operations of a SHA-RNN as functions of tensors, each in two forms.
 
-`REFERENCE` is the definition: eager, step by step, as the paper's own code computes it. `FAST` gives
-the same outputs and gradients sooner. A model takes either.
+`REFERENCE` is the definition: eager, step by step, as in the paper's own code. `FAST` computes the same
+outputs and gradients faster. A model takes either.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sharnn.ops import attention, boom, dropout, lstm, recall, reference, weight
 
 @dataclass(frozen=True)
 class Ops:
-    """One form of each operation; see `ops.reference` for their arguments and shapes."""
+    """One form of each operation; `ops.reference` documents their arguments and shapes."""
 
     lstm: Callable[..., reference.LstmResult]
     attention: Callable[..., reference.Tensor]

@@ -1,11 +1,12 @@
-"""Single-headed attention with its gates folded away, over one tensor that is key and value.
+"""Single-headed attention over one tensor of rows that are both keys and values.
 
-Legend: B lanes · T tokens · M memory rows · K = M + T · D embed_dim · G lanes taken together · Q queries
-of a block · R rows in their reach.
+Legend: B lanes · T tokens · M memory rows · K = M + T · D embed_dim · G lanes processed together ·
+Q queries of a block · R rows in their reach.
 
-A head as wide as the model is beyond fused kernels of attention (FlashAttention ends at 256), and their
-backward passes would spend most of their time on gradients of memory rows, which take none. Plain matrix
-products over blocks of queries run near the hardware's peak, and nothing T × K is made but the weights.
+A head as wide as the model is too wide for fused attention kernels (FlashAttention's limit is 256), whose
+backward passes would also spend most of their time on gradients of memory rows, which are not needed.
+Plain matrix products over blocks of queries run near the hardware's peak, and the only T × K tensor is
+that of the attention weights.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ from sharnn.ops.dropout import dropout as drop
 from sharnn.ops.matmul import products
 from sharnn.ops.pointwise import dropped
 
-#: Queries that share one product with the rows in their reach; bounds the rows a query is multiplied
-#: with in vain, and the size of the scores, when a segment is longer than the window.
+#: Queries of one product with the rows in their reach. It limits the size of the scores and the products
+#: with rows out of reach if a segment is longer than the window.
 _QUERY_BLOCK = 256
-#: Scores of the lanes that go together on a CPU.
+#: Scores of the lanes that are processed together on a CPU.
 _SCORES_TOGETHER = 1 << 21
-#: Products run at half the pace or less where a matrix has rows that begin elsewhere than at 16 bytes.
+#: Products run at half the speed or less if a matrix has rows that are not aligned to 16 bytes.
 _ALIGNED_ROWS = 8
 
 
@@ -45,8 +46,8 @@ def attention(
 ) -> Tensor:
     """Equal `reference.attention` in outputs and gradients.
 
-    `q·(ks ⊙ r) = (q ⊙ ks)·r` and `Σ a (w ⊙ r) = w ⊙ Σ a r`: with the key gate on the query and the
-    value gate on the output, no gated copy of the rows is made.
+    `q·(ks ⊙ r) = (q ⊙ ks)·r` and `Σ a (w ⊙ r) = w ⊙ Σ a r`. So the key gate is applied to the query and
+    the value gate to the output, and no gated copy of the rows is needed.
     """
     scale = 1 / math.sqrt(query_BTD.shape[-1])
     query_BTD = (drop(query_BTD, dropout) * (key_gate_D * scale)).to(current_BTD.dtype)
@@ -58,7 +59,7 @@ def attention(
 
 
 class _Block(NamedTuple):
-    """Queries `[start, stop)` of a segment and rows `[first, end)` with all that any of them reaches."""
+    """Queries `[start, stop)` of a segment and the rows `[first, end)` that contain all their reaches."""
 
     start: int
     stop: int
@@ -76,8 +77,10 @@ def _blocks(num_tokens: int, num_rows: int, window: int) -> list[_Block]:
 
 
 def _groups(query_BTD: Tensor, blocks: Sequence[_Block]) -> list[slice]:
-    """Return the lanes that go together: all on a device that runs them side by side; on a CPU as many
-    as leave a block's scores in the cache between the products, for small products have a price each.
+    """Return the groups of lanes that are processed together.
+
+    An accelerator takes all lanes at once. A CPU takes as many as keep a block's scores in its cache
+    between the products, and not fewer, because every product has a fixed cost.
     """
     num_lanes, together = query_BTD.shape[0], query_BTD.shape[0]
     if query_BTD.device.type == "cpu":
@@ -87,7 +90,24 @@ def _groups(query_BTD: Tensor, blocks: Sequence[_Block]) -> list[slice]:
 
 
 class _Attend(torch.autograd.Function):
-    """Softmax over plain products, a block of queries after the other; memory takes no gradient."""
+    """Softmax attention with plain products, one block of queries at a time; memory takes no gradient.
+
+    Forward, for one lane, with queries Q (gated and scaled), rows R, and the dropout masks m_V and m_A,
+    whose elements are 0 or 1 / (1 - rate):
+
+        V = m_V ⊙ R      S = Q Rᵀ      A = softmax(S) over the rows in reach      Y = (m_A ⊙ A) V
+
+    Backward, where dX is the gradient of the loss with respect to X:
+
+        dA = m_A ⊙ (dY Vᵀ)
+        dS = A ⊙ (dA - rowsum(A ⊙ dA))
+        dQ = dS R
+        dR = dSᵀ Q + m_V ⊙ ((m_A ⊙ A)ᵀ dY)      (as keys + as values; only for the segment's own rows)
+
+    With `reads_next`, A has the weight of row k in column k + 1, and dS is moved back by one column. The
+    row of zeros is part of the softmax but has no column: its value is 0, so it adds nothing to Y, and
+    its dA is 0. Gradients of gates and of the query's dropout are left to autograd (`attention`).
+    """
 
     @staticmethod
     def forward(
@@ -140,14 +160,14 @@ class _Attend(torch.autograd.Function):
                 query_grad_BTD[lanes, start:stop] = products(
                     scores_grad_GQR, rows_GKD[:, first:end].transpose(1, 2)
                 )
-                own = max(num_memory, first)  # the first row of this segment that the block reaches
+                own = max(num_memory, first)  # the segment's first row among the block's rows
                 current = lanes, slice(own - num_memory, stop)
                 key_grad_BTD[current] += _to_rows(
                     scores_grad_GQR[..., own - first :], query_BTD[lanes, start:stop]
                 )
                 used_GQR = dropped(weights_GQR, rate, seed)
                 value_grad_BTD[current] += _to_rows(used_GQR[..., own - first :], grad_GQD)
-            if rate:  # the mask of the values, of which the segment's own stand last
+            if rate:  # m_V; the segment's own rows come last
                 kept_GKD = dropped(torch.ones_like(rows_GKD), rate, value_seed)
                 value_grad_BTD[lanes] *= kept_GKD[:, num_memory:]
         return query_grad_BTD, None, key_grad_BTD + value_grad_BTD, None, None, None, None
@@ -156,7 +176,7 @@ class _Attend(torch.autograd.Function):
 def _parts(
     groups: Sequence[slice], blocks: Sequence[_Block], rate: float
 ) -> Iterator[tuple[slice, int, list[tuple[_Block, int]]]]:
-    """Yield each group of lanes with the seeds of its values' mask and of each block's weights."""
+    """Yield each group of lanes with the seed of its m_V, and its blocks with the seeds of their m_A."""
     for lanes in groups:
         seeds = pointwise.new_seeds(1 + len(blocks)) if rate else [0] * (1 + len(blocks))
         yield lanes, seeds[0], list(zip(blocks, seeds[1:], strict=True))

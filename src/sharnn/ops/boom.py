@@ -1,4 +1,4 @@
-"""Boom with one matrix product, one activation and one sum.
+"""Boom as one matrix product and one pass for activation, dropout and sum.
 
 Legend: B lanes · T tokens · N = B T · D embed_dim · F boom_dim.
 """
@@ -18,7 +18,7 @@ from sharnn.ops.matmul import in_autocast_dtype, product
 def boom(x_BTD: Tensor, weight_FD: Tensor, bias_F: Tensor, dropout: float = 0.0) -> Tensor:
     """Equal `reference.boom` in outputs and gradients.
 
-    Rows of W₁ beyond the last whole chunk are never computed.
+    The rows of W₁ beyond the last whole chunk have no effect, so their products are not computed.
     """
     dim = x_BTD.shape[-1]
     used = weight_FD.shape[0] // dim * dim
@@ -27,7 +27,12 @@ def boom(x_BTD: Tensor, weight_FD: Tensor, bias_F: Tensor, dropout: float = 0.0)
 
 
 class _Boom(torch.autograd.Function):
-    """Activation, dropout and sum in one pass; what is kept for the backward pass is z alone."""
+    """Activation, dropout and sum in one pass; of the intermediate results only z is saved.
+
+    Forward:   z = x W₁ᵀ + b₁      y = Σ_chunk m ⊙ φ(z)
+    Backward:  dz = m ⊙ φ'(z) ⊙ dy for each chunk (`pointwise.boom_sum_backward`)
+               dx = dz W₁      dW₁ = dzᵀ x      db₁ = Σ_n dz
+    """
 
     @staticmethod
     def forward(

@@ -1,4 +1,4 @@
-"""The kernels of `kernels.cpp` and `recurrence.cpp`, called with tensors; see there."""
+"""Calls of the kernels in `kernels.cpp` and `recurrence.cpp` with tensors."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ _STORED = {torch.float32: "float", torch.float64: "double", torch.bfloat16: "bfl
 
 
 def available(x: Tensor) -> bool:
-    """Whether there are kernels for tensors such as this one."""
+    """Return whether there are kernels for tensors with this device and dtype."""
     return x.device.type == "cpu" and x.dtype in _STORED and _library(x.dtype) is not None
 
 
 def recurrence_available(x: Tensor) -> bool:
-    """Whether there are kernels for an LSTM of tensors such as this one."""
+    """Return whether there are LSTM kernels for tensors with this device and dtype."""
     return available(x) and x.dtype != torch.float64
 
 
 def call(name: str, dtype: torch.dtype, *arguments: Tensor | int | float) -> None:
-    """Call a kernel, with the number of threads behind its other arguments.
+    """Call a kernel; the number of threads is appended as its last argument.
 
     Args:
-        name: Its name in the source.
-        dtype: What it is built for.
-        arguments: Dense tensors, sizes, seeds (int) and rates (float), in its order.
+        name: Name of the kernel in the source.
+        dtype: The dtype of the build.
+        arguments: Dense tensors, sizes and seeds (int) and rates (float), in the kernel's order.
     """
     source = _RECURRENCE if name in ("lstm_forward", "lstm_backward") else _POINTWISE
     library = _library(dtype, source)

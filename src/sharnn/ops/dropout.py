@@ -1,4 +1,4 @@
-"""Dropout whose mask is computed again in the backward pass, not kept."""
+"""Dropout that recomputes its mask in the backward pass instead of saving it."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from sharnn.ops.pointwise import dropped, new_seeds
 
 
 def dropout(x: Tensor, rate: float) -> Tensor:
-    """Return `x` with each element dropped at `rate`, the others divided by `1 - rate`.
+    """Return `x` with elements zeroed at probability `rate` and the others divided by `1 - rate`.
 
-    PyTorch draws a CPU's masks one number after the other, in one thread; here each element's number is
-    a hash of where it stands.
+    PyTorch generates masks on a CPU sequentially, in one thread. Here each element's random number is a
+    hash of its index.
     """
     if rate == 0:
         return x

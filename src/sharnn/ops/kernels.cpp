@@ -1,8 +1,9 @@
-// The pointwise work between the matrix products of a training step, each kernel one pass over its data.
+// The pointwise operations between the matrix products of a training step, each as one pass over its data.
+// `pointwise.py` has the equations.
 //
 // Legend: B lanes · T tokens · D embed_dim · F boom_dim · K rows attended to.
 // All arrays are dense and row-major. The file is built once for each dtype, with STORED as float, double
-// or bfloat16 (which is computed with as float). The caller checks shapes and says how many threads.
+// or bfloat16 (computed as float). The caller checks shapes and gives the number of threads.
 
 #include <algorithm>
 #include <cmath>
@@ -17,7 +18,7 @@ namespace {
 using isize = int64_t;
 
 using T = STORED;
-using A = std::conditional_t<std::is_same_v<T, double>, double, float>;  // what it is computed as
+using A = std::conditional_t<std::is_same_v<T, double>, double, float>;  // type of the arithmetic
 
 inline float load(float x) { return x; }
 inline double load(double x) { return x; }
@@ -31,10 +32,10 @@ inline double exponential(double x) { return std::exp(x); }
 inline double hyperbolic_tangent(double x) { return std::tanh(x); }
 inline A sigmoid(A x) { return A(1) / (A(1) + exponential(-x)); }
 
-constexpr isize BLOCK = 256;  // features that one thread takes at a time
+constexpr isize BLOCK = 256;  // features that a thread processes at a time
 
-// A number for element `i` of the mask that `seed` names: MurmurHash3's finaliser over a counter. The
-// mask is never stored; whoever needs it again computes it again.
+// The random number of element `i` of the mask that `seed` identifies: MurmurHash3's finaliser over a
+// counter. Masks are never stored, but computed again where they are needed again.
 inline uint32_t hashed(uint32_t seed, uint32_t i) {
   uint32_t h = i * 0x9E3779B1u + seed;
   h = (h ^ (h >> 16)) * 0x85EBCA6Bu;
@@ -42,10 +43,10 @@ inline uint32_t hashed(uint32_t seed, uint32_t i) {
   return h ^ (h >> 16);
 }
 
-// To a parallel loop it goes as firstprivate: of a shared one the compiler would read all members again
-// for every element, since a store might have changed them, and make no vector code.
+// Parallel loops take it as firstprivate. If it were shared, the compiler would read its members again for
+// every element, since a store might have changed them, and could not vectorise the loop.
 struct Dropout {
-  uint32_t seed, threshold;  // an element is dropped where its number is below the threshold
+  uint32_t seed, threshold;  // an element is dropped if its number is below the threshold
   A scale;                   // 1 / (1 - rate)
   Dropout(isize seed, double rate)
       : seed(uint32_t(seed)), threshold(uint32_t(rate * 4294967296.0)), scale(A(1 / (1 - rate))) {}
@@ -58,7 +59,8 @@ constexpr A SLOPE = A(1.702);
 
 extern "C" {
 
-// Boom's activation and sum: `out` [N, D] = Σ_chunk φ(z), φ(z) = z·σ(1.702 z), with z [N, chunks · D].
+// Boom's activation and sum: `out` [N, D] = Σ_chunk m φ(z), φ(z) = z·σ(1.702 z), with z [N, chunks · D] and the
+// dropout mask m.
 void boom_forward(const T *z, T *out, isize rows, isize chunks, isize dim, isize seed, double rate,
                   int threads) {
   const Dropout keep(seed, rate);
@@ -86,7 +88,7 @@ void boom_forward(const T *z, T *out, isize rows, isize chunks, isize dim, isize
   }
 }
 
-// `z_grad` [N, chunks · D] = φ'(z) · out_grad.
+// Gradient of z: `z_grad` [N, chunks · D] = m φ'(z) · out_grad, φ'(z) = s (1 + 1.702 z (1 - s)), s = σ(1.702 z).
 void boom_backward(const T *z, const T *out_grad, T *z_grad, isize rows, isize chunks, isize dim,
                    isize seed, double rate, int threads) {
   const Dropout keep(seed, rate);
@@ -108,8 +110,10 @@ void boom_backward(const T *z, const T *out_grad, T *z_grad, isize rows, isize c
   }
 }
 
-// Softmax in place over what each position reaches, 0 elsewhere. `scores` [T, K]; position t reaches
-// the rows after `last + t - window` up to `last + t`, none before `first`.
+// Softmax in place over the rows that each position reaches, 0 elsewhere. `scores` [T, K]; position t reaches
+// the rows after `last + t - window` up to `last + t`, but none before `first`. With `reads_next`, 0 or 1, it
+// does not reach row `last + t`, the softmax has an additional score of 0, and the weight of row k is written
+// to column k + 1.
 void reach_softmax(T *scores, isize tokens, isize rows, isize last, isize window, isize first,
                    isize reads_next, int threads) {
 #pragma omp parallel for num_threads(threads)
@@ -126,7 +130,7 @@ void reach_softmax(T *scores, isize tokens, isize rows, isize last, isize window
     const A scale = A(1) / sum;
 #pragma omp simd
     for (isize k = start; k < stop; ++k) store(s[k], exponential(load(s[k]) - largest) * scale);
-    if (reads_next) {  // to the rows that are read
+    if (reads_next) {  // move weights to the columns of the rows that are read
       std::memmove(s + start + 1, s + start, (stop - start) * sizeof(T));
       ++start, ++stop;
     }
@@ -135,7 +139,8 @@ void reach_softmax(T *scores, isize tokens, isize rows, isize last, isize window
   }
 }
 
-// `grad` [T, K], of the weights, becomes that of the scores. Weights of 0 give 0.
+// Turns `grad` [T, K], the gradient dA of the weights A, into that of the scores: A (dA - Σ_k A dA). Weights of
+// 0 give 0. With `reads_next` the result is moved back by one column.
 void softmax_backward(T *grad, const T *weights, isize tokens, isize rows, isize reads_next, int threads) {
 #pragma omp parallel for num_threads(threads)
   for (isize t = 0; t < tokens; ++t) {
@@ -152,7 +157,7 @@ void softmax_backward(T *grad, const T *weights, isize tokens, isize rows, isize
   }
 }
 
-// `out[i] = in[i] · mask[i] / (1 - rate)`; `out` may be `in`.
+// `out[i] = in[i] · mask[i] / (1 - rate)`, in the forward and the backward pass; `out` may be `in`.
 void dropout(const T *in, T *out, isize count, isize seed, double rate, int threads) {
   const Dropout keep(seed, rate);
 #pragma omp parallel for simd num_threads(threads) firstprivate(keep)

@@ -1,12 +1,12 @@
-"""The LSTM: on a CPU its own loop over kernels, elsewhere through PyTorch's (cuDNN on CUDA).
+"""The LSTM: with our own kernels on a CPU, elsewhere with PyTorch's (cuDNN on CUDA).
 
 Legend: B lanes · T tokens · D embed_dim · N = B T.
 
-What does not wait for the last token is done for the whole segment at once: the products with the
-inputs, and in the backward pass those that give the gradients of inputs and weights. What is left is one
-call of `recurrence.cpp`, which packs a matrix, multiplies with it and does the pointwise work, for one
-token after the other. PyTorch's own backward on a CPU (oneDNN's) loses its pace once the matrices outgrow
-a core's cache.
+Products that do not depend on the previous token are computed for the whole segment at once: those with
+the inputs and, in the backward pass, those for the gradients of inputs and weights. The rest is one call
+of `recurrence.cpp`, which packs the recurrent matrix once and then does a product and the pointwise work
+for each token. PyTorch's own backward pass on a CPU (oneDNN's) slows down when the matrices are larger
+than a core's cache.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def lstm(
 def lstm_of_pytorch(
     x_BTD: Tensor, hidden_BD: Tensor, cell_BD: Tensor, weights: Sequence[Tensor]
 ) -> LstmResult:
-    """Run PyTorch's LSTM in the dtype of `x`: under autocast cuDNN's would run in fp16, come what may."""
+    """Run PyTorch's LSTM in the dtype of `x`; autocast is off, as it would make cuDNN always use fp16."""
     state = [x.to(x_BTD.dtype)[None] for x in (hidden_BD, cell_BD)]
     with torch.autocast(x_BTD.device.type, enabled=False):
         y_BTD, hidden, cell = torch.lstm(
@@ -49,14 +49,35 @@ def lstm_of_pytorch(
 
 
 def _in_one_piece(weights: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:
-    """Return the weights as views of one tensor, as cuDNN wants them: it would copy them otherwise."""
+    """Return the weights as views of one tensor, as cuDNN expects them; it would copy them otherwise."""
     sizes = [weight.numel() for weight in weights]
     parts = torch.cat([weight.to(dtype).flatten() for weight in weights]).split(sizes)
     return [part.view(weight.shape) for part, weight in zip(parts, weights, strict=True)]
 
 
 class _Lstm(torch.autograd.Function):
-    """`(x, hidden, cell, weights) → (y, last cell)`; cells stay in float32."""
+    """`(x, hidden, cell, weights) → (y, last cell)`; cells stay in float32.
+
+    Forward, for t = 1 … T, with W = weight_ih, U = weight_hh and the sum b of both biases:
+
+        (zi, zf, zg, zo) = W x_t + U h_{t-1} + b
+        i = σ(zi)    f = σ(zf)    g = tanh(zg)    o = σ(zo)
+        c_t = f ⊙ c_{t-1} + i ⊙ g      y_t = h_t = o ⊙ tanh(c_t)
+
+    Backward, for t = T … 1, where dX is the gradient of the loss with respect to X. dy_t comes from the
+    outputs. The recurrence begins with dz_{T+1} = 0 and f_{T+1} ⊙ dc_{T+1} = the gradient of the last
+    cell; the last hidden state is y_T, so its gradient is part of dy_T:
+
+        dh_t = dy_t + Uᵀ dz_{t+1}
+        dc_t = f_{t+1} ⊙ dc_{t+1} + dh_t ⊙ o ⊙ (1 - tanh²(c_t))
+        dzi = dc_t ⊙ g ⊙ i ⊙ (1 - i)              dzf = dc_t ⊙ c_{t-1} ⊙ f ⊙ (1 - f)
+        dzg = dc_t ⊙ i ⊙ (1 - g²)                 dzo = dh_t ⊙ tanh(c_t) ⊙ o ⊙ (1 - o)
+        dh_0 = Uᵀ dz_1      dc_0 = f_1 ⊙ dc_1     (after the last step)
+
+    `lstm_backward` in `recurrence.cpp` computes these. For all tokens at once follow
+
+        dx_t = Wᵀ dz_t      dW = Σ_t dz_t x_tᵀ      dU = Σ_t dz_t h_{t-1}ᵀ      db = Σ_t dz_t
+    """
 
     @staticmethod
     def forward(
@@ -73,7 +94,7 @@ class _Lstm(torch.autograd.Function):
         gates_TB4D = product(x_TBD.view(-1, dim), weight_ih, bias_4D).view(-1, num_lanes, 4 * dim)
         cells = x_TBD.new_empty(num_tokens + 1, num_lanes, dim, dtype=torch.float32)
         cells[0] = cell_BD
-        # The hidden states with the first one before them: the backward pass wants them so.
+        # h_0 … h_T: the backward pass needs h_0 … h_{T-1} in one piece.
         hiddens = x_TBD.new_empty(num_tokens + 1, num_lanes, dim)
         hiddens[0] = hidden_BD
         compiled.call(

@@ -1,4 +1,4 @@
-"""N-grams as numbers.
+"""Hash keys of n-grams.
 
 Legend: B lanes · T tokens · N longest n-gram.
 """
@@ -13,16 +13,16 @@ from sharnn.kernels.table import MULTIPLIER, PRIME
 
 
 def ngram_keys(text: Tensor, longest: int) -> Iterator[Tensor]:
-    """Yield the keys of the n-grams that end at each token but the first N - 1.
+    """Yield the keys of the n-grams that end at each token, except the first N - 1 tokens.
 
-    Two n-grams share a key by a chance of one in two billion.
+    Two different n-grams have the same key with a probability of one in two billion.
 
     Args:
-        text: Tokens `[B, T]`, int64, -1 where there was none.
+        text: Tokens `[B, T]`, int64; -1 before the beginning of a text.
         longest: N.
 
     Yields:
-        For n = 1, 2, … N the keys, `[B, T - N + 1]`, int64 below 2³¹.
+        For each n = 1, 2, … N the keys, `[B, T - N + 1]`, int64 below 2³¹.
     """
     before = longest - 1
     key = text[:, before:] + 2

@@ -1,10 +1,20 @@
-"""What a training step does between its matrix products, each one pass over its data.
+"""The operations between the matrix products of a training step, each as one pass over its data.
 
-In three forms that give the same: kernels in C++ on a CPU with a compiler, in Triton on CUDA, and
-PyTorch's own operations everywhere else. None takes part in differentiation: the functions that do
-(`ops.boom`, `ops.attention`, `ops.dropout`) call these forward and backward.
+Each has three equivalent forms: C++ kernels on a CPU with a compiler, Triton kernels on CUDA, and
+PyTorch's own operations everywhere else. Autograd does not differentiate these functions. The autograd
+functions in `ops.boom`, `ops.attention` and `ops.dropout` call them, forward and backward.
 
-Legend: N positions · D embed_dim · F boom_dim · G lanes taken together · Q queries · R rows in their
+With dX for the gradient of the loss with respect to X, and a dropout mask m with elements 0 or
+1 / (1 - rate), which is computed again from its seed in the backward pass:
+
+    dropout   y = m ⊙ x                              dx = m ⊙ dy
+    Boom      y_d = Σ_c m_cd φ(z_cd)                 dz_cd = m_cd φ'(z_cd) dy_d
+              φ(z) = z u,  u = σ(1.702 z)            φ'(z) = u (1 + 1.702 z (1 - u))
+    softmax   a_k = exp(s_k) / Σ_j exp(s_j)          ds_k = a_k (da_k - Σ_j a_j da_j)
+
+for chunk c and feature d of Boom, and scores s and weights a of one query.
+
+Legend: N positions · D embed_dim · F boom_dim · G lanes processed together · Q queries · R rows in their
 reach.
 """
 
@@ -22,7 +32,7 @@ from sharnn.ops.reference import GELU_SLOPE, reach_mask
 
 
 def new_seeds(count: int) -> list[int]:
-    """Draw the seeds of dropout masks from PyTorch's generator."""
+    """Draw seeds of dropout masks from PyTorch's default generator."""
     return torch.randint(1 << 32, (count,)).tolist()
 
 
@@ -32,8 +42,8 @@ def boom_sum(z_NF: Tensor, dim: int, rate: float, seed: int) -> Tensor:
     Args:
         z_NF: F is a multiple of D.
         dim: D.
-        rate: Of dropout.
-        seed: Names the mask, which is computed again whenever it is needed.
+        rate: Dropout rate.
+        seed: Identifies the mask, which is not stored.
     """
     if triton_kernels.available(z_NF):
         return triton_kernels.boom_sum(z_NF, dim, rate, seed)
@@ -48,7 +58,10 @@ def boom_sum(z_NF: Tensor, dim: int, rate: float, seed: int) -> Tensor:
 
 
 def boom_sum_backward(z_NF: Tensor, out_grad_ND: Tensor, rate: float, seed: int) -> Tensor:
-    """Return the gradient of `z_NF` for that of what `boom_sum` returned."""
+    """Return the gradient of `z_NF`, given the gradient of the output of `boom_sum`.
+
+    Every chunk gets the same gradient `dy`, times `φ'(z)` and the mask.
+    """
     if triton_kernels.available(z_NF):
         return triton_kernels.boom_sum_backward(z_NF, out_grad_ND, rate, seed)
     dim = out_grad_ND.shape[1]
@@ -70,15 +83,16 @@ def reach_softmax(
     unwritten: Sequence[int] | None,
     reads_next: bool = False,
 ) -> Tensor:
-    """Return the softmax over what each query reaches, 0 elsewhere; `scores` may be overwritten.
+    """Return the softmax over the rows in reach of each query, 0 elsewhere; may overwrite `scores`.
 
-    With `reads_next` (`reference.attention`) a row's weight stands at the row after it, which is read.
+    With `reads_next` (`reference.attention`) the weight of row k is in column k + 1, which is read.
 
     Args:
-        scores_GQR: Query q reaches the rows up to `last + q`, `window` of them at most.
+        scores_GQR: Scores. Query q reaches at most `window` rows, up to row `last + q`.
         last: Row of query 0.
-        window: Rows in reach of a position, its own included.
-        unwritten: For each lane, how many of the first rows belong to no text of its own; None: none.
+        window: Rows in reach of a position, including its own.
+        unwritten: For each lane, the number of first rows that are not from the lane's own text; None if
+            there are none.
         reads_next: See above.
     """
     num_queries, num_rows = scores_GQR.shape[1:]
@@ -91,9 +105,9 @@ def reach_softmax(
     lengths = None if unwritten is None else [last - first for first in unwritten]
     mask = reach_mask(num_queries, last, window, lengths, scores_GQR.device, not reads_next)
     scores_GQR = scores_GQR.masked_fill_(~mask, -math.inf)
-    if reads_next:  # the row of zeros comes first, so that weights of all others move by one
+    if reads_next:  # the row of zeros takes column 0, which moves all other weights by one
         scores_GQR = F.pad(scores_GQR[..., :-1], (1, 0))
-    # The dtype is named: autocast would make it float32, and the backward pass wants what it was.
+    # The dtype is explicit: autocast would use float32, but the backward pass needs the scores' dtype.
     weights_GQR = scores_GQR.softmax(-1, dtype=scores_GQR.dtype)
     return _without_first(weights_GQR) if reads_next else weights_GQR
 
@@ -104,7 +118,11 @@ def _without_first(weights_GQR: Tensor) -> Tensor:
 
 
 def softmax_backward(grad_GQR: Tensor, weights_GQR: Tensor, reads_next: bool = False) -> Tensor:
-    """Return the gradient of scores for that of the weights, which may be overwritten."""
+    """Return the gradient of the scores, given that of the weights, which may be overwritten.
+
+    `ds = a ⊙ (da - Σ a da)`. With `reads_next` the gradient of row k's score is moved from column k + 1
+    back to k. Column 0 of the weights is 0, so the row of zeros adds nothing to the sum.
+    """
     if not compiled.available(grad_GQR):
         scores_grad = torch._softmax_backward_data(grad_GQR, weights_GQR, -1, grad_GQR.dtype)
         return F.pad(scores_grad[..., 1:], (0, 1)) if reads_next else scores_grad
@@ -115,12 +133,14 @@ def softmax_backward(grad_GQR: Tensor, weights_GQR: Tensor, reads_next: bool = F
 
 
 def dropped(x: Tensor, rate: float, seed: int) -> Tensor:
-    """Return `x` with each element dropped at `rate`, the others divided by `1 - rate`.
+    """Return `m ⊙ x`: elements are zeroed at probability `rate`, the others divided by `1 - rate`.
+
+    The backward pass is the same function with the same seed.
 
     Args:
         x: Any shape.
         rate: 0 returns `x` itself.
-        seed: Names the mask of a shape: computed again, not kept.
+        seed: Identifies the mask of a shape, which is not stored.
     """
     if rate == 0:
         return x

@@ -1,4 +1,4 @@
-"""Rows of numbers as small integers with a scale each.
+"""Quantisation of rows to int8, with a scale for each row.
 
 Legend: K columns of a row · N, M rows.
 """
@@ -11,12 +11,12 @@ from torch import Tensor
 from sharnn import machine
 
 _INT8_LARGEST = 127
-#: Columns up to which float32 holds every sum of products: 127² · 1,024 < 2²⁴.
+#: Number of columns up to which float32 represents every sum of products exactly: 127² · 1,024 < 2²⁴.
 _EXACT_COLUMNS = 1024
 
 
 def quantized(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return `x […, K]` as int8 and the scale `[…]` of each row: symmetric, nearest, ties to even."""
+    """Return `x […, K]` as int8, and the scale `[…]` of each row: symmetric, nearest, ties to even."""
     x = x.float()
     largest = x.abs().amax(-1)
     inverse = torch.where(largest > 0, _INT8_LARGEST / largest, 0.0)
@@ -24,9 +24,10 @@ def quantized(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def integer_product(a_NK: Tensor, b_MK: Tensor) -> Tensor:
-    """Return `a bᵀ` of int8 matrices, `[N, M]` in int32 and exact.
+    """Return the exact `a bᵀ` of int8 matrices, `[N, M]` in int32.
 
-    Without VNNI, oneDNN adds up pairs of products in 16 bits, which saturate: float32 is exact there.
+    Without VNNI, oneDNN adds pairs of products in 16 bits, which saturate. Blocks of columns are then
+    multiplied in float32, which is exact.
     """
     if machine.allows("avx512_vnni"):
         return torch._int_mm(a_NK, b_MK.t())

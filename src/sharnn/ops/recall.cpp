@@ -1,4 +1,4 @@
-// Looking up what followed the last n tokens when they last stood in the text; see `reference.recall`.
+// Looks up which tokens followed the last n tokens at their previous occurrences; see `reference.recall`.
 //
 // Legend: B lanes · T tokens · N highest order · O orders · S slots.
 
@@ -21,7 +21,7 @@ inline isize ngram_key(const isize *last, isize n) {
 
 extern "C" {
 
-// `text` [B, N + T], `slots` [B, O, S] before and after, `found` [B, T, O, 2].
+// `text` [B, N + T]; `slots` [B, O, S] is updated in place; `found` [B, T, O, 2] is the output.
 void recall(const isize *text, isize *slots, isize *found, const isize *orders, isize lanes,
             isize tokens, isize longest, isize num_orders, isize num_slots, int threads) {
   const isize mask = num_slots - 1;

@@ -1,5 +1,7 @@
 """Recall in one pass over the tokens: `recall.cpp` on a CPU with a compiler, Triton on CUDA.
 
+Elsewhere it is `reference.recall`.
+
 Legend: B lanes · T tokens · N highest order · O orders · S slots.
 """
 
@@ -23,7 +25,7 @@ def recall(
     text: Tensor, slots_BOS: Tensor, orders: Sequence[int], in_place: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Equal `reference.recall`."""
-    if not in_place:  # dense, whatever came in: the kernels count on it
+    if not in_place:  # dense in any case: the kernels require it
         slots_BOS = slots_BOS.clone(memory_format=torch.contiguous_format)
     if triton_kernels.available(text):
         keys = reference.recall_keys(text, orders)

@@ -1,9 +1,10 @@
-// What of an LSTM must wait for the token before, over a whole segment, forward and backward.
+// The sequential part of an LSTM over a whole segment, forward and backward: the product with the previous
+// hidden state, and the pointwise operations. `lstm.py` computes the rest, and has all equations.
 //
 // Legend: B lanes · T tokens · D embed_dim.
 // All arrays are dense and row-major. The file is built once for each dtype, with STORED as float or bfloat16;
-// sums and cells are float. Each thread takes a range of features: it reads its part of the matrix for every
-// token, and waits for the others once a token.
+// sums and cells are float. Each thread processes a range of features: for every token it reads its part of
+// the matrix, and waits once for the other threads.
 
 #include <type_traits>
 
@@ -21,8 +22,9 @@ inline void put(float &place, float x) { place = x; }
 inline void put(bfloat16 &place, float x) { place = rounded(x); }
 inline float sigmoid(float x) { return 1.0f / (1.0f + exponential(-x)); }
 
-// One lane's gates, cell and hidden state of up to 16 features. `gates` (4 rows, `dim` apart) comes with what
-// inputs and biases give, leaves activated; `recurrent` [4, 16] is what the last hidden state gives.
+// One step of one lane, for up to 16 features. `gates` (4 rows, `dim` apart) is W x + b on entry and holds the
+// activated gates i, f, g, o on return; `recurrent` [4, 16] is U h', with h' the previous hidden state:
+//   c = f c' + i g      h = o tanh(c)
 void lstm_step(T *__restrict__ gates, const float *__restrict__ recurrent, const float *__restrict__ before,
                float *__restrict__ cell, T *__restrict__ hidden, isize dim, isize count) {
 #pragma omp simd
@@ -41,10 +43,13 @@ void lstm_step(T *__restrict__ gates, const float *__restrict__ recurrent, const
   }
 }
 
-// The same backwards. With h = o tanh(c), c = f c' + i g and δ = ∂L/∂h, of the output and of later gates:
-//   ∂L/∂c += δ o (1 - tanh² c)     ∂L/∂i = ∂L/∂c g     ∂L/∂f = ∂L/∂c c'     ∂L/∂g = ∂L/∂c i     ∂L/∂o = δ tanh c
-//   ∂L/∂c' = ∂L/∂c f
-// and before activation each times σ' = σ (1 - σ), that of g times 1 - g².
+// The backward step. dX is the gradient of the loss with respect to X, z the gates before activation.
+// `hidden_grad` is dy, from the output, and `later` is Uᵀ dz of the next token. `cell_grad` is the part of dc
+// that comes from the next token on entry, and dc' on return; `grads` is dz:
+//   dh  = dy + later                       dc' = dc f
+//   dc  = cell_grad + dh o (1 - tanh² c)
+//   dzi = dc g i (1 - i)                   dzf = dc c' f (1 - f)
+//   dzg = dc i (1 - g²)                    dzo = dh tanh(c) o (1 - o)
 void lstm_step_backward(const T *__restrict__ gates, const float *__restrict__ before,
                         const float *__restrict__ cell, const T *__restrict__ hidden_grad,
                         const float *__restrict__ later, float *__restrict__ cell_grad, T *__restrict__ grads,
@@ -64,7 +69,7 @@ void lstm_step_backward(const T *__restrict__ gates, const float *__restrict__ b
   }
 }
 
-// A thread's rows of a matrix, packed by the thread itself. Element (part, feature, column) stands at
+// A thread's rows of a matrix, packed by the thread itself. Element (part, feature, column) is
 // `weight[(part * dim + feature) * row_stride + column * column_stride]`.
 class OwnRows {
  public:
@@ -94,9 +99,9 @@ class OwnRows {
 
 extern "C" {
 
-// `weight` [4, D, D] multiplies the hidden state; parts are input, forget, candidate, output. `gates`
-// [T, B, 4, D] comes with what inputs and biases give, leaves activated; `cells` and `hiddens` [T + 1, B, D]
-// come with their first, leave whole.
+// `weight` [4, D, D] is U, with the parts input, forget, candidate, output. `gates` [T, B, 4, D] is W x + b on
+// entry and holds the activated gates on return. `cells` and `hiddens` [T + 1, B, D] have c_0 and h_0 on entry,
+// and all states on return.
 void lstm_forward(const T *weight, T *gates, float *cells, T *hiddens, isize lanes, isize tokens, isize dim,
                   int threads) {
   const isize size = lanes * dim;
@@ -124,16 +129,16 @@ void lstm_forward(const T *weight, T *gates, float *cells, T *hiddens, isize lan
   });
 }
 
-// `gates`, `cells`: as they left the forward pass. `hidden_grads` [T, B, D] are those of the outputs;
-// `cell_grad` [B, D] goes from after the segment to before it; `later` [B, D] leaves with the gradient of the
-// hidden state before the segment; `gate_grads` [T, B, 4, D] with those before activation.
+// `gates` and `cells` are the results of the forward pass. `hidden_grads` [T, B, D] is dy. `cell_grad` [B, D] is
+// the gradient of the last cell on entry, and dc_0 on return. Outputs: `later` [B, D] is dh_0, and `gate_grads`
+// [T, B, 4, D] is dz, before activation.
 void lstm_backward(const T *weight, const T *gates, const float *cells, const T *hidden_grads, float *cell_grad,
                    float *later, T *gate_grads, isize lanes, isize tokens, isize dim, int threads) {
   const isize size = lanes * dim;
   Barrier barrier;
   in_parallel(threads, [&](int thread, int threads) {
     const Share share = share_of(dim, thread, threads);
-    const OwnRows own(weight, dim, 1, 1, 4 * dim, dim, share);  // transposed
+    const OwnRows own(weight, dim, 1, 1, 4 * dim, dim, share);  // Uᵀ
     for (isize lane = 0; lane < lanes; ++lane)
       std::fill(later + lane * dim + share.begin, later + lane * dim + share.end, 0.0f);
     for (isize t = tokens - 1; t >= 0; --t) {

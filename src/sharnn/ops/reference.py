@@ -1,8 +1,8 @@
-"""The definition of every operation, written to be read: each fast path must equal these.
+"""The readable definition of every operation; each fast path must equal it.
 
 Legend: B lanes · T tokens of a segment · M memory rows · K = M + T rows attended to · D embed_dim ·
 F boom_dim · O orders · S slots. The equations are those of the SHA-RNN paper (arXiv 1911.11423,
-sections 3.1 to 3.3), but for recall, which it has not.
+sections 3.1 to 3.3), except for recall, which is not in the paper.
 """
 
 from __future__ import annotations
@@ -65,15 +65,15 @@ def reach_mask(
 ) -> Tensor:
     """Return which of the K rows each of T positions may attend to, True where it may.
 
-    Position t stands at row M + t. It sees itself and the rows before it, `window` in all.
+    Position t is row M + t. It reaches `window` rows: its own and those before it.
 
     Args:
         num_tokens: T.
         num_memory: M.
-        window: Rows in reach, the position's own included; M + T or more sets no bound.
-        lengths: For each lane, how many of the memory rows, counted from the last, it has written;
-            the others belong to no text of its own. None: all of them.
-        device: Where the mask is made.
+        window: Rows in reach, including the position's own; M + T or more is no limit.
+        lengths: For each lane, how many of the last memory rows it has written; the others are not from
+            its own text. None if each lane has written all of them.
+        device: Device of the mask.
         own: Whether a position may attend to its own row.
 
     Returns:
@@ -102,19 +102,19 @@ def attention(
 ) -> Tensor:
     """Attend with a single head over rows that are both keys and values (paper, section 3.2).
 
-    With `reads_next`, which the paper has not, the value of a row is the row after it: where row j is
-    like the present one, j + 1 says what followed. So a position does not attend to its own row, and may
-    attend to nothing: there is a row of zeros besides, whose score is 0.
+    With `reads_next`, which is not in the paper, the value of a row is the row after it: if row j matches
+    the current position, row j + 1 says what followed there. So a position does not attend to its own
+    row. It may also attend to nothing, by an additional row of zeros whose score is 0.
 
     Args:
         query_BTD: Queries, already normalised and gated.
-        rows_BKD: Rows of earlier segments and, behind them, the segment's own, all without gradient.
-        current_BTD: The segment's own rows again, which take the gradient.
+        rows_BKD: Rows of earlier segments, followed by the segment's own, all without gradient.
+        current_BTD: The segment's own rows again; these take the gradient.
         key_gate_D: σ(ks), multiplies the rows as keys.
         value_gate_D: w, multiplies the rows as values.
-        window: Rows that a position reaches, its own included.
+        window: Rows that a position reaches, including its own.
         lengths: See `reach_mask`.
-        dropout: Rate on queries, values and attention weights.
+        dropout: Dropout rate of queries, values and attention weights.
         reads_next: See above.
 
     Returns:
@@ -131,7 +131,7 @@ def attention(
 
 
 def next_rows(rows_BKD: Tensor) -> Tensor:
-    """Return for each row the one after it, zeros for the last."""
+    """Return the row after each row; zeros for the last one."""
     return F.pad(rows_BKD[:, 1:], (0, 0, 0, 1))
 
 
@@ -146,10 +146,11 @@ def attention_weights(
 
     Args:
         query_BTD: Queries, already normalised and gated.
-        key_BKD: Gated keys of earlier segments and, behind them, the segment's own.
-        window: Rows that a position reaches, its own included.
+        key_BKD: Gated keys of earlier segments, followed by the segment's own.
+        window: Rows that a position reaches, including its own.
         lengths: See `reach_mask`.
-        reads_next: Not to a position's own row; what is left of 1 goes to the row of zeros.
+        reads_next: Exclude a position's own row; the weights sum to less than 1, and the row of zeros has
+            the rest.
 
     Returns:
         `softmax(q kᵀ / √D)`, `[B, T, K]`; 0 out of reach.
@@ -165,13 +166,13 @@ def attention_weights(
 
 
 def boom(x_BTD: Tensor, weight_FD: Tensor, bias_F: Tensor, dropout: float = 0.0) -> Tensor:
-    """Widen to F, activate, and sum chunks of width D (paper, section 3.3): no second matrix.
+    """Widen to F, activate, and sum chunks of width D, without a second matrix (paper, section 3.3).
 
     Args:
         x_BTD: Inputs.
-        weight_FD: W₁. Where D does not divide F, the last F mod D rows have no effect.
+        weight_FD: W₁. If D does not divide F, the last F mod D rows have no effect.
         bias_F: b₁.
-        dropout: Rate on the activations.
+        dropout: Dropout rate of the activations.
 
     Returns:
         `Σ_n φ(W₁ x + b₁)[n D : (n + 1) D]` with `φ(z) = z·σ(1.702 z)`, `[B, T, D]`.
@@ -186,20 +187,20 @@ def boom(x_BTD: Tensor, weight_FD: Tensor, bias_F: Tensor, dropout: float = 0.0)
 def recall(
     text: Tensor, slots_BOS: Tensor, orders: Sequence[int], in_place: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """Look up what followed each position's last n tokens when they last stood in the text.
+    """Look up which tokens followed each position's last n tokens at their two previous occurrences.
 
-    A table for each order n, as large as it is: an n-gram takes the slot that its key names from
-    whichever had it before.
+    There is one table of fixed size for each order n. An n-gram overwrites any other n-gram in the slot
+    that its key selects.
 
     Args:
-        text: The N tokens before the segment, N the highest order, and the segment's T, int64; -1
-            where there was none.
-        slots_BOS: The tables, int64, zeros at the start; S is a power of two, 256 at least.
+        text: The N tokens before the segment, N being the highest order, and the segment's T tokens,
+            int64; -1 before the beginning of a text.
+        slots_BOS: The tables, int64, initially zeros; S is a power of two and at least 256.
         orders: The n of each table.
-        in_place: Write into the tables that are given, which must be dense.
+        in_place: Update the given tables, which must be dense.
 
     Returns:
-        The token that followed last time and the one that followed the time before, -1 for none,
+        The token that followed at the last occurrence and the one at the occurrence before, -1 for none,
         `[B, T, O, 2]`; and the tables after the segment.
     """
     longest, num_tokens = max(orders), text.shape[1] - max(orders)
@@ -223,7 +224,7 @@ def recall_keys(text: Tensor, orders: Sequence[int]) -> Tensor:
     """Return the keys of the n-grams of each order before each token of a segment, and at its end.
 
     Args:
-        text: As `recall` takes it.
+        text: As for `recall`.
         orders: The n of each table.
 
     Returns:
@@ -234,18 +235,18 @@ def recall_keys(text: Tensor, orders: Sequence[int]) -> Tensor:
 
 
 def _followers(slots_BOS: Tensor, place_BO1: Tensor, rest_BO1: Tensor) -> Tensor:
-    """Return what slots know of n-grams, without what tells n-grams apart; 0 for nothing."""
+    """Return the packed followers of n-grams from their slots; 0 if a slot has none of this n-gram."""
     entry = slots_BOS.gather(2, place_BO1)
     return torch.where(entry >> 2 * TOKEN_BITS == rest_BO1, entry & ((1 << 2 * TOKEN_BITS) - 1), 0)
 
 
 def weighted_rows(table_VD: Tensor, index_NR: Tensor, weight_NR: Tensor) -> Tensor:
-    """Add up rows of a table.
+    """Return weighted sums of rows of a table.
 
     Args:
         table_VD: The table.
-        index_NR: R rows of each of N positions, any of them more than once, int64.
-        weight_NR: What each is multiplied with.
+        index_NR: R row numbers for each of N positions, int64; they may repeat.
+        weight_NR: The weight of each row.
 
     Returns:
         `Σ_r weight[n, r] table[index[n, r]]`, `[N, D]`.

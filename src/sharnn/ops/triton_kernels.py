@@ -1,7 +1,7 @@
-"""Boom's pointwise work and recall on CUDA, in Triton: what would be many small passes in one.
+"""Boom's pointwise operations and recall as Triton kernels for CUDA, each in one pass.
 
-PyTorch's own operations would write and read F-wide tensors four times forward and six backward, and
-look up token by token.
+PyTorch's own operations would write and read F-wide tensors four times in the forward pass and six times
+in the backward pass, and recall would be a loop over tokens.
 
 Legend: N positions · D embed_dim · F boom_dim = C chunks · D · B lanes · T tokens · O orders · S slots.
 """
@@ -19,21 +19,21 @@ from sharnn.ops.reference import GELU_SLOPE, PLACE_BITS, TOKEN_BITS
 try:
     import triton
     import triton.language as tl
-except ImportError:  # a PyTorch for CPUs, or a system that Triton does not serve
+except ImportError:  # PyTorch for CPUs, or a system that Triton does not support
     triton = None
 
-#: Features that a program takes at most.
+#: The most features that a program processes.
 _MOST_FEATURES = 1024
 
 
 def available(x: Tensor) -> bool:
-    """Whether there are kernels for tensors such as this one; Triton's interpreter takes any device."""
+    """Return whether there are kernels for such tensors; Triton's interpreter accepts any device."""
     interpreted = os.environ.get("TRITON_INTERPRET") == "1"
     return triton is not None and (x.is_cuda or interpreted) and x.dtype != torch.float64
 
 
 def boom_sum(z_NF: Tensor, dim: int, rate: float, seed: int) -> Tensor:
-    """As `pointwise.boom_sum`."""
+    """Equal `pointwise.boom_sum`."""
     out_ND = z_NF.new_empty(z_NF.shape[0], dim)
     _boom_sum[_grid(out_ND)](
         z_NF, out_ND, dim, z_NF.shape[1] // dim, float(rate), _as_int32(seed),
@@ -43,7 +43,7 @@ def boom_sum(z_NF: Tensor, dim: int, rate: float, seed: int) -> Tensor:
 
 
 def boom_sum_backward(z_NF: Tensor, out_grad_ND: Tensor, rate: float, seed: int) -> Tensor:
-    """As `pointwise.boom_sum_backward`."""
+    """Equal `pointwise.boom_sum_backward`."""
     z_grad_NF, dim = torch.empty_like(z_NF), out_grad_ND.shape[1]
     _boom_sum_backward[_grid(out_grad_ND)](
         z_NF, out_grad_ND, z_grad_NF, dim, z_NF.shape[1] // dim, float(rate), _as_int32(seed),
@@ -53,11 +53,11 @@ def boom_sum_backward(z_NF: Tensor, out_grad_ND: Tensor, rate: float, seed: int)
 
 
 def recall(text: Tensor, key_BOT: Tensor, slots_BOS: Tensor) -> Tensor:
-    """Look up and write into the tables that are given; see `reference.recall`.
+    """Look up followers and update the given tables; see `reference.recall`.
 
     Args:
         text: The segment's tokens, `[B, T]`, int64.
-        key_BOT: The keys of the n-grams before each of them and, at last, of those that end the segment.
+        key_BOT: Keys of the n-grams before each token, and finally of those at the end of the segment.
         slots_BOS: The tables.
 
     Returns:
@@ -65,7 +65,7 @@ def recall(text: Tensor, key_BOT: Tensor, slots_BOS: Tensor) -> Tensor:
     """
     num_lanes, num_tokens = text.shape
     found = text.new_empty(num_lanes, num_tokens, *slots_BOS.shape[1:2], 2)
-    # One warp a table: the barrier between its writing and its reading costs next to nothing.
+    # One warp for each table: the barrier between write and read then costs almost nothing.
     _recall[(num_lanes * slots_BOS.shape[1],)](
         text.contiguous(), key_BOT.contiguous(), slots_BOS, found,
         num_tokens, *slots_BOS.shape[1:], TOKEN=TOKEN_BITS, PLACE=PLACE_BITS, num_warps=1,
@@ -74,7 +74,7 @@ def recall(text: Tensor, key_BOT: Tensor, slots_BOS: Tensor) -> Tensor:
 
 
 def _block(dim: int) -> int:
-    """Return how many features a program takes: a power of two."""
+    """Return the number of features that a program processes, a power of two."""
     return min(triton.next_power_of_2(dim), _MOST_FEATURES)
 
 
@@ -84,7 +84,7 @@ def _grid(out_ND: Tensor) -> tuple[int, int]:
 
 
 def _as_int32(seed: int) -> int:
-    """Return the number with the same 32 bits: numbers of one size share a compiled kernel."""
+    """Return the signed number with the same 32 bits: a kernel is compiled anew for each integer type."""
     return seed - (1 << 32) if seed >= 1 << 31 else seed
 
 
@@ -92,7 +92,7 @@ if triton is not None:
 
     @triton.jit
     def _dropped(at, seed, rate):  # type: ignore[no-untyped-def]
-        """Whether an element is dropped, by MurmurHash3's finaliser over its place and the seed."""
+        """Return whether an element is dropped: MurmurHash3's finaliser over its index and the seed."""
         h = at.to(tl.uint32) * 0x9E3779B1 + seed.to(tl.uint32)
         h = (h ^ (h >> 16)) * 0x85EBCA6B
         h = (h ^ (h >> 13)) * 0xC2B2AE35
@@ -103,7 +103,7 @@ if triton is not None:
     def _boom_sum(  # type: ignore[no-untyped-def]
         z, out, dim, num_chunks, rate, seed, SLOPE: tl.constexpr, BLOCK: tl.constexpr
     ) -> Any:
-        """Each program adds up the chunks of BLOCK features of a position."""
+        """Each program sums the chunks of BLOCK features of one position."""
         position, d = tl.program_id(0).to(tl.int64), tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
         inside = d < dim
         total = tl.zeros([BLOCK], tl.float32)
@@ -120,7 +120,7 @@ if triton is not None:
     def _boom_sum_backward(  # type: ignore[no-untyped-def]
         z, out_grad, z_grad, dim, num_chunks, rate, seed, SLOPE: tl.constexpr, BLOCK: tl.constexpr
     ) -> Any:
-        """Each program hands BLOCK gradients of a position on to all chunks."""
+        """Each program propagates BLOCK gradients of one position to all chunks."""
         position, d = tl.program_id(0).to(tl.int64), tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
         inside = d < dim
         grad = tl.load(out_grad + position * dim + d, mask=inside, other=0.0).to(tl.float32)
@@ -138,7 +138,7 @@ if triton is not None:
         text, keys, slots, found, num_tokens, num_orders, num_slots,
         TOKEN: tl.constexpr, PLACE: tl.constexpr,
     ) -> Any:  # fmt: skip
-        """Each program reads one lane's segment with one order's table."""
+        """Each program reads the segment of one lane with the table of one order."""
         job = tl.program_id(0).to(tl.int64)
         lane, order = job // num_orders, job % num_orders
         table, key_at = slots + job * num_slots, keys + job * (num_tokens + 1)

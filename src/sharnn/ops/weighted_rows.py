@@ -12,16 +12,16 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-#: Rows of a table up to which a GPU multiplies with all of them sooner than it gathers the few.
+#: Number of rows up to which a GPU multiplies with the whole table faster than it gathers a few rows.
 _MULTIPLIED_ROWS = 1024
 
 
 def weighted_rows(table_VD: Tensor, index_NR: Tensor, weight_NR: Tensor) -> Tensor:
     """Equal `reference.weighted_rows`.
 
-    A CPU adds up the rows as it reads them. On a GPU, of a small table, each position's weights are
-    laid out over all V rows, and both directions are matrix products: that is six times as quick for
-    bytes as gathering 16 rows of 1,024 numbers.
+    A CPU sums the rows as it reads them. On a GPU with a small table, each position's weights are
+    scattered into a vector of all V rows, and the forward and backward passes are matrix products. For
+    bytes this is six times as fast as gathering 16 rows of 1,024 numbers.
     """
     if table_VD.is_cuda and len(table_VD) <= _MULTIPLIED_ROWS:
         return F.linear(_LaidOut.apply(index_NR, weight_NR, len(table_VD)), table_VD.t())
@@ -29,10 +29,13 @@ def weighted_rows(table_VD: Tensor, index_NR: Tensor, weight_NR: Tensor) -> Tens
 
 
 class _LaidOut(torch.autograd.Function):
-    """`(index [N, R], weight [N, R]) → [N, V]` with each weight added to where its index says.
+    """`(index [N, R], weight [N, R]) → [N, V]`: each weight is added at its index.
 
-    A column of indices at a time: no two threads add to one number, so the sums do not depend on who
-    came first.
+    Forward:   out[n, v] = Σ_r weight[n, r] where index[n, r] = v
+    Backward:  dweight[n, r] = dout[n, index[n, r]]
+
+    One column of indices is added at a time. So no two threads add to the same element, and the result
+    does not depend on their order.
     """
 
     @staticmethod
