@@ -38,6 +38,7 @@ from sharnn.evaluate import read_attention
 from sharnn.experiments.comparison.contenders import Budget, Contender
 from sharnn.experiments.comparison.processes import Processes, StoppedError, interrupted_by_kill
 from sharnn.files import atomic_file
+from sharnn.report.tables import mean_cell
 from sharnn.train import is_run_folder
 from sharnn.train.worker import resume_command, start_command
 
@@ -187,7 +188,7 @@ def tell(runs: dict[Key, Watched], report: Report, budget: str) -> None:
         shares = [point.right_share for point in last if point.right_share is not None]
         rows.append([
             arm, str(len(last)), f"{statistics.mean(point.tokens for point in last):,.0f}",
-            *(mean_of([point.bits[name] for point in last]) for name in names),
+            *(mean_cell([point.bits[name] for point in last], 4) for name in names),
             f"{statistics.mean(shares):.1%}" if shares else "-",
         ])  # fmt: skip
     title = (
@@ -203,12 +204,6 @@ def tell(runs: dict[Key, Watched], report: Report, budget: str) -> None:
         file.write(json.dumps(kept, indent=1).encode())
     draw(points, names, path.with_suffix(".png"))
     report.say(f"![Gain over none against tokens]({path.name}.png)")
-
-
-def mean_of(found: list[float]) -> str:
-    """Return a mean with its deviation."""
-    spread = f" ± {statistics.stdev(found):.4f}" if len(found) > 1 else ""
-    return f"{statistics.mean(found):.4f}{spread}"
 
 
 def gains(points: dict[Key, list[Point]], name: str) -> dict[Key, tuple[list[int], list[float]]]:

@@ -20,7 +20,6 @@ import argparse
 import json
 import math
 import multiprocessing
-import statistics
 import sys
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -39,6 +38,7 @@ from sharnn.files import atomic_file
 from sharnn.model import LanguageModel
 from sharnn.model.attention import SingleHeadAttention
 from sharnn.recipe import load_recipe_settings
+from sharnn.report.tables import mean_cell
 
 _NAME = "task"
 #: Length of segments, arm and seed.
@@ -151,11 +151,8 @@ def run_all(plans: Mapping[Key, RecallPlan], jobs: int) -> dict[Key, list[Recall
 
 
 def measured(found: list[float]) -> str:
-    """Return a mean with its deviation."""
-    if any(map(math.isnan, found)):
-        return "-"
-    spread = f" ± {statistics.stdev(found):.2f}" if len(found) > 1 else ""
-    return f"{statistics.mean(found):.2f}{spread}"
+    """Return a mean with its deviation; a dash where nothing was asked."""
+    return "-" if any(map(math.isnan, found)) else mean_cell(found, 2)
 
 
 def first_below(scores: list[RecallScore], bits: float) -> int | None:

@@ -112,7 +112,7 @@ def test_wrong_levels_are_refused_with_what_there_is(
     processor(HASWELL)
     monkeypatch.setenv("SHARNN_CPU", "avx3")
     with pytest.raises(
-        ConfigError, match="'avx3', which is no level: this processor has portable, avx2, native"
+        ConfigError, match="'avx3', which is not a level: this processor has portable, avx2, native"
     ):
         machine.level()
     monkeypatch.setenv("SHARNN_CPU", "avx512")
@@ -181,7 +181,8 @@ def test_a_bound_that_comes_too_late_is_told() -> None:
         pytest.skip("PyTorch has nothing better than portable here")
     assert done.returncode == 0
     assert (
-        "SHARNN_CPU is 'portable', but PyTorch computed before sharnn was imported" in done.stderr
+        "SHARNN_CPU is 'portable', but PyTorch had computed before sharnn was imported"
+        in done.stderr
     )
 
 
@@ -190,7 +191,7 @@ def test_a_wrong_level_is_refused_by_command_and_library() -> None:
         "import sys; from sharnn.cli.main import main; sys.exit(main(['info']))", SHARNN_CPU="x"
     )
     assert done.returncode == 2
-    assert done.stderr.startswith("sharnn: error: SHARNN_CPU is 'x', which is no level")
+    assert done.stderr.startswith("sharnn: error: SHARNN_CPU is 'x', which is not a level")
     assert "portable" in done.stderr
     done = run("import sharnn; sharnn.load_model", SHARNN_CPU="x")
     assert done.returncode == 1

@@ -72,7 +72,7 @@ def test_info_tells_a_damaged_folder(text: str, capsys: pytest.CaptureFixture[st
         (["prepare", "TEXT", "--tokeniser", "byte"], 2, "did you mean '--tokenizer'?"),
         (["prepare", "TEXT", "--tokenizer", "wrod"], 2, "did you mean 'word'?"),
         (["prepare", "TEXT", "--tokenizer", "word"], 1, "text.txt, line 1, byte 1"),
-        (["prepare", "TEXT", "--from", "TEXT"], 2, "--from is for known corpora"),
+        (["prepare", "TEXT", "--from", "TEXT"], 2, "is not a known corpus"),
         (["prepare", "enwik8", "--from", "TEXT"], 1, "is not enwik8: 2,000 bytes"),
         (["prepare", "enwik8", "--from", "/no/such"], 1, "there is nothing at /no/such"),
         (["prepare", "enwik7"], 1, "did you mean 'enwik8'?"),

@@ -147,7 +147,7 @@ def test_import(text: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -
         ),
         (["info", "no.json"], 1, "no such file"),
         (["info", "there.json", "TEXT"], 1, "no known kind"),
-        (["import", "there.json", "--out", "X.json"], 1, "no tokenizer of the library"),
+        (["import", "there.json", "--out", "X.json"], 1, "is not a tokenizer of the library"),
     ],
 )
 def test_bad_calls(

@@ -45,9 +45,9 @@ def test_wikitext_from_a_zip_and_from_a_folder(wikitext: Path, tmp_path: Path) -
 
 
 def test_another_zip_is_told(wikitext: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"holds no wikitext-103/wiki\.train\.tokens"):
+    with pytest.raises(DataError, match=r"has no wikitext-103/wiki\.train\.tokens"):
         prepare(["wikitext-103"], local_source=wikitext)
-    with pytest.raises(DataError, match=r"holds no wiki\.train\.raw"):
+    with pytest.raises(DataError, match=r"has no wiki\.train\.raw"):
         prepare(["wikitext-2-raw"], local_source=tmp_path)
     with pytest.raises(DataError, match="there is nothing at"):
         prepare(["wikitext-2"], local_source=tmp_path / "nothing")

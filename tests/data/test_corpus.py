@@ -75,11 +75,11 @@ def test_a_damaged_manifest_is_refused(
         ("manifest.json", None, r"cannot read .*manifest\.json: no such file"),
         ("manifest.json", b'{"format": ', r"manifest\.json is not valid JSON"),
         ("manifest.json", b"[]", r"manifest\.json has format None"),
-        ("tokens.bin", None, r"tokens\.bin has None bytes, manifest\.json speaks of 3000"),
+        ("tokens.bin", None, r"tokens\.bin has None bytes, manifest\.json says 3000"),
         ("tokens.bin", b"short", r"tokens\.bin has 5 bytes"),
         ("tokenizer.json", None, r"cannot read .*tokenizer\.json"),
         ("tokenizer.json", b'{"name": "byte"} ', r"tokenizer\.json is not the tokenizer that"),
-        ("tokenizer.json", b'{"name": "runes"}', r"tokenizer\.json is of no known kind"),
+        ("tokenizer.json", b'{"name": "runes"}', r"tokenizer\.json has no known kind"),
     ],
 )
 def test_a_lost_or_changed_file_is_told(

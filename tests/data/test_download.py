@@ -87,7 +87,7 @@ def test_more_than_there_can_be_is_fetched_anew(url: str, tmp_path: Path) -> Non
 
 def test_what_was_received_is_kept_for_the_next_attempt(url: str, tmp_path: Path) -> None:
     Handler.cut_at = len(CONTENT) // 20
-    with pytest.raises(DataError, match="goes on where it broke off"):
+    with pytest.raises(DataError, match="the download resumes"):
         fetch(url, tmp_path / "corpus.zip")
     assert not (tmp_path / "corpus.zip").exists()
     assert (tmp_path / "corpus.zip.download").stat().st_size == 5 * Handler.cut_at
@@ -105,7 +105,7 @@ def test_a_connection_that_speaks_no_http_is_tried_again(url: str, tmp_path: Pat
     Handler.garbage = 2
     assert fetch(url, tmp_path / "corpus.zip").read_bytes() == CONTENT
     Handler.garbage = 99
-    with pytest.raises(DataError, match=r"BadStatusLine.*--from"):
+    with pytest.raises(DataError, match=r"BadStatusLine.*local_source"):
         fetch(url, tmp_path / "other.zip")
 
 
@@ -136,7 +136,7 @@ def test_wrong_content_is_refused_and_removed(url: str, tmp_path: Path) -> None:
 
 def test_a_file_of_another_size_is_refused_before_it_is_read(url: str, tmp_path: Path) -> None:
     Handler.served = b"<html>please log in</html>"
-    with pytest.raises(DataError, match=r"offers 26 bytes, 768,000 were expected.*--from"):
+    with pytest.raises(DataError, match=r"offers 26 bytes, 768,000 were expected.*local_source"):
         fetch(url, tmp_path / "corpus.zip")
     assert remains(tmp_path) == set()
 
@@ -150,5 +150,5 @@ def test_a_file_that_shrank_on_the_server_is_told(url: str, tmp_path: Path) -> N
 
 
 def test_no_server_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"check the network.*--from"):
+    with pytest.raises(DataError, match=r"check the network.*local_source"):
         fetch("http://127.0.0.1:9/corpus.zip", tmp_path / "corpus.zip")

@@ -258,7 +258,7 @@ def test_tokenizer_files_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"nothing\.json: no such file"):
         prepare([path], tokenizer=str(tmp_path / "nothing.json"))
     (tmp_path / "other.json").write_text('{"model": {}}')
-    with pytest.raises(DataError, match=r"other\.json is of no known kind .*tokenizer import"):
+    with pytest.raises(DataError, match=r"other\.json has no known kind .*tokenizer import"):
         prepare([path], tokenizer=str(tmp_path / "other.json"))
     with pytest.raises(ConfigError, match=r"whose name ends in \.json"):
         prepare([path], tokenizer=path)
@@ -300,7 +300,7 @@ def test_bad_calls(tmp_path: Path) -> None:
         prepare([])
     with pytest.raises(ConfigError, match="cannot be joined"):
         prepare(["python-stdlib", path])
-    with pytest.raises(ConfigError, match="--from is for known corpora"):
+    with pytest.raises(ConfigError, match=r"local_source is .*is not a known corpus"):
         prepare([path], local_source=tmp_path)
     with pytest.raises(ConfigError, match="no tokenizer 'wrd'"):
         prepare([path], tokenizer="wrd")

@@ -93,4 +93,4 @@ def test_builds_of_other_sources_are_not_taken(site: Path, tmp_path: Path) -> No
     header.write_text(header.read_text() + "\n")
     told = run(altered, tmp_path, "portable", "info", "--json")
     found = json.loads(told.stdout)["kernels"]
-    assert found == "portable, not there: neither prebuilt nor a C++ compiler in PATH"
+    assert found == "portable, missing: there are no prebuilt kernels and no C++ compiler in PATH"

@@ -106,7 +106,7 @@ def test_a_compiler_that_fails_is_told_once(kernel: Kernel, tmp_path: Path) -> N
     assert out == "(None, None)"
     assert told == (
         "sharnn: cannot compile answer.cpp: failing failed with 3 x.cpp: error: no disk; "
-        "going on without, more slowly\n"
+        "continuing without it, more slowly\n"
     )
 
 
@@ -141,7 +141,7 @@ def test_a_compiler_that_hangs_is_asked_once(kernel: Kernel, tmp_path: Path) -> 
     out, told = use(kernel, tmp_path, expression, CXX=hanging, PYTHONPATH=path)
     assert out == str([None] * 5)
     assert told.count("\n") == 1
-    assert "hanging did not end in 0.5 seconds; going on without, more slowly" in told
+    assert "hanging did not end in 0.5 seconds; continuing without it, more slowly" in told
     assert (tmp_path / "calls").read_text() == "\n"
 
 
@@ -164,4 +164,4 @@ def test_compiling_is_announced_on_a_terminal(kernel: Kernel, tmp_path: Path) ->
     told = os.read(parent, 10_000).decode()
     os.close(parent)
     assert told.count("sharnn: compiling kernels for ") == 1
-    assert told.strip().endswith("(once, some seconds)")
+    assert told.strip().endswith("(only once, some seconds)")

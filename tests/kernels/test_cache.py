@@ -70,7 +70,7 @@ def test_a_folder_of_another_user_is_not_used(
     assert cache.folder() is None
     told = capsys.readouterr().err
     assert f"{tmp_path / 'cache' / 'native'} belongs to another user" in told
-    assert "going on without compiled kernels, more slowly" in told
+    assert "continuing without compiled kernels, more slowly" in told
 
 
 def test_a_folder_that_cannot_be_made_is_told(
@@ -79,7 +79,7 @@ def test_a_folder_that_cannot_be_made_is_told(
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("SHARNN_CACHE", str(tmp_path / "file"))
     assert cache.folder() == tmp_path / "tmp" / f"sharnn-kernels-{os.getuid()}"
-    assert "cannot be made (Not a directory)" in capsys.readouterr().err
+    assert "cannot be created (Not a directory)" in capsys.readouterr().err
 
 
 def test_only_own_private_files_are_loaded(

@@ -59,7 +59,7 @@ def test_blocks_nest_and_end() -> None:
 
 def test_an_unknown_variant_is_refused() -> None:
     with (
-        pytest.raises(ConfigError, match="there are no kernels 'sse9' here: portable"),
+        pytest.raises(ConfigError, match="there are no kernels 'sse9' here: give one of portable"),
         kernels.at("sse9"),
     ):
         pass
@@ -89,13 +89,15 @@ def test_origin_tells_build_and_place(kernel_variant: str) -> None:
 
 def test_origin_tells_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loading, "find_compiler", lambda: None)
-    assert kernels.origin().endswith("not there: neither prebuilt nor a C++ compiler in PATH")
+    assert kernels.origin().endswith(
+        "missing: there are no prebuilt kernels and no C++ compiler in PATH"
+    )
     monkeypatch.setattr(loading, "find_compiler", lambda: "/nonexistent/g++")
-    assert kernels.origin().endswith("not there: g++ does not start (No such file or directory)")
+    assert kernels.origin().endswith("missing: g++ does not start (No such file or directory)")
     monkeypatch.setattr(loading, "_default_variant", lambda: None)
     assert kernels.origin() == "none: SHARNN_NATIVE is 0"
     monkeypatch.setattr(loading, "variants", lambda: ())
-    assert kernels.origin() == "none: this processor is too old for them"
+    assert kernels.origin() == "none: this processor is too old for the kernels"
 
 
 def test_the_table_holds_all_that_training_and_decoding_load(

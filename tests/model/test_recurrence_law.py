@@ -173,7 +173,7 @@ def test_joining_takes_states_as_they_are() -> None:
     assert_same_state(RecurrentState.join([state]), state)
     with pytest.raises(ValueError, match="no state was given"):
         RecurrentState.join([])
-    with pytest.raises(ValueError, match="models with other blocks"):
+    with pytest.raises(ValueError, match="models with different blocks"):
         RecurrentState.join([state, make_model("none").initial_state(1)])
 
 

@@ -60,7 +60,7 @@ def test_the_most_frequent_words_are_taken() -> None:
     assert [SpelledWordTokenizer.build([text], n).to_json()["words"] for n in (257, 258, 259)] == [
         [" a"], [" a", " b"], [" a", " b", " c"]
     ]  # fmt: skip
-    with pytest.raises(DataError, match=r"has 3 different words, so 259 tokens are the most"):
+    with pytest.raises(DataError, match=r"has 3 different words, so use at most 259 tokens"):
         SpelledWordTokenizer.build([text], 260)
     with pytest.raises(ConfigError, match="too small"):
         SpelledWordTokenizer.build([text], 256)

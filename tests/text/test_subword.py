@@ -227,9 +227,9 @@ def without(key: str, model: dict[str, Any]) -> dict[str, Any]:
         (lambda m: {**m, "dropout": 0.1}, "dropout 0.1"),
         (lambda m: {**m, "end_of_word_suffix": "</w>"}, "end_of_word_suffix '</w>'"),
         (lambda m: {**m, "continuing_subword_prefix": "##"}, "continuing_subword_prefix '##'"),
-        (lambda m: {**m, "vocab": {**m["vocab"], "x y": 600}}, "'x y' stands for no bytes"),
-        (lambda m: {**m, "vocab": {**m["vocab"], "": 600}}, "'' stands for no bytes"),
-        (lambda m: {**m, "vocab": {**m["vocab"], "xyz": 700}}, "700 is no. 600"),
+        (lambda m: {**m, "vocab": {**m["vocab"], "x y": 600}}, "'x y' represents no bytes"),
+        (lambda m: {**m, "vocab": {**m["vocab"], "": 600}}, "'' represents no bytes"),
+        (lambda m: {**m, "vocab": {**m["vocab"], "xyz": 700}}, "700 is number 600"),
         (lambda m: {**m, "merges": [["q", "7x"]]}, "tokenizer.json is damaged"),
         (
             lambda m: {**m, "vocab": {**without("A", m["vocab"]), "xyzzy": m["vocab"]["A"]}},
@@ -324,7 +324,7 @@ def test_files_of_the_library_that_lose_bytes_are_refused(tmp_path: Path) -> Non
     with pytest.raises(DataError, match=r"the first is 0x54 \(b'T'\) at offset 0"):
         SubwordTokenizer.from_library_file(path)
     path.write_text('{"version": "1.0"}')
-    with pytest.raises(DataError, match="no tokenizer of the library"):
+    with pytest.raises(DataError, match="is not a tokenizer of the library"):
         SubwordTokenizer.from_library_file(path)
 
 

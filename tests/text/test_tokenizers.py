@@ -67,7 +67,7 @@ def test_the_dtype_holds_the_vocabulary() -> None:
         (b" the cat\n", r"line 1, byte 9"),
         (b" the \n the  cat \n", r"line 2, byte 6"),
         (b"the \n", r"line 1, byte 1"),
-        (b" the \n the ", r"line 2, byte 5: b' ' is not"),
+        (b" the \n the ", r"line 2, byte 5: b' ' does not have"),
         (b" the \n the", r"line 2, byte 5: the text's end"),
         (b" the \n ", r"line 2, byte 1"),
         (b" the\tcat \n", r"line 1, byte 5"),

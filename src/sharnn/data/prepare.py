@@ -244,8 +244,8 @@ def _plan(
         return _plan_known(known[0], local_source, progress)
     if local_source is not None:
         raise ConfigError(
-            f"a local copy (local_source) is for known corpora ({', '.join(KNOWN_CORPORA)}), {texts[0]} "
-            "is not one: name the file itself as the text"
+            f"local_source is {local_source}, but {texts[0]} is not a known corpus "
+            f"({', '.join(KNOWN_CORPORA)}): name the file itself as the text"
         )
     if texts.count(STDIN) > 1:
         raise ConfigError("standard input (-) was named twice, it can be read only once")

@@ -1,10 +1,12 @@
-"""A text in which every third symbol can be recalled and nothing else be predicted: does a memory work?
+"""A synthetic text that tests a model's memory: every third symbol can be recalled, no other predicted.
 
-Lines store fresh pairs of hexadecimal digits, `k₁k₂k₃k₄=v₁v₂v₃v₄;`, or ask for one that is live,
-`?k₁k₂k₃k₄=v₁v₂v₃v₄;`. The digits of an asked value are certain to whoever remembers, and cost 4 bits each
-to whoever does not. How far back a value last stood is chosen log-uniformly: all distances count alike.
+A line stores a new pair of hexadecimal numbers, `k₁k₂k₃k₄=v₁v₂v₃v₄;`, or queries a live one,
+`?k₁k₂k₃k₄=v₁v₂v₃v₄;`. The digits of a queried value cost 0 bits with perfect recall and 4 bits each
+without. The distance to the previous occurrence of the value is drawn log-uniformly, so short and long
+distances count alike.
 
-As multi-query associative recall (Zoology, arXiv 2312.04927), with distances in bytes beyond any segment.
+This is multi-query associative recall (Zoology, arXiv 2312.04927), with distances in bytes that may be
+longer than any segment.
 """
 
 from __future__ import annotations
@@ -27,14 +29,14 @@ _LINE = re.compile(rb"(\?)?([0-9a-f]+)=([0-9a-f]+);")
 
 @dataclass(frozen=True)
 class RecallTask:
-    """How such a text is made.
+    """Settings of a recall text.
 
     Attributes:
-        pairs: Live at a time; a new pair takes the place of the one that was named longest ago.
-        key_digits: Of a key.
-        value_digits: Of a value.
-        shortest: Least distance in bytes from a value to where it last stood.
-        longest: Greatest distance.
+        pairs: Number of live pairs; a new pair replaces the one whose last occurrence is the oldest.
+        key_digits: Digits of a key.
+        value_digits: Digits of a value.
+        shortest: Smallest distance in bytes from a value to its previous occurrence.
+        longest: Largest distance.
         store_share: Share of the lines that store a new pair once `pairs` are live.
     """
 
@@ -46,7 +48,7 @@ class RecallTask:
     store_share: float = 0.05
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be made.
+        """Check the settings.
 
         Raises:
             ConfigError: A value is out of range, or there are fewer keys than pairs.
@@ -71,12 +73,12 @@ class RecallTask:
 
 @dataclass(frozen=True)
 class MadeText:
-    """A text and what can be known of it.
+    """A recall text and its information content.
 
     Attributes:
         text: ASCII, without line breaks.
-        bits: What it costs whoever knows how it is made and remembers all of it.
-        recalled_bits: What it costs more whoever remembers nothing: the asked values' digits.
+        bits: Cost of the text for a model that knows how it is made and recalls all of it.
+        recalled_bits: Additional cost for a model that recalls nothing: the digits of queried values.
     """
 
     text: bytes

@@ -1,4 +1,4 @@
-"""The architecture: what is computed, and what is carried."""
+"""The architecture: the model's modules and its recurrent state."""
 
 from sharnn.model.sharnn import LanguageModel, count_parameters
 from sharnn.model.state import AttentionMemory, LayerState, RecurrentState

@@ -1,4 +1,4 @@
-"""The single head: a gated query over a memory that is key and value at once.
+"""The single attention head: a gated query over memory rows that are both keys and values.
 
 Legend: B lanes · T tokens · M memory rows · K = M + T · D embed_dim.
 """
@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from sharnn.ops import Ops
 
-#: The original's epsilon. Embeddings start with a variance near 1e-5, so the usual 1e-5 would change
-#: the first block; 1e-12 underflows in fp16, so LayerNorms compute in float32.
+#: The original's epsilon. Embeddings start with a variance near 1e-5, so the usual epsilon of 1e-5 would
+#: change the first block. 1e-12 underflows in fp16, so LayerNorms compute in float32.
 NORM_EPS = 1e-12
-#: σ of it is 0.98.
+#: Initial value of an open gate: its σ is 0.98.
 _OPEN = 4.0
 
 
@@ -33,8 +33,8 @@ class LayerNorm(nn.LayerNorm):
 class OverparamGate(nn.Module):
     """A vector of D gates, computed from a vector and a matrix while training (paper, section 3.2).
 
-    `w = σ(W_f s + b_f) ⊙ tanh(W_c s + b_c)` with `s = σ(seed)`. It takes no input, so after training
-    `fold()` keeps the vector and lets go of the 2D² weights.
+    `w = σ(W_f s + b_f) ⊙ tanh(W_c s + b_c)` with `s = σ(seed)`. It has no input, so after training
+    `fold()` replaces the 2D² weights by the vector.
     """
 
     def __init__(self, dim: int) -> None:
@@ -48,7 +48,7 @@ class OverparamGate(nn.Module):
         return gate_D.sigmoid() * candidate_D.tanh()
 
     def fold(self) -> VectorGate:
-        """Return the same gates as a plain vector."""
+        """Return a `VectorGate` with the same gates."""
         folded = VectorGate(self.seed.shape[0]).to(self.seed)
         with torch.no_grad():
             folded.weight.copy_(self())
@@ -67,7 +67,7 @@ class VectorGate(nn.Module):
         return self.weight
 
     def fold(self) -> VectorGate:
-        """Return itself: there is nothing left to fold."""
+        """Return itself: a vector is already folded."""
         return self
 
 
@@ -75,12 +75,12 @@ class SingleHeadAttention(nn.Module):
     """One head whose only matrix makes the query (paper, section 3.2).
 
     `q = σ(qs) ⊙ LN(W_q g + b_q)`, keys `σ(ks) ⊙ K`, values `w ⊙ K`. Rows are written to the memory
-    once and never projected, so a step costs one D × D product however long the memory is.
+    once and never projected, so a step needs only one D × D product, however long the memory is.
 
-    With `reads_next` the value of a row is the row after it. The query then begins as the input itself
-    with gates that are open: from the first step the head finds the places that are like this one and
-    reads what followed there, and is left to learn what "like" should mean. A head that must first find
-    that rows hold what came before them had not learnt it after 400,000 tokens (EXPERIMENTS.md).
+    With `reads_next` the value of a row is the row after it. The query is then initialised as the
+    identity, with open gates. So from the first step the head finds similar places and reads what
+    followed there; it only has to learn which similarity is useful. A head that must first find out which
+    rows hold what followed had not learnt it after 400,000 tokens (EXPERIMENTS.md).
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class SingleHeadAttention(nn.Module):
 
     @torch.no_grad()
     def match_likeness(self) -> None:
-        """Let the query be the input itself, and gates be open: scores are then √D cos(query, row)."""
+        """Initialise the query as the identity and open the gates; scores are then √D cos(query, row)."""
         self.query.weight.copy_(torch.eye(len(self.query.weight)))
         self.query.bias.zero_()
         self.query_gate.fill_(_OPEN)
@@ -127,10 +127,10 @@ class SingleHeadAttention(nn.Module):
 
         Args:
             x_BTD: Normalised block input.
-            rows_BKD: Rows of earlier segments and, behind them, this one's, without gradient.
-            current_BTD: Rows of this segment.
-            window: Rows in reach of a position, its own included.
-            lengths: Memory rows that each lane has written; None when all have written all.
+            rows_BKD: Rows of earlier segments, followed by this segment's, all without gradient.
+            current_BTD: Rows of this segment, which take the gradient.
+            window: Rows in reach of a position, including its own.
+            lengths: Memory rows that each lane has written; None if each has written all of them.
             ops: Form of the operation.
 
         Returns:

@@ -2,8 +2,8 @@
 
 Legend: B lanes · T tokens · M memory rows · K = M + T · D embed_dim · H heads.
 
-Every block maps `(h_BTD, LayerState)` to the same, so that one model class, one trainer and one
-evaluation serve them all.
+Every block maps `(h_BTD, LayerState)` to `(h_BTD, LayerState)`, so one model class, one trainer and one
+evaluation work for all of them.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from sharnn.ops.reference import reach_mask
 
 
 class Block(nn.Module):
-    """What a model needs of a block: its first state, and a step over a segment.
+    """The interface of a block: its initial state, and the forward pass over a segment.
 
-    `window` is the number of rows that a position reaches. It is an argument, since no weight depends
-    on it: a longer memory than in training just works. A memory has `window` rows, although the oldest
-    of them is out of every later position's reach: with `window - 1` rows the matrices of a window that
-    is a multiple of 8 would begin at odd places (`ops.attention`).
+    `window` is the number of rows that a position reaches. It is an argument, since no weight depends on
+    it: a longer memory than in training works without change. A memory keeps `window` rows, although the
+    oldest of them is out of reach of every later position. With `window - 1` rows, the matrices of a
+    window that is a multiple of 8 would not be aligned (`ops.attention`).
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -68,13 +68,13 @@ def lstm_weights(lstm: nn.LSTM) -> list[Tensor]:
 class ShaRnnBlock(Block):
     """LSTM → single-headed attention (in some blocks) → Boom (paper, figure 1).
 
-    The paper's wiring, where skips carry a normalised value and nothing passes by the LSTM:
+    The paper's wiring has skips that carry a normalised value, and no skip around the LSTM:
 
         u = Drop(LSTM(LN_start h))
         u = LN_mid u + Drop(Attn(LN_mid u, memory ++ LN_mem u))
         h = LN_ff u + Drop(Boom(LN_xff u))
 
-    The `residual` wiring, where an identity path runs from the embedding to the softmax:
+    The `residual` wiring has an identity path from the embedding to the softmax:
 
         h = h + Drop(LSTM(LN_start h))
         h = h + Drop(Attn(LN_mid h, memory ++ LN_mem h))
@@ -95,7 +95,8 @@ class ShaRnnBlock(Block):
                 self.dim,
                 bool(config.overparam_value_gate),
                 config.attention_dropout,
-                # A mean of rows says nothing yet: onto an identity path it comes when it has learnt to.
+                # At the start a mean of rows carries no information, so the head adds nothing to an
+                # identity path until its gate has learnt to open.
                 value_gate=0.0 if config.residual else 0.5,
                 reads_next=config.reads_next,
             )
@@ -105,7 +106,7 @@ class ShaRnnBlock(Block):
         self.boom = Boom(self.dim, config.boom_dim, config.hidden_dropout)
 
     def initial_state(self, num_lanes: int, device: torch.device, dtype: torch.dtype) -> LayerState:
-        """Return zeros, and an empty memory where the block attends."""
+        """Return zeros, and an empty memory if the block attends."""
         state = self._zeros(num_lanes, device, dtype)
         if self.attention is None:
             return state
@@ -137,11 +138,11 @@ class ShaRnnBlock(Block):
         if window == 0:
             return skip_BTD, memory.last(0)
         num_tokens = u_BTD.shape[1]
-        # `segment`: the original cuts the memory to window - T rows before it attends, so a
-        # segment's last position reaches `window` rows and its first ones fewer.
+        # `segment`: the original truncates the memory to window - T rows before it attends. So the last
+        # position of a segment reaches `window` rows and earlier positions reach fewer.
         segmented = self.reach == "segment"
         memory = memory.last(max(window - num_tokens, 0) if segmented else window)
-        # Under autocast the rows are written once in the dtype that every later product reads.
+        # Under autocast, rows are converted once, here, to the dtype that every later product reads.
         new_BTD = in_autocast_dtype(self.memory_norm(u_BTD))
         extended = memory.append(new_BTD)
         mixed = self.attention(g_BTD, extended.rows, new_BTD, window, memory.ragged, ops)
@@ -149,7 +150,7 @@ class ShaRnnBlock(Block):
 
 
 class LstmBlock(Block):
-    """The plain LSTM layer of a language model, with an identity skip when `residual`."""
+    """A plain LSTM layer, with an identity skip if `residual`."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
@@ -175,8 +176,8 @@ class LstmBlock(Block):
 class TransformerBlock(Block):
     """Pre-norm Transformer block with rotary positions and a sliding memory of keys and values.
 
-    Keys are remembered unrotated and rotated by their distance when they are used, so that nothing
-    depends on where in a text, or in a segment, a position stands.
+    Keys are stored unrotated and rotated when they are used, by their position in the memory. So scores
+    depend only on distances, and not on the position in a text or segment.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -236,11 +237,11 @@ class TransformerBlock(Block):
 
 
 def rotate(x: Tensor, position: Tensor) -> Tensor:
-    """Rotate pairs of features by angles in proportion to their position (RoPE, arXiv 2104.09864).
+    """Rotate pairs of features by angles proportional to their position (RoPE, arXiv 2104.09864).
 
     Args:
         x: `[…, rows, d]` with even d; feature j is paired with j + d / 2.
-        position: `[rows]`; only differences of positions reach the attention scores.
+        position: `[rows]`; attention scores depend only on differences of positions.
 
     Returns:
         The rotated tensor, in the shape and dtype of `x`.

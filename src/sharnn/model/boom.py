@@ -13,8 +13,8 @@ from sharnn.ops import Ops
 class Boom(nn.Module):
     """Widen from D to F, activate, and sum chunks of width D (paper, section 3.3).
 
-    Half the weights of a Transformer's feed-forward layer of the same width: the way back from F to D
-    is a sum.
+    It has half the weights of a Transformer's feed-forward layer of the same width: a sum replaces the
+    projection from F back to D.
     """
 
     def __init__(self, dim: int, boom_dim: int, dropout: float) -> None:

@@ -1,4 +1,4 @@
-"""What stands just before a position, looked up: embeddings of frequent n-grams.
+"""Embeddings of frequent n-grams: each position looks up the tokens just before it.
 
 Legend: B lanes · T tokens · P = B T positions · D embed_dim · N longest n-gram (in names of tensors its
 N - 1 orders) · R rows of a table · d width of a row.
@@ -18,30 +18,29 @@ from torch import Tensor, nn
 
 from sharnn.ops.ngram_keys import PRIME, ngram_keys
 
-#: Where a table has no n-gram: no key reaches it, and it sorts behind all of them.
+#: Key of an empty row: larger than every key, so it never matches and sorts last.
 _NO_KEY = PRIME
-#: Tokens of a text that are counted at most, in this many stretches.
+#: The most tokens of a text that are counted, and the number of stretches they come from.
 COUNTED_TOKENS, _STRETCHES = 1 << 22, 64
 
 
 class NgramEmbedding(nn.Module):
-    """One table for each order n = 2 … N; a position reads the row of its last n tokens, or nothing.
+    """One table for each order n = 2 … N; a position reads the row of its last n tokens, if there is one.
 
-    The orders' rows, each `D // (N - 1)` wide, stand side by side, and the model adds them to the
-    token's embedding. A step touches only the rows that its tokens name, and where an identity path
-    leads to the softmax the model is an n-gram model from the first steps on, with the rest left to
-    learn.
+    The rows of all orders, each `D // (N - 1)` wide, are concatenated, and the model adds them to the
+    token's embedding. A step uses only the rows of its own n-grams. With an identity path to the softmax
+    the model works as an n-gram model from the first steps on, and the layers learn the rest.
 
-    Only n-grams that a text uses often have a row (`learn_vocabulary`). A row for every n-gram, by a
-    hash as in the Byte Latent Transformer (arXiv 2412.09871, section 3.2.1), lets the model learn by
-    heart what followed the rare ones: from the second pass over a text on, held-out text gets worse.
+    Only n-grams that a text uses often have a row (`learn_vocabulary`). With a row for every n-gram, by a
+    hash as in the Byte Latent Transformer (arXiv 2412.09871, section 3.2.1), the model memorises what
+    followed the rare ones: from the second pass over a text on, held-out text gets worse.
     """
 
     def __init__(self, dim: int, longest: int, num_rows: int) -> None:
         super().__init__()
         self.dim, self.longest, self.num_rows = dim, longest, num_rows
         num_orders = longest - 1
-        # Zeros: a row says nothing until its n-gram has been seen.
+        # Zeros, so that a row has no effect until its n-gram occurs in training.
         self.tables = nn.ModuleList(
             nn.Embedding.from_pretrained(torch.zeros(num_rows, dim // num_orders), freeze=False)
             for _ in range(num_orders)
@@ -52,11 +51,11 @@ class NgramEmbedding(nn.Module):
         )
 
     def learn_vocabulary(self, text: npt.NDArray[Any], min_count: int) -> None:
-        """Give rows to the n-grams that are most frequent in a text.
+        """Assign rows to the most frequent n-grams of a text.
 
         Args:
-            text: Tokens, any integer dtype; of a long text, stretches from all over it are counted.
-            min_count: How often an n-gram must stand there.
+            text: Tokens, any integer dtype; of a long text, evenly spaced stretches are counted.
+            min_count: How often an n-gram must occur in what is counted.
         """
         self.keys_NR.fill_(_NO_KEY)
         for order, keys in enumerate(frequent_ngrams(text, self.longest, min_count)):
@@ -67,7 +66,8 @@ class NgramEmbedding(nn.Module):
         """Look up every position of a segment.
 
         Args:
-            text: The N - 1 tokens before the segment, -1 where there was none, and its T, int64.
+            text: The N - 1 tokens before the segment (-1 before the beginning of a text) and the
+                segment's T tokens, int64.
 
         Returns:
             `[B, T, D]`.
@@ -83,15 +83,15 @@ class NgramEmbedding(nn.Module):
 
 
 def frequent_ngrams(text: npt.NDArray[Any], longest: int, min_count: int) -> list[Tensor]:
-    """Return the keys of the n-grams that a text uses often, the most frequent first.
+    """Return the keys of the frequent n-grams of a text, the most frequent first.
 
     Args:
         text: Tokens, any integer dtype.
         longest: N.
-        min_count: How often an n-gram must stand in what is counted.
+        min_count: How often an n-gram must occur in what is counted.
 
     Returns:
-        For each order 2 … N its keys, int32.
+        The keys of each order 2 … N, int32.
     """
     tokens = torch.from_numpy(_stretches(text).astype(np.int64))[None]
     frequent = []
@@ -104,13 +104,13 @@ def frequent_ngrams(text: npt.NDArray[Any], longest: int, min_count: int) -> lis
 
 
 def _keys(text: Tensor, longest: int) -> Iterator[Tensor]:
-    """Yield for n = 2 … N the int32 keys of the n-grams that end at each token but the first N - 1."""
+    """Yield for n = 2 … N the int32 keys of the n-grams that end at each token from the N-th on."""
     for key in itertools.islice(ngram_keys(text, longest), 1, None):
         yield key.int()
 
 
 def _stretches(text: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return a text, or of a long one as much as is counted, from all over it."""
+    """Return a text, or for a long text evenly spaced stretches of `COUNTED_TOKENS` tokens in all."""
     if len(text) <= COUNTED_TOKENS:
         return np.asarray(text)
     length = COUNTED_TOKENS // _STRETCHES

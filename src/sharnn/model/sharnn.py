@@ -8,7 +8,7 @@ Legend: B lanes · T tokens · D embed_dim · V vocab_size · L blocks.
 | embedding of n-grams and of what is recalled | 0 |
 | gain of what is recalled | 1 |
 | … of `residual` blocks and the residual lstm | embedding N(0, 0.1), Linear N(0, 1 / √D) |
-| … of the transformer | N(0, 0.02), Linear into the residual divided by √(2L) |
+| … of the transformer | N(0, 0.02), Linear into the residual stream divided by √(2L) |
 | Linear and softmax biases, tombstones | 0 |
 | LayerNorm gain, bias | 1, 0 |
 | LSTM weights and biases | U(-1/√D, 1/√D), then `forget_bias` on the forget gate |
@@ -40,13 +40,13 @@ from sharnn.ops import FAST, Ops
 
 
 class LanguageModel(nn.Module):
-    """A SHA-RNN, or one of the baselines behind the same interface.
+    """A SHA-RNN, or one of the baselines with the same interface.
 
-    State goes in and comes out: `logits, state = model(tokens, state)`. One call over a text equals
-    any chain of calls over its parts (the recurrence law), for every reach but `segment`.
+    The state is an argument and a result: `logits, state = model(tokens, state)`. One call over a text
+    equals any sequence of calls over its parts (the recurrence law), for every reach except `segment`.
 
     Attributes:
-        recompute: Keep of each block only what enters it, and compute the rest again for the gradient.
+        recompute: Save only the inputs of each block, and recompute the rest in the backward pass.
         window: Rows that a position reaches; `set_window` changes it.
     """
 
@@ -71,6 +71,8 @@ class LanguageModel(nn.Module):
         self.blocks = nn.ModuleList(
             _make_block(config, index) for index in range(config.num_layers)
         )
+        # The paper has no final norm, since its skips carry normalised values. An identity path is not
+        # normalised before it reaches the softmax.
         has_identity_path = config.residual or config.architecture == "transformer"
         self.final_norm = LayerNorm(config.embed_dim) if has_identity_path else nn.Identity()
         self.softmax: TiedSoftmax | SplitSoftmax
@@ -84,24 +86,27 @@ class LanguageModel(nn.Module):
     def _initialise(self) -> None:
         config = self.config
         transformer = config.architecture == "transformer"
-        embedding_std = linear_std = 0.1 / math.sqrt(config.embed_dim)
-        if config.residual:
+        embedding_std = linear_std = 0.1 / math.sqrt(config.embed_dim)  # the original's
+        if config.residual:  # measured to be better there (EXPERIMENTS.md)
             embedding_std, linear_std = 0.1, 1 / math.sqrt(config.embed_dim)
         elif transformer:
             embedding_std = linear_std = 0.02
+        # Only this embedding: the tables of n-grams and of recall stay 0, and so have no effect at first.
         self.embedding.weight.normal_(0, embedding_std)
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 module.weight.normal_(0, linear_std)
                 module.bias.zero_()
             if isinstance(module, nn.LSTM):
+                # PyTorch's LSTM adds two biases, so one of them gets the offset of the forget gate.
                 bias_4D = module.bias_ih_l0
                 assert isinstance(bias_4D, Tensor)
                 bias_4D[config.embed_dim : 2 * config.embed_dim] += config.forget_bias
+        # After the loop above, which would overwrite the query's identity.
         for block in self.blocks:
             if config.reads_next and isinstance(block, ShaRnnBlock) and block.attention is not None:
                 block.attention.match_likeness()
-        if transformer:
+        if transformer:  # 2L such layers add to the residual stream; the sum keeps its scale
             for block in self.blocks:
                 assert isinstance(block, TransformerBlock)
                 for into_residual in (block.attention_out, block.feed_forward_out):
@@ -109,15 +114,15 @@ class LanguageModel(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Device of the weights."""
         return self.embedding.weight.device
 
     def initial_state(self, num_lanes: int, recall_slots: int | None = None) -> RecurrentState:
-        """Return the state of lanes that have seen nothing.
+        """Return the initial state of new lanes.
 
         Args:
             num_lanes: B.
-            recall_slots: Slots of each table of recall; the config's when not given.
+            recall_slots: Slots of each recall table; the config's when not given.
         """
         weight = self.embedding.weight
         return RecurrentState(
@@ -130,14 +135,16 @@ class LanguageModel(nn.Module):
         )
 
     def _no_tokens(self, num_lanes: int) -> Tensor | None:
-        """Return what stands before a text, `[B, N]`, where the model looks back at tokens."""
+        """Return `recent` before the beginning of a text, `[B, N]`; None if the model needs no tokens."""
         if self.looks_back == 0:
             return None
         return torch.full((num_lanes, self.looks_back), NO_TOKEN, device=self.device)
 
     @property
     def looks_back(self) -> int:
-        """N, the tokens before a segment that n-grams and recall must know."""
+        """N, the number of tokens before a segment that n-grams and recall need."""
+        # An embedded n-gram ends with the current token, so it needs one token fewer. Recall also records
+        # that the segment's first token followed the n-gram before it, which needs the whole n-gram.
         ngrams = 0 if self.ngrams is None else self.ngrams.longest - 1
         return max(ngrams, 0 if self.recall is None else self.recall.reach)
 
@@ -148,11 +155,13 @@ class LanguageModel(nn.Module):
 
     @property
     def has_memory(self) -> bool:
-        """Whether any block remembers rows to attend to."""
+        """Whether any block has a memory of rows to attend to."""
         return self.config.architecture == "transformer" or bool(self.config.attention_layers)
 
     def set_window(self, window: int) -> None:
-        """Let every position reach `window` rows from now on, whatever was trained with.
+        """Let every position reach `window` rows from now on; the config keeps the window of training.
+
+        This is possible because memory rows have no positions, so no weight depends on their number.
 
         Args:
             window: 0 forgets the memory; a Transformer needs at least 1.
@@ -164,14 +173,17 @@ class LanguageModel(nn.Module):
         if window < least:
             raise ConfigError(f"a window of {window} rows: it must be at least {least}")
         if not self.has_memory and window > 0:
-            raise ConfigError("a window does nothing: this model has no attention memory")
+            raise ConfigError(
+                f"a window of {window} rows does nothing, this model has no attention memory: leave the "
+                "window out"
+            )
         self.window = window
 
     def set_recall_slots(self, num_slots: int) -> None:
-        """Let every table of recall remember `num_slots` n-grams in states that begin from now on.
+        """Give the recall tables of new states `num_slots` slots; existing states keep their tables.
 
         Raises:
-            ConfigError: It is no power of two from 256 on, or the model recalls nothing.
+            ConfigError: It is not a power of two of at least 256, or the model has no recall.
         """
         self.config = dataclasses.replace(self.config, recall_slots=num_slots)
         if self.recall is not None:
@@ -185,7 +197,7 @@ class LanguageModel(nn.Module):
         window: int | None = None,
         consume: bool = False,
     ) -> tuple[Tensor, RecurrentState]:
-        """Return what the softmax reads, `[B, T, D]`, and the next state.
+        """Return the softmax's input, `[B, T, D]`, and the next state.
 
         Args:
             tokens_BT: Tokens, any integer dtype.
@@ -204,6 +216,7 @@ class LanguageModel(nn.Module):
         window = self.window if window is None else window
         for block, layer_state, block_ops in zip(self.blocks, state.layers, ops, strict=True):
             if self.recompute and torch.is_grad_enabled():
+                # Not reentrant: that form would not see the tensors inside `layer_state`.
                 h_BTD, layer_state = checkpoint(
                     block, h_BTD, layer_state, block_ops, window, use_reentrant=False
                 )
@@ -220,17 +233,18 @@ class LanguageModel(nn.Module):
         slots_BOS: Tensor | None,
         in_place: bool = False,
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Return what the first block reads, `[B, T, D]`, and what the next segment looks back at.
+        """Return the first block's input, `[B, T, D]`, and the next state's `recent` and `slots`.
 
         Args:
             tokens_BT: Tokens, int64.
             recent_BN: The tokens before them (`RecurrentState.recent`).
-            slots_BOS: What followed which n-gram (`RecurrentState.slots`).
-            in_place: Write into these slots.
+            slots_BOS: The recall tables (`RecurrentState.slots`).
+            in_place: Update these tables instead of copies.
         """
         h_BTD = self.embedding(tokens_BT)
         if recent_BN is None:
             return h_BTD, None, slots_BOS
+        # `recent` has the tokens that the longer of the two look-ups needs: each takes its part.
         text, before = torch.cat([recent_BN, tokens_BT], dim=1), recent_BN.shape[1]
         if self.ngrams is not None:
             h_BTD = h_BTD + self.ngrams(text[:, before - self.ngrams.longest + 1 :])
@@ -250,11 +264,12 @@ class LanguageModel(nn.Module):
             state: The state before the segment; it is not altered.
 
         Returns:
-            Logits of each position's next token `[B, T, V]` (with a split softmax its
-            log-probabilities), and the state after the segment. Its memory carries no gradient,
-            its hidden and cell states do until `detach`.
+            Logits of each position's next token `[B, T, V]` (log-probabilities with a split softmax), and
+            the state after the segment. Its memory carries no gradient; its hidden and cell states do,
+            until `detach`.
         """
         out_BTD, state = self.hidden(tokens_BT, state)
+        # The tied weight is an argument: as a parameter of the softmax, too, it would be saved twice.
         return self.softmax.logits(out_BTD, self.embedding.weight), state
 
     def nats(
@@ -272,9 +287,9 @@ class LanguageModel(nn.Module):
         return self.softmax.nats(out_BTD, self.embedding.weight, targets_BT), state
 
     def fold(self) -> LanguageModel:
-        """Return a copy that computes the same with each value gate folded to a vector.
+        """Return an equivalent copy with each value gate folded into a vector.
 
-        The over-parameterised gate helps training alone: folding saves 2D² + 2D weights a head.
+        The over-parameterised gate helps only in training. Folding saves 2D² + 2D weights in each head.
         """
         folded = copy.deepcopy(self)
         folded.config = dataclasses.replace(self.config, overparam_value_gate=False)
@@ -284,19 +299,20 @@ class LanguageModel(nn.Module):
         return folded
 
     def num_parameters(self) -> int:
-        """Number of weights, the embedding counted once."""
+        """Number of weights; the tied embedding is counted once."""
         return sum(p.numel() for p in self.parameters())
 
     def state_bytes(self) -> int:
-        """Return what one lane's state takes once its memory is full, in bytes."""
+        """Return the size of one lane's state with a full memory, in bytes."""
         config, element = self.config, self.embedding.weight.element_size()
         assert config.recall_slots is not None
         slots = len(config.recall_orders) * config.recall_slots
-        looked_up = 8 * (self.looks_back + slots)
+        looked_up = 8 * (self.looks_back + slots)  # int64
         assert isinstance(config.attention_layers, list)
         if config.architecture == "transformer":
-            rows = 2 * config.num_layers * self.window
+            rows = 2 * config.num_layers * self.window  # keys and values
             return rows * config.embed_dim * element + looked_up
+        # Hidden and cell state of every block, and the memories.
         rows = 2 * config.num_layers + len(config.attention_layers) * self.window
         return rows * config.embed_dim * element + looked_up
 
@@ -314,16 +330,16 @@ def _make_block(config: ModelConfig, index: int) -> Block:
 
 
 def count_parameters(config: ModelConfig) -> int:
-    """Return the number of weights of a model without building it.
+    """Return the number of weights of a model, without allocating it.
 
     For a SHA-RNN with D = embed_dim, F = boom_dim, A attention layers among L blocks:
     V·D + V for the embedding and the softmax bias; per block 8D² + 8D for the LSTM, F·D + F for Boom
     and 2D for each LayerNorm (3, or 2 with `residual`); per attention layer D² + D for the query, 2D
     for its norm, 4D for the norms of input and memory, 2D for the gates of query and key, and for the
-    value gate 2D² + 3D (D once folded); 2D for the final LayerNorm of `residual`. The original counts
-    2D more for every block, 4D for every block without attention and 4D for every head: weights that
-    never get a gradient. N-grams up to N add R rows of D // (N - 1) weights for each of N - 1 orders,
-    recall of O orders V·D + 2·O·(D + 1).
+    value gate 2D² + 3D (D once folded); 2D for the final LayerNorm of `residual`. The original has 2D
+    more for every block, 4D for every block without attention and 4D for every head: weights that never
+    get a gradient. N-grams up to N add R rows of D // (N - 1) weights for each of N - 1 orders; recall of
+    O orders adds V·D + 2·O·(D + 1).
     """
     with torch.device("meta"):
         return LanguageModel(config).num_parameters()

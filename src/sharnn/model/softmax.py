@@ -1,4 +1,4 @@
-"""The output distribution: softmax tied to the embedding, whole or split by word frequency.
+"""The output distribution: a softmax tied to the embedding, whole or split by word frequency.
 
 Legend: N positions · D embed_dim · V vocab_size · S tails of the split.
 """
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 
 class TiedSoftmax(nn.Module):
-    """`softmax(h Embᵀ + b)`; its weight is the embedding's and is handed in, not owned."""
+    """`softmax(h Embᵀ + b)`; its weight is the embedding's, which is an argument and not a parameter."""
 
     def __init__(self, vocab_size: int) -> None:
         super().__init__()
@@ -34,10 +34,10 @@ class TiedSoftmax(nn.Module):
 class SplitSoftmax(nn.Module):
     """A softmax over a head of frequent words and S tails of rarer ones.
 
-    As in the original (docs/differences_from_2019.md §4). The head holds the words below the first
-    cutoff and one tombstone a tail, with a vector and a bias of its own: `log p(word) =
-    log p(tombstone of its tail) + log p(word | tail)`. The tombstone of tail i is the head's column
-    -i. A position pays for the head and, when its target is rare, one tail.
+    As in the original (docs/differences_from_2019.md §4). The head contains the words below the first
+    cutoff and a tombstone for each tail, which has its own vector and bias: `log p(word) =
+    log p(tombstone of its tail) + log p(word | tail)`. The tombstone of tail i is the head's column -i.
+    The loss of a position needs the head and, if its target is rare, one tail.
     """
 
     def __init__(self, vocab_size: int, dim: int, cutoffs: Sequence[int]) -> None:
@@ -48,9 +48,9 @@ class SplitSoftmax(nn.Module):
         self.tail_bias = nn.Parameter(torch.zeros(len(cutoffs)))
 
     def _parts(self, embedding_VD: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Return weights and biases of the head, its tombstones behind its words, and of each tail.
+        """Return the weight and bias of the head (words, then tombstones) and of each tail.
 
-        Cut once: each slice by itself would have a gradient of V × D zeros around its own.
+        All parts come from one split: the gradient of each separate slice would be V × D, mostly zeros.
         """
         sizes = [stop - start for start, stop in itertools.pairwise(self.bounds)]
         (head, *tails), (head_bias, *tail_biases) = (
@@ -62,7 +62,7 @@ class SplitSoftmax(nn.Module):
         return [(head, head_bias), *zip(tails, tail_biases, strict=True)]
 
     def logits(self, hidden: Tensor, embedding_VD: Tensor) -> Tensor:
-        """Return log-probabilities of all words, `[…, V]`; their softmax is themselves."""
+        """Return log-probabilities of all words, `[…, V]`; they are valid logits, too."""
         flat_ND = hidden.flatten(0, -2)
         head, *tails = (_log_probs(flat_ND, *part) for part in self._parts(embedding_VD))
         parts = [head[:, : self.bounds[1]]]

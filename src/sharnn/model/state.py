@@ -1,10 +1,10 @@
-"""What a model carries from one segment to the next.
+"""The recurrent state that a model carries from one segment to the next.
 
 Legend: B lanes · D embed_dim · M memory rows.
 
-States are values: every method returns a new state and leaves the old one as it was, so a state can
-be kept, forked, rolled back and compared. Memory rows have no positions, so a lane's memory is a set
-of rows and dropping a lane's history is dropping its rows.
+States are values: every method returns a new state and does not change the old one, so a state can be
+kept, forked, rolled back and compared. Memory rows have no positions, so a lane's history is dropped by
+dropping its rows.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor
 
 _T = TypeVar("_T")
 
-#: In `recent`, in place of a token: what was before the text began.
+#: Stands for a token in `recent` before the beginning of a text.
 NO_TOKEN = -1
 
 
@@ -29,8 +29,8 @@ class AttentionMemory:
 
     Attributes:
         rows: `[B, M, D]`, oldest first, without gradient. Written once, never projected again.
-        lengths: For each lane, how many of its rows, counted from the last, it has written since
-            its last reset. Kept on the host, so that no device has to be asked for shapes.
+        lengths: For each lane, how many of the last rows it has written since its last reset. Kept on the
+            host, so that shapes need no synchronisation with a device.
     """
 
     rows: Tensor
@@ -38,24 +38,24 @@ class AttentionMemory:
 
     @property
     def ragged(self) -> tuple[int, ...] | None:
-        """The lengths where lanes differ from the number of rows, else None."""
+        """The lengths if any of them differs from the number of rows, else None."""
         return None if all(n == self.rows.shape[1] for n in self.lengths) else self.lengths
 
     def append(self, new_BTD: Tensor) -> AttentionMemory:
-        """Return a memory with `new_BTD` behind the old rows, all in the dtype of the new ones."""
+        """Return a memory with `new_BTD` after the old rows, all in the dtype of the new rows."""
         rows = torch.cat([self.rows.to(new_BTD.dtype), new_BTD.detach()], dim=1)
         lengths = tuple(n + new_BTD.shape[1] for n in self.lengths)
         return AttentionMemory(rows, lengths)
 
     def last(self, keep: int) -> AttentionMemory:
-        """Return a memory of the last `keep` rows at most, none that no lane has written."""
+        """Return a memory of at most the last `keep` rows, without rows that no lane has written."""
         keep = min(keep, max(self.lengths, default=0), self.rows.shape[1])
         rows = self.rows[:, self.rows.shape[1] - keep :]
         return AttentionMemory(rows, tuple(min(n, keep) for n in self.lengths))
 
     @classmethod
     def join(cls, memories: Sequence[AttentionMemory]) -> AttentionMemory:
-        """Return a memory with the lanes of all; zeros that no lane has written fill up in front."""
+        """Return a memory with the lanes of all memories; shorter ones are padded with zeros in front."""
         longest = max(memory.rows.shape[1] for memory in memories)
         rows = [F.pad(m.rows, (0, 0, longest - m.rows.shape[1], 0)) for m in memories]
         lengths = tuple(n for memory in memories for n in memory.lengths)
@@ -64,12 +64,12 @@ class AttentionMemory:
 
 @dataclass(frozen=True)
 class LayerState:
-    """The state of one block; what the block does not have is None.
+    """The state of one block; parts that the block does not have are None.
 
     Attributes:
         hidden: LSTM hidden state `[B, D]`.
         cell: LSTM cell state `[B, D]`.
-        memory: Attention memory; of a Transformer block its past keys and values, `[B, M, 2D]`.
+        memory: Attention memory; for a Transformer block its past keys and values, `[B, M, 2D]`.
     """
 
     hidden: Tensor | None = None
@@ -82,9 +82,9 @@ class RecurrentState:
     """The state of a model for B lanes.
 
     Attributes:
-        layers: One `LayerState` a block.
-        recent: The last tokens read, `[B, N]`, where the model embeds or recalls n-grams.
-        slots: What followed which n-gram, `[B, O, S]`, where the model recalls them.
+        layers: One `LayerState` for each block.
+        recent: The last tokens read, `[B, N]`, if the model embeds or recalls n-grams.
+        slots: Recall's tables of followers, `[B, O, S]`, if the model recalls n-grams.
     """
 
     layers: tuple[LayerState, ...]
@@ -102,7 +102,7 @@ class RecurrentState:
         return 0 if self.recent is None else self.recent.shape[0]
 
     def detach(self) -> RecurrentState:
-        """Return the same values without their history: truncated back-propagation ends here."""
+        """Return the same values without gradient history: truncated back-propagation ends here."""
         return self._map(lambda t: t.detach())
 
     def to(self, *args: Any, **kwargs: Any) -> RecurrentState:
@@ -115,11 +115,13 @@ class RecurrentState:
         return self._map(move)
 
     def reset(self, lanes: Iterable[int]) -> RecurrentState:
-        """Return a state in which `lanes` have seen nothing yet; other lanes keep all they have."""
+        """Return a state in which `lanes` are as at the beginning; other lanes are unchanged."""
         chosen = set(lanes)
         outside = [lane for lane in chosen if not 0 <= lane < self.num_lanes]
         if outside:
-            raise IndexError(f"lane {outside[0]} of a state of {self.num_lanes} lanes")
+            raise IndexError(
+                f"lane {outside[0]} does not exist: the state has {self.num_lanes} lanes, from 0 on"
+            )
         keep = [lane not in chosen for lane in range(self.num_lanes)]
 
         def zero(tensor: Tensor | None, nothing: int = 0) -> Tensor | None:
@@ -141,7 +143,7 @@ class RecurrentState:
         )
 
     def select(self, lanes: Sequence[int]) -> RecurrentState:
-        """Return a state whose lanes are `lanes` of this one, in that order; repeats are copies."""
+        """Return a state with the given `lanes` of this one, in that order; repeated lanes are copied."""
 
         def pick(tensor: Tensor) -> Tensor:
             return tensor.index_select(0, torch.tensor(list(lanes), device=tensor.device))
@@ -156,18 +158,18 @@ class RecurrentState:
         return RecurrentState(tuple(layers), picked.recent, picked.slots)
 
     def expand(self, copies: int) -> RecurrentState:
-        """Return a state in which each lane stands `copies` times in a row."""
+        """Return a state in which each lane is repeated `copies` times in a row."""
         return self.select([lane for lane in range(self.num_lanes) for _ in range(copies)])
 
     @classmethod
     def join(cls, states: Sequence[RecurrentState]) -> RecurrentState:
-        """Return a state whose lanes are those of all `states`, in order.
+        """Return a state with the lanes of all `states`, in order.
 
-        Where memories have different numbers of rows, the shorter ones are filled up in front with
-        rows that count for nothing. Where dtypes differ, the result has the one that holds both.
+        If memories have different numbers of rows, the shorter ones are padded in front with rows that
+        are out of reach. If dtypes differ, the result has the dtype that both can be promoted to.
 
         Raises:
-            ValueError: No state is given, or they are of models with other blocks.
+            ValueError: No state is given, or the states are of models with different blocks.
         """
         if not states:
             raise ValueError("no state was given to join")
@@ -179,11 +181,11 @@ class RecurrentState:
         )
 
     def is_finite(self) -> bool:
-        """Whether no value is infinite or not a number (waits for the device)."""
+        """Return whether all values are finite (waits for the device)."""
         return all(bool(tensor.isfinite().all()) for tensor in self.to_tensors().values())
 
     def num_bytes(self) -> int:
-        """Memory that the state takes, in bytes."""
+        """Size of the state in bytes."""
         return sum(t.numel() * t.element_size() for t in self.to_tensors().values())
 
     def to_tensors(self) -> dict[str, Tensor]:
@@ -204,7 +206,7 @@ class RecurrentState:
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor], num_layers: int) -> RecurrentState:
-        """Return the state that `to_tensors` took apart."""
+        """Return the state from the tensors of `to_tensors`."""
         layers = []
         for index in range(num_layers):
             memory = None
@@ -241,8 +243,12 @@ def _join_layers(layers: Sequence[LayerState]) -> LayerState:
 
 
 def _all_or_none(parts: Sequence[_T | None]) -> list[_T]:
-    """Return the parts, or an empty list where each is None."""
+    """Return the parts, or an empty list if all of them are None.
+
+    Raises:
+        ValueError: Only some are None.
+    """
     there = [part for part in parts if part is not None]
     if there and len(there) < len(parts):
-        raise ValueError("states of models with other blocks cannot be joined")
+        raise ValueError("states of models with different blocks cannot be joined")
     return there

@@ -21,6 +21,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from sharnn.report.curves import COLOURS
+from sharnn.report.tables import mean_and_spread
 
 Run = Mapping[str, Any]
 Axis = Literal["tokens", "seconds"]
@@ -29,11 +30,6 @@ _PLACE: dict[Axis, int] = {"tokens": 0, "seconds": 1}
 _BITS = 2
 #: Points at which the mean of several curves is drawn.
 _GRID_POINTS = 240
-
-
-def mean_and_spread(values: Sequence[float]) -> tuple[float, float | None]:
-    """Return mean and standard deviation; the latter is None for a single value."""
-    return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else None
 
 
 def draw_comparison(

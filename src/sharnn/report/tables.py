@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -67,3 +68,21 @@ class Table:
             f'<div class="scroll"><table>\n<caption>{escape(self.title)}</caption>\n{head}\n{rows}\n'
             "</table></div>"
         )
+
+
+def mean_and_spread(values: Sequence[float]) -> tuple[float, float | None]:
+    """Return mean and standard deviation (n − 1); the latter is None for a single value."""
+    return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else None
+
+
+def mean_cell(values: Sequence[float], digits: int, single: str = "") -> str:
+    """Return `MEAN ± DEVIATION`.
+
+    Args:
+        values: One or more.
+        digits: Behind the point.
+        single: What follows the mean of a single value.
+    """
+    mean, spread = mean_and_spread(values)
+    mean = round(mean, digits) + 0.0  # no minus before zero
+    return f"{mean:.{digits}f}{single if spread is None else f' ± {spread:.{digits}f}'}"

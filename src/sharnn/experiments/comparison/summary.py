@@ -6,15 +6,15 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 
 from sharnn.experiments.comparison.run_store import Run, Shown, all_runs
-from sharnn.report.comparison import Axis, mean_and_spread
+from sharnn.report.comparison import Axis
+from sharnn.report.tables import mean_cell
 
 _NOTHING = "–"
 
 
 def score_cell(runs: Sequence[Run], key: str = "bits_per_byte") -> str:
     """Return mean and standard deviation over seeds; a dash for the spread of one."""
-    mean, spread = mean_and_spread([run[key] for run in runs])
-    return f"{mean:.4f} ± {_NOTHING if spread is None else f'{spread:.4f}'}"
+    return mean_cell([run[key] for run in runs], 4, single=f" ± {_NOTHING}")
 
 
 def number_cell(
