@@ -91,6 +91,13 @@ def test_wrong_calls(
     assert err.count("\n") == 1
 
 
+def test_an_argument_of_the_library_is_told_as_an_option(
+    text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, _, err = run(capsys, "prepare", text, "--from", text)
+    assert f"--from is {text}, but {text} is not a known corpus" in err
+
+
 def test_options_that_would_do_nothing_are_refused(
     text: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

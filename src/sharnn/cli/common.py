@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sharnn.config import did_you_mean
-from sharnn.errors import ConfigError, DataError
+from sharnn.errors import ConfigError, DataError, SharnnError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -67,22 +67,22 @@ def run_subverb(
 
 @contextmanager
 def naming_options(options: Mapping[str, str]) -> Iterator[None]:
-    """Let an error of the library that begins with an argument's name speak of options instead.
+    """Let an error of the library that names an argument name the option instead.
 
     Args:
-        options: By the argument's name.
+        options: By the argument's name, as in `stride is 0` or `(stride)`.
 
     Raises:
-        ConfigError: The same, translated.
+        SharnnError: The same error, translated.
     """
     try:
         yield
-    except ConfigError as failure:
-        message = str(failure)
-        if message.split(" ", 1)[0] not in options:
+    except SharnnError as failure:
+        names = re.compile(rf"\b({'|'.join(options)})\b(?= is\b| \d|\))")
+        translated = names.sub(lambda name: options[name[0]], str(failure))
+        if translated == str(failure):
             raise
-        names = re.compile(rf"\b({'|'.join(options)})\b(?= is| \d)")
-        raise ConfigError(names.sub(lambda name: options[name[0]], message)) from failure
+        raise type(failure)(translated) from failure
 
 
 def add_model(parser: ArgumentParser) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from sharnn.cli.common import (
     error_console,
     make_parser,
+    naming_options,
     prepare_bar,
     run_subverb,
 )
@@ -186,7 +187,7 @@ def _prepared(options: Namespace) -> Corpus:
     from sharnn.data.prepare import prepare
 
     source = Path(options.source).expanduser() if options.source is not None else None
-    with prepare_bar(error_console()) as progress:
+    with prepare_bar(error_console()) as progress, naming_options({"local_source": "--from"}):
         return prepare(
             options.texts, tokenizer=options.tokenizer, local_source=source, progress=progress
         )

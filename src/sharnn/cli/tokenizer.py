@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sharnn.cli.common import (
     error_console,
     make_parser,
+    naming_options,
     prepare_bar,
     run_subverb,
 )
@@ -81,7 +82,7 @@ def _train(argv: list[str]) -> int:
     from sharnn.text import save_tokenizer
 
     source = Path(options.source).expanduser() if options.source is not None else None
-    with prepare_bar(error_console()) as progress:
+    with prepare_bar(error_console()) as progress, naming_options({"local_source": "--from"}):
         tokenizer = train_tokenizer(
             options.texts, options.kind, options.vocab_size, local_source=source, progress=progress
         )
