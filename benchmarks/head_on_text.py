@@ -1,4 +1,4 @@
-"""What a head wins on real text, long enough: runs side by side, watched while they learn.
+"""What a head gains on real text, long enough: runs side by side, watched while they learn.
 
     python benchmarks/documentation_text.py docs.txt
     python benchmarks/head_on_text.py docs.txt --runs runs/head --budget 60Mtokens
@@ -255,8 +255,9 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=2, help="runs side by side, a thread each")
     parser.add_argument("--tell", action="store_true", help="tell what is there, train nothing")
     options = parser.parse_args()
+    report = Report("What a head gains on real text", torch.device("cpu"), options.results)
+    torch.set_num_threads(1)  # after the report, which counts the machine's cores
     options.runs.mkdir(parents=True, exist_ok=True)
-    torch.set_num_threads(1)
     runs = {
         (arm, seed): Watched(options.runs, options.text, arm, seed, options.budget, options.every)
         for seed in options.seeds
@@ -270,7 +271,6 @@ def main() -> int:
         except (KeyboardInterrupt, StoppedError):
             print("stopped: the same command goes on", file=sys.stderr)
             return 130
-    report = Report("What a head wins on real text", torch.device("cpu"), options.results)
     tell(runs, report, options.budget)
     report.save()
     return 0
