@@ -225,12 +225,13 @@ def draw(points: dict[Key, list[Point]], names: list[str], path: Path) -> None:
 
     figure, axes = plt.subplots(1, 2, figsize=(11, 4))
     colours = {arm: f"C{index}" for index, arm in enumerate(ARMS)}
-    for axis, name in zip(axes, (names[0], names[2]), strict=True):
+    titles = {names[0]: "all bytes", names[2]: f"bytes whose last 8 bytes occurred {names[2]}"}
+    for axis, (name, title) in zip(axes, titles.items(), strict=True):
         for (arm, seed), (tokens, won) in gains(points, name).items():
             label = arm if seed == min(s for a, s in points if a == arm) else None
-            axis.plot(tokens, won, color=colours[arm], marker=".", label=label)
+            axis.plot([t / 1e6 for t in tokens], won, color=colours[arm], marker=".", label=label)
         axis.axhline(0, color="grey", linewidth=0.8)
-        axis.set(title=name, xlabel="tokens")
+        axis.set(title=title, xlabel="million tokens read")
     axes[0].set_ylabel("bits per byte less than without a head")
     axes[0].legend()
     figure.tight_layout()

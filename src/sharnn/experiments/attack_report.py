@@ -28,19 +28,19 @@ PAGE, TABLES = "report.html", "results.md"
 Result = Mapping[str, Any]
 
 _HOW_TO_READ = {
-    "scores": "Each model is scored on the same bytes, by what each of them costs. Lower is better; bars "
-    "are the standard deviation over seeds.",
-    "ways": "A word's cost summed over all ways to cut it is what the model thinks of the word; the "
-    "tokenizer's own way costs more, never less. Where the word's earlier tokens are not told, each "
-    "token is predicted from what stands before the word alone, by a mean over draws: what that adds is "
-    "what being told was worth at most (half the draws: what fewer draws would add to that). A word that "
-    "is one token is told nothing.",
-    "places": "What the first token of a word costs, the second, and so on.",
-    "classes": "Known words stand ten times or more in the train split, whether or not a model has read "
-    "all of it, rare ones less often, unseen ones never; copied ones stood in the scored "
-    "text before, within the window.",
-    "perturbed": "The same bytes, read in pieces that the tokenizer would not have made: merges are left "
-    "out at the rate below (BPE-dropout, arXiv 1910.13267).",
+    "scores": "All models are scored on the same bytes, in bits per byte. Lower is better; bars are the "
+    "standard deviation over seeds.",
+    "ways": "The cost summed over all segmentations is the model's probability of the word. The tokenizer's "
+    "segmentation never costs less. Where the word's earlier tokens are withheld, each token is predicted "
+    "from the text before the word alone, as a mean over samples: what that adds is an upper bound of the "
+    "benefit of teacher forcing (half the samples: how much fewer samples would add to it). A word of one "
+    "token has no such benefit.",
+    "places": "The cost of the first token of a word, of the second, and so on.",
+    "classes": "Known words occur ten times or more in the train split, whether or not a model has read all "
+    "of it, rare ones less often, unseen ones never. Copied ones occurred earlier in the scored text, "
+    "within the window.",
+    "perturbed": "The same bytes in pieces that the tokenizer would not have made: merges are left out at "
+    "the rate below (BPE-dropout, arXiv 1910.13267).",
 }
 
 
@@ -128,8 +128,9 @@ def _parts(results: Sequence[Result], matching: str) -> Table:
         rise = _told(runs, _last_rise, 3) if runs[0]["perturbed"] else "–"
         rows.append([architecture, tokenization, *ways, rise])
     columns = (
-        "architecture", "tokenization", "all ways", "best way", "as cut", "not told", "told is worth",
-        "half the draws", "perturbed",
+        "architecture", "tokenization", "all segmentations, summed", "best segmentation",
+        "the tokenizer's segmentation", "earlier tokens withheld", "benefit of teacher forcing",
+        "half the samples", "rise, perturbed",
     )  # fmt: skip
     rates = [run["perturbed"][-1]["dropout"] for run in results if run["perturbed"]]
     last = (
