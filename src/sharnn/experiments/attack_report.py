@@ -30,15 +30,15 @@ Result = Mapping[str, Any]
 _HOW_TO_READ = {
     "scores": "All models are scored on the same bytes, in bits per byte. Lower is better; bars are the "
     "standard deviation over seeds.",
-    "ways": "The cost summed over all segmentations is the model's probability of the word. The tokenizer's "
-    "segmentation never costs less. Where the word's earlier tokens are withheld, each token is predicted "
-    "from the text before the word alone, as a mean over samples: what that adds is an upper bound of the "
-    "benefit of teacher forcing (half the samples: how much fewer samples would add to it). A word of one "
-    "token has no such benefit.",
+    "ways": "The cost summed over all segmentations is the model's probability of the word. The "
+    "tokenizer's segmentation never costs less. Where the word's earlier tokens are withheld, "
+    "each token is predicted from the text before the word alone, as a mean over samples: what "
+    "that adds is an upper bound of the benefit of teacher forcing (half the samples: how much "
+    "fewer samples would add to it). A word of one token has no such benefit.",
     "places": "The cost of the first token of a word, of the second, and so on.",
-    "classes": "Known words occur ten times or more in the train split, whether or not a model has read all "
-    "of it, rare ones less often, unseen ones never. Copied ones occurred earlier in the scored text, "
-    "within the window.",
+    "classes": "Known words occur ten times or more in the train split, whether or not a model has read "
+    "all of it, rare ones less often, unseen ones never. Copied ones occurred earlier in the "
+    "scored text, within the window.",
     "perturbed": "The same bytes in pieces that the tokenizer would not have made: merges are left out at "
     "the rate below (BPE-dropout, arXiv 1910.13267).",
 }
