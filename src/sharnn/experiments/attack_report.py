@@ -39,8 +39,8 @@ _HOW_TO_READ = {
     "classes": "Known words occur ten times or more in the train split, whether or not a model has read "
     "all of it, rare ones less often, unseen ones never. Copied ones occurred earlier in the "
     "scored text, within the window.",
-    "perturbed": "The same bytes in pieces that the tokenizer would not have made: merges are left out at "
-    "the rate below (BPE-dropout, arXiv 1910.13267).",
+    "perturbed": "The same bytes in pieces that the tokenizer would not have made: merges are left out "
+    "at the rate below (BPE-dropout, arXiv 1910.13267).",
 }
 
 
