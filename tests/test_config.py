@@ -9,7 +9,7 @@ import pytest
 from sharnn.amounts import Amount, Progress
 from sharnn.config import ModelConfig, OptimConfig, to_dict
 from sharnn.errors import ConfigError
-from sharnn.recipe import load_recipe_settings, recipe_from_settings
+from sharnn.recipe import load_recipe_settings, recipe_from_settings, resolve_recipe
 
 
 @pytest.mark.parametrize(
@@ -111,3 +111,28 @@ def test_recipe_files(tmp_path: Path) -> None:
     path.write_text("model: {embed_dim: wide}")
     with pytest.raises(ConfigError, match="embed_dim"):
         recipe_from_settings(load_recipe_settings(str(path)))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("train: {fit: null}", "train.fit is None"),
+        ("train: {fit: [1]}", "train.fit is .1."),
+        ("train: {fit: model.embed_dim}", "give a list of settings"),
+        ("train: {adapt: 5}", "train.adapt is 5"),
+        ("train: {init_from: 3}", "train.init_from is 3"),
+        ("model: {1: 2}", "there is no setting '1'"),
+    ],
+)
+def test_a_recipe_of_other_types_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "recipe.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        resolve_recipe(str(tmp_path / "recipe.yaml"))
+
+
+def test_a_head_that_reaches_nothing_is_refused() -> None:
+    for settings in ({"window": 0}, {"attention_layers": "none"}):
+        with pytest.raises(ConfigError, match="reads_next is True, but no block attends"):
+            ModelConfig(residual=True, reads_next=True, **settings)
+    with pytest.raises(ConfigError, match="give 2 or more"):
+        ModelConfig(residual=True, reads_next=True, window=1)

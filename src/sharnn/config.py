@@ -191,7 +191,17 @@ class ModelConfig:
         _require(self.window >= 0, f"model.window is {self.window}: it must be 0 or more")
         self._set(attention_layers=self._placed_attention())
         if not self.attention_layers:
-            self._refuse("attention_dropout", "overparam_value_gate", "reads_next")
+            for name in ("attention_dropout", "overparam_value_gate", "reads_next"):
+                value = getattr(self, name)
+                _require(
+                    not value,
+                    f"model.{name} is {value!r}, but no block attends (model.attention_layers is "
+                    f"{self.attention_layers}, model.window {self.window}): leave it out, or add a head",
+                )
+        _require(
+            self.window != 1 or not self.reads_next,
+            "model.window is 1, but a head that reads the next row reaches no row then: give 2 or more",
+        )
         _require(
             self.residual or not self.reads_next,
             "model.reads_next is true, but the paper's blocks have no such head: set model.residual, or "
@@ -631,4 +641,6 @@ def check_keys(settings: Mapping[str, Any], known: Iterable[str], where: str) ->
     names = list(known)
     for key in settings:
         if key not in names:
-            raise ConfigError(f"{where}: there is no setting '{key}'{did_you_mean(key, names)}")
+            raise ConfigError(
+                f"{where}: there is no setting '{key}'{did_you_mean(str(key), names)}"
+            )

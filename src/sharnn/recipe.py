@@ -219,6 +219,7 @@ def resolve_recipe(
         # What the recipe says of its own model, and of the weights it was run with, is not this model's.
         sections.pop("model", None)
         sections.get("train", {}).pop("init_digest", None)
+    _check_names(sections.get("train", {}))
     origin = asked or sections.get("train", {}).get("init_from")
     if origin is not None and read_model is not None:
         _refuse_settings_of_weights(given, origin)
@@ -232,6 +233,22 @@ def resolve_recipe(
         section, _, key = setting.partition(".")
         sections.setdefault(section, {})[key] = value
     return recipe_from_settings(sections)
+
+
+def _check_names(train: Mapping[str, Any]) -> None:
+    """Check the type of what is read of a recipe before all of it is checked.
+
+    Raises:
+        ConfigError: It is of another type.
+    """
+    for key in ("fit", "adapt"):
+        names = train.get(key, [])
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise ConfigError(f"train.{key} is {names!r}: give a list of settings, [] for none")
+    if not isinstance(train.get("init_from"), str | None):
+        raise ConfigError(
+            f"train.init_from is {train['init_from']!r}: give a model's name or folder"
+        )
 
 
 def _refuse_settings_of_weights(given: Mapping[str, Any], origin: str) -> None:

@@ -190,7 +190,7 @@ def test_models_that_are_not_there_are_told(
     write_model(tmp_path / "cut")
     (tmp_path / "cut" / "model.safetensors").write_bytes(b"")
     assert main(["train", "--from", "cut", text, "--out", "out"]) == 1
-    assert "model.safetensors is not the file" in capsys.readouterr().err
+    assert "model.safetensors does not match config.json" in capsys.readouterr().err
     assert not Path("out").exists()
 
 
@@ -236,3 +236,8 @@ def test_options_are_not_chosen_by_the_run(capsys: pytest.CaptureFixture[str]) -
     sized = left_to_choose("--model.embed_dim=64")
     assert not {"model.embed_dim", "model.num_layers"} & set(sized)
     assert "data.num_lanes" in sized
+
+
+def test_texts_may_stand_in_several_places(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "a.txt", "--recipe", "demo", "b.txt", "--print-recipe"]) == 0
+    assert yaml.safe_load(capsys.readouterr().out)["data"]["texts"] == ["a.txt", "b.txt"]

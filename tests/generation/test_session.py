@@ -10,7 +10,9 @@ import pytest
 import torch
 
 from generation.sessions import ARCHITECTURES, make_session, text_of
+from sharnn.checkpoint.format import load_tensors, save_tensors
 from sharnn.errors import CheckpointError, ConfigError
+from sharnn.files import sha256_of_file
 from sharnn.generation import Sampling, Session
 from sharnn.generation.session import _digest_of_model, join_decoders
 from sharnn.text import ByteTokenizer, WordTokenizer
@@ -72,6 +74,30 @@ def test_what_a_session_began_with_comes_back(tmp_path: Path) -> None:
         join_decoders([session, Session(model, tokenizer, "bf16", "fp32")])
 
 
+@pytest.mark.parametrize("name", ["slots", "recent", "logits", "layer0.hidden", "layer0.memory"])
+@pytest.mark.parametrize("change", ["drop", "cut", "enlarge"])
+def test_an_altered_state_never_reaches_a_kernel(tmp_path: Path, name: str, change: str) -> None:
+    session, folder = make_session(recall_orders=[2]), tmp_path / "session"
+    session.prefill("once upon a time there was a window of twelve rows")
+    session.save(folder)
+    state = folder / "state.safetensors"
+    tensors = load_tensors(state, torch.device("cpu"))
+    if change == "drop":
+        del tensors[name]
+    elif change == "cut":
+        tensors[name] = tensors[name][..., :-1].contiguous()
+    elif tensors[name].is_floating_point():
+        tensors[name] = torch.cat([tensors[name]] * 2, dim=-1)
+    else:
+        tensors[name] = torch.full_like(tensors[name], 10**9)
+    save_tensors(state, tensors)
+    facts = json.loads((folder / "session.json").read_text())
+    facts["state"] = sha256_of_file(state)
+    (folder / "session.json").write_text(json.dumps(facts))
+    with pytest.raises(CheckpointError, match="its state is not one of this model"):
+        Session.load(folder, session.model, session.tokenizer)
+
+
 def test_a_session_of_the_first_format_is_read(tmp_path: Path) -> None:
     session, folder = make_session(recall_orders=[2]), tmp_path / "session"
     session.prefill("once")
@@ -128,6 +154,8 @@ def test_saving_replaces_sessions_and_nothing_else(tmp_path: Path) -> None:
         ({"num_tokens": None}, "was altered"),
         ({"settings": {"window": 3}}, "its settings are not"),
         ({"settings": None}, "its settings are not"),
+        ({"num_tokens": -1}, "was altered"),
+        ({"history": [300]}, "its state is not one of this model"),
         ({"tokenizer": "0" * 64}, "another tokenizer"),
         ({"state": "0" * 64}, "truncated or was altered"),
     ],

@@ -272,7 +272,7 @@ def test_models_that_cannot_be_begun_with(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"data\.tokenizer is 'word', but .* reads 'byte' tokens"):
         start_run(words, out, CONSOLE)
     (tmp_path / "model" / "tokenizer.json").write_text("{}")
-    with pytest.raises(CheckpointError, match=r"tokenizer\.json is not the file"):
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json does not match"):
         start_run(recipe, out, CONSOLE)
     shutil.rmtree(tmp_path / "model")
     with pytest.raises(CheckpointError, match="there is no model at"):

@@ -49,12 +49,12 @@ class VerbParser(ArgumentParser):
                 raise ConfigError(f"there is no option '{name}'{did_you_mean(name, known)}")
         return super().parse_args(list(args), **settings)
 
-    def parse_scattered(self, args: Iterable[str]) -> Namespace:
+    def parse_scattered(self, args: Iterable[str], **settings: Any) -> Namespace:
         """Parse arguments of which those that are no options may be in several places.
 
         argparse gives a list of positional arguments only those that stand together.
         """
-        return self.parse_args(self.options_first(args))
+        return self.parse_args(self.options_first(args), **settings)
 
     def options_first(self, args: Iterable[str]) -> list[str]:
         """Return arguments with all options, and their values, before the others."""

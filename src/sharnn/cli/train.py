@@ -18,8 +18,7 @@ from sharnn.recipe import (
 )
 
 if TYPE_CHECKING:
-    from jsonargparse import ArgumentParser
-
+    from sharnn.cli.parser import VerbParser
     from sharnn.config import ModelConfig
 
 HELP = "fit a model to a text, fine-tune one, or go on with a run"
@@ -39,11 +38,11 @@ and window alone can be changed, and the recipe is '{FINETUNE_RECIPE}' unless --
 def run(argv: list[str]) -> int:
     """Parse, train, and say where the model is."""
     parser = _parser()
-    options = dict(parser.parse_args(argv, defaults=False).items())
+    options = dict(parser.parse_scattered(argv, defaults=False).items())
     return _resume(options) if options.get("resume") is not None else _start(options)
 
 
-def _parser() -> ArgumentParser:
+def _parser() -> VerbParser:
     examples = (
         "examples:\n"
         "  sharnn train my.txt --out runs/mine --budget 10m\n"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,9 @@ from sharnn.files import atomic_folder, read_json, sha256_of_file, write_json
 from sharnn.generation.decoder import Decoder, make_decoder
 from sharnn.generation.packed_weights import STORED
 from sharnn.generation.sampling import PENALTY_TOKENS
+from sharnn.kernels.table import TOKEN_BITS
 from sharnn.model import LanguageModel, RecurrentState
+from sharnn.model.state import NO_TOKEN
 from sharnn.text import Tokenizer
 
 _SESSION, _STATE = "session.json", "state.safetensors"
@@ -198,11 +200,40 @@ class Session:
         if not first_format:
             session._begin(_Settings(**facts["settings"]))
         tensors = load_tensors(state, model.device)
+        known = all(0 <= token < tokenizer.vocab_size for token in facts["history"])
+        if not known or not session._fits(tensors):
+            raise CheckpointError(
+                f"{folder} was altered: its state is not one of this model, save the session again"
+            )
         session.logits = tensors.pop("logits")
         session._decoder.load(RecurrentState.from_tensors(tensors, model.config.num_layers))
         session._history.extend(facts["history"])
         session.num_tokens = facts["num_tokens"]
         return session
+
+    def _fits(self, tensors: Mapping[str, Tensor]) -> bool:
+        """Return whether tensors from a file can be this session's state: kernels do not check them."""
+        expected = {**self._decoder.state().to_tensors(), "logits": self.logits}
+        if tensors.keys() != expected.keys():
+            return False
+        vocab_size = self.tokenizer.vocab_size
+        for name, tensor in tensors.items():
+            own, shape = expected[name], list(tensor.shape)
+            if name.endswith(".memory") and tensor.dim() == 3:
+                shape[1] = own.shape[1]
+                num_rows, lengths = tensor.shape[1], tensors[name.replace(".memory", ".lengths")]
+                if num_rows > self._settings.window or not (lengths <= num_rows).all():
+                    return False
+            if shape != list(own.shape) or tensor.is_floating_point() != own.is_floating_point():
+                return False
+            if name == "recent" and not ((tensor >= NO_TOKEN) & (tensor < vocab_size)).all():
+                return False
+            if name == "slots":  # two followers of each n-gram, counted from 1
+                mask = (1 << TOKEN_BITS) - 1
+                later, earlier = tensor >> TOKEN_BITS & mask, tensor & mask
+                if not ((tensor >= 0) & (later <= vocab_size) & (earlier <= vocab_size)).all():
+                    return False
+        return True
 
     def _remember(self, tokens: Sequence[int]) -> None:
         self._history.extend(tokens)
@@ -273,6 +304,8 @@ def _read_facts(path: Path) -> dict[str, Any]:
             f"{path} has format {facts['format']}, but this version of sharnn reads format {_FORMAT}: "
             "use the version that wrote it"
         )
+    if facts["num_tokens"] < 0:
+        raise CheckpointError(f"{path} was altered: it has read {facts['num_tokens']} tokens")
     history = facts.get("history")
     if not isinstance(history, list) or not all(isinstance(token, int) for token in history):
         raise CheckpointError(
@@ -290,6 +323,6 @@ def _are_settings(values: Any) -> bool:
     return (
         isinstance(values, dict)
         and values.keys() == {*dtypes, *counts}
-        and all(values[name] is None or values[name] in STORED for name in dtypes)
-        and all(isinstance(values[name], int) and values[name] >= 0 for name in counts)
+        and all(values[name] in (None, *STORED) for name in dtypes)
+        and all(type(values[name]) is int and 0 <= values[name] < 1 << 31 for name in counts)
     )

@@ -175,7 +175,7 @@ def named_contenders(names: Sequence[str]) -> dict[str, Contender]:
     contenders: dict[str, Contender] = {}
     for text in names:
         path = Path(text)
-        if "=" in text and not path.exists():
+        if "=" in text and not path.name.endswith((".yaml", ".yml")):
             name, contender = parse_named(text)
         else:
             name = path.stem if path.suffix in (".yaml", ".yml") else text
