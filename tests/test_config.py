@@ -134,5 +134,3 @@ def test_a_head_that_reaches_nothing_is_refused() -> None:
     for settings in ({"window": 0}, {"attention_layers": "none"}):
         with pytest.raises(ConfigError, match="reads_next is True, but no block attends"):
             ModelConfig(residual=True, reads_next=True, **settings)
-    with pytest.raises(ConfigError, match="give 2 or more"):
-        ModelConfig(residual=True, reads_next=True, window=1)

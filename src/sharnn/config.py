@@ -199,10 +199,6 @@ class ModelConfig:
                     f"{self.attention_layers}, model.window {self.window}): leave it out, or add a head",
                 )
         _require(
-            self.window != 1 or not self.reads_next,
-            "model.window is 1, but a head that reads the next row reaches no row then: give 2 or more",
-        )
-        _require(
             self.residual or not self.reads_next,
             "model.reads_next is true, but the paper's blocks have no such head: set model.residual, or "
             "leave it out",

@@ -118,8 +118,8 @@ def poison(trainer: Trainer, steps: set[int]) -> None:
     """Make the loss infinite at some steps."""
     nats = trainer.model.nats
 
-    def poisoned(*args: torch.Tensor) -> object:
-        loss, state = nats(*args)
+    def poisoned(*args: torch.Tensor, **options: bool) -> object:
+        loss, state = nats(*args, **options)
         bad = trainer.counters.step + 1 in steps
         return (loss * float("inf") if bad else loss), state
 
