@@ -155,8 +155,7 @@ def _check_rates(lr: float, decay: float) -> None:
         raise ConfigError(f"lr is {lr}: it must be 0 or more")
     if not 0 <= decay <= 1:
         raise ConfigError(
-            f"decay is {decay}: it is a share of the way back to the trained weights, from 0 "
-            "to 1"
+            f"decay is {decay}: it is a share of the way back to the trained weights, from 0 to 1"
         )
 
 
