@@ -122,6 +122,8 @@ def test_recipe_files(tmp_path: Path) -> None:
         ("train: {adapt: 5}", "train.adapt is 5"),
         ("train: {init_from: 3}", "train.init_from is 3"),
         ("model: {1: 2}", "there is no setting '1'"),
+        ("optim: {betas: [0.9]}", "optim.betas is '.0.9.': give .*a list of 2 numbers"),
+        ("train: {budget: 10}", "train.budget is '10': give a text"),
     ],
 )
 def test_a_recipe_of_other_types_is_refused(tmp_path: Path, text: str, message: str) -> None:

@@ -50,7 +50,7 @@ SHORT_OPTIONS = {
 #: What the parser calls the types of values, for people.
 _KINDS = {
     "int": "a whole number", "float": "a number", "bool": "true or false",
-    "tuple": "a list such as [1, 2]", "list": "a list such as [1, 2]",
+    "tuple": "a list such as [1, 2]", "list": "a list such as [a, b]", "str": "a text",
 }  # fmt: skip
 
 #: Sections of settings, each a mapping from field to value.
@@ -180,6 +180,9 @@ def explain_value(message: str) -> str:
         for name in dict.fromkeys(re.findall(r"<class '(\w+)'>", message))
         if name in _KINDS
     ]
+    count = re.search(r"Expected a tuple with (\d+) elements", message)
+    if count:
+        kinds.append(f"a list of {count[1]} numbers")
     choices = re.search(r"Literal\[(.*?)\]", message)
     if choices:
         kinds.append(f"one of {choices[1]}")
@@ -214,13 +217,14 @@ def resolve_recipe(
     given = dict(given or {})
     check_keys(given, setting_names(), "settings")
     asked = given.get("train.init_from")
-    sections = load_recipe_settings(name or (FINETUNE_RECIPE if asked else DEFAULT_RECIPE))
-    if asked:
+    default = DEFAULT_RECIPE if asked is None else FINETUNE_RECIPE
+    sections = load_recipe_settings(name if name is not None else default)
+    if asked is not None:
         # What the recipe says of its own model, and of the weights it was run with, is not this model's.
         sections.pop("model", None)
         sections.get("train", {}).pop("init_digest", None)
     _check_names(sections.get("train", {}))
-    origin = asked or sections.get("train", {}).get("init_from")
+    origin = asked if asked is not None else sections.get("train", {}).get("init_from")
     if origin is not None and read_model is not None:
         _refuse_settings_of_weights(given, origin)
         sections["model"] = {**to_dict(read_model(origin)), **sections.get("model", {})}
