@@ -31,7 +31,7 @@ import torch
 
 from bench import Report, make_parser
 from recurring_text import Bands, bits
-from sharnn.checkpoint import LoadedModel, is_checkpoint, load_model, read_counters
+from sharnn.checkpoint import LoadedModel, RunFolder, is_checkpoint, load_model, read_counters
 from sharnn.data.prepare import prepare
 from sharnn.errors import CheckpointError
 from sharnn.evaluate import read_attention
@@ -39,7 +39,6 @@ from sharnn.experiments.comparison.contenders import Budget, Contender
 from sharnn.experiments.comparison.processes import Processes, StoppedError, interrupted_by_kill
 from sharnn.files import atomic_file
 from sharnn.report.tables import mean_cell
-from sharnn.train import is_run_folder
 from sharnn.train.worker import resume_command, start_command
 
 RECIPE = "one-head"
@@ -111,7 +110,7 @@ class Watched:
 
     def train(self, processes: Processes) -> None:
         """Wait for a training, which begins or resumes."""
-        if is_run_folder(self.run):
+        if RunFolder(self.run).exists():
             command = resume_command(self.run)
         else:
             recipe = self.run.with_suffix(".yaml")
@@ -123,7 +122,7 @@ class Watched:
 
     def look(self, judge: Judge) -> None:
         """Take a point if the run has saved itself since the last one."""
-        last = self.run / "last"
+        last = RunFolder(self.run).last
         if not is_checkpoint(last):
             return
         try:

@@ -29,12 +29,13 @@ import torch
 from torch.profiler import DeviceType, ProfilerActivity, profile
 
 from bench import STDLIB, Contest, Report, make_parser, product_ceiling
+from sharnn.checkpoint import RunFolder
 from sharnn.config import Recipe
 from sharnn.data.corpus import Corpus
 from sharnn.data.prepare import prepare
 from sharnn.errors import ConfigError, SharnnError
 from sharnn.experiments.comparison.contenders import Budget, parse_named
-from sharnn.train import RunFolder, Trainer, resolve_device
+from sharnn.train import Trainer, resolve_device
 from sharnn.train.autosize import fit
 from sharnn.train.estimate import flops_per_token, used_memory_bytes
 from sharnn.train.precision import Precision

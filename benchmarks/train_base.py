@@ -21,7 +21,7 @@ from pathlib import Path
 from rich.console import Console
 
 from bench import processor
-from sharnn.checkpoint import LAST, LoadedModel, load_model, save_model
+from sharnn.checkpoint import LoadedModel, RunFolder, load_model, save_model
 from sharnn.checkpoint.load import SHIPPED
 from sharnn.data.prepare import prepare
 from sharnn.errors import ConfigError, SharnnError
@@ -106,7 +106,7 @@ def compose(path: Path, train: bytes, valid: bytes) -> Path:
 
 def ship(options: argparse.Namespace, texts: Sequence[bytes]) -> None:
     """Score the run's last model as it will be read back, and save it with its card."""
-    trained = load_model(options.run / LAST)
+    trained = load_model(RunFolder(options.run).last)
     known = trained.card
     card = {
         "data": options.about or ", ".join(Path(name).name for name in options.train),

@@ -351,8 +351,6 @@ class DataConfig:
     tokenizer: str | None = None
     """byte, word for texts in WikiText's tokenised form, or a file that 'sharnn tokenizer train' made
     (NAME.json); the corpus's own when not given."""
-    digest: str | None = None
-    """Digest of the prepared corpus; written by a run, so that a resume finds the same one."""
     num_lanes: int = 16
     """Lanes B: contiguous parts of the text that are read side by side, each with its own state."""
     segment_length: int = 128
@@ -490,9 +488,6 @@ class TrainConfig:
     init_from: str | None = None
     """Model to fine-tune: base, a model folder or a run folder; usually given as --from. Weights,
     model settings and tokenizer are its own."""
-    init_digest: str | None = None
-    """SHA-256 of the weights that init_from began with; written by a run, so that its recipe is not
-    run again from others."""
     seed: int = 0
     """Of the initial weights, dropout and segment lengths."""
     device: Device = "auto"
@@ -532,10 +527,6 @@ class TrainConfig:
             ConfigError: A value is out of range.
         """
         _require_positive(self, "train", "grad_accum_steps", "max_skipped_steps")
-        _require(
-            self.init_digest is None or self.init_from is not None,
-            "train.init_digest does nothing without train.init_from: leave it out",
-        )
         for name in ("validation_tokens", "early_stop", "seed"):
             value = getattr(self, name)
             _require(value >= 0, f"train.{name} is {value}: it must be 0 or more")

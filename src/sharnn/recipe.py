@@ -43,6 +43,8 @@ _SHARED_MODEL_SETTINGS = (
 )  # fmt: skip
 #: Settings of a recipe's optimiser that no other optimiser has.
 _SETTINGS_OF_OPTIMISERS = ("matrix_lr", "min_trust")
+#: Settings of earlier versions, which wrote facts of a run into its recipe (now in `run.json`).
+RETIRED_SETTINGS = ("data.digest", "train.init_digest")
 #: Options that are short for a setting.
 SHORT_OPTIONS = {
     "--budget": "train.budget", "--device": "train.device", "--from": "train.init_from",
@@ -98,6 +100,9 @@ def load_recipe_settings(name_or_file: str) -> Sections:
             raise ConfigError(
                 f"recipe {path}: section '{section}' must hold settings, not {values!r}"
             )
+        for name in RETIRED_SETTINGS:
+            if name.startswith(f"{section}."):
+                values.pop(name.partition(".")[2], None)
         fields = [f.name for f in dataclasses.fields(SECTIONS[section])]
         check_keys(values, fields, f"recipe {path}, section '{section}'")
     return settings
@@ -220,9 +225,7 @@ def resolve_recipe(
     default = DEFAULT_RECIPE if asked is None else FINETUNE_RECIPE
     sections = load_recipe_settings(name if name is not None else default)
     if asked is not None:
-        # What the recipe says of its own model, and of the weights it was run with, is not this model's.
-        sections.pop("model", None)
-        sections.get("train", {}).pop("init_digest", None)
+        sections.pop("model", None)  # what the recipe says of its own model
     _check_names(sections.get("train", {}))
     origin = asked if asked is not None else sections.get("train", {}).get("init_from")
     if origin is not None and read_model is not None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from sharnn.errors import DataError
+from sharnn.errors import CheckpointError
 from sharnn.report import read_run, write_report
 from sharnn.report.runs import MAX_POINTS
 
@@ -89,7 +89,7 @@ def test_a_line_cut_by_a_kill_is_left_out(tmp_path: Path) -> None:
 def test_broken_runs(tmp_path: Path, damage: Any, message: str) -> None:
     run = make_run(tmp_path / "run")
     damage(run)
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(CheckpointError, match=message):
         read_run(run)
-    with pytest.raises(DataError, match="there is no run folder"):
+    with pytest.raises(CheckpointError, match="there is no run folder"):
         read_run(tmp_path / "nothing")

@@ -6,12 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+from sharnn.checkpoint import RunFacts, RunFolder
 from sharnn.config import DataConfig, ModelConfig, OptimConfig, Recipe, TrainConfig
 from sharnn.data.corpus import Corpus
 from sharnn.data.prepare import prepare
 from sharnn.train.logger import MetricsFile
 from sharnn.train.precision import Precision, resolve_device
-from sharnn.train.run_folder import RunFolder
 from sharnn.train.trainer import Trainer
 from texts import write_text
 
@@ -42,7 +42,8 @@ def tiny_corpus(folder: Path, num_bytes: int = 6_000) -> Corpus:
 
 
 def make_trainer(folder: Path, recipe: Recipe, corpus: Corpus, resume: bool = False) -> Trainer:
-    run = RunFolder.open(folder) if resume else RunFolder.create(folder, recipe)
+    facts = RunFacts(corpus.name, corpus.digest)
+    run = RunFolder.open(folder) if resume else RunFolder.create(folder, recipe, facts)
     precision = Precision.resolve(resolve_device(recipe.train.device), recipe.train.dtype)
     trainer = Trainer(recipe, corpus, run, precision)
     if resume:

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from rich.console import Console
 
 from models import ship, write_model
-from sharnn.checkpoint import load_model
+from sharnn.checkpoint import RunFolder, load_model
 from sharnn.config import Recipe
 from sharnn.data.prepare import train_tokenizer
 from sharnn.errors import CheckpointError, ConfigError, DataError
@@ -78,7 +79,9 @@ def test_a_run_says_where_it_came_from(tmp_path: Path) -> None:
     start_run(recipe, tmp_path / "run", CONSOLE)
     origin, digest = str(tmp_path / "model"), load_model(tmp_path / "model").digest
     saved = load_recipe_settings(str(tmp_path / "run" / "recipe.yaml"))["train"]
-    assert (saved["init_from"], saved["init_digest"]) == (origin, digest)
+    assert saved["init_from"] == origin
+    facts = RunFolder.open(tmp_path / "run").facts()
+    assert facts.initial_digest == digest
     (start,) = records(tmp_path / "run", "start")
     assert (start["init_from"], start["init_digest"]) == (origin, digest)
     card = load_model(tmp_path / "run").card
@@ -149,7 +152,7 @@ def test_a_run_killed_before_its_first_checkpoint_begins_with_the_model_again(
         with pytest.raises(Killed):
             start_run(recipe, tmp_path / "killed", CONSOLE)
     write_model(tmp_path / "model", seed=1)
-    with pytest.raises(CheckpointError, match="is not the model that this recipe was run with"):
+    with pytest.raises(CheckpointError, match="is not the model that this run began with"):
         resume_run(tmp_path / "killed", CONSOLE)
     write_model(tmp_path / "model")
     resume_run(tmp_path / "killed", CONSOLE)
@@ -165,11 +168,10 @@ def test_a_saved_recipe_makes_the_same_run_again(tmp_path: Path) -> None:
     start_run(recipe_from_settings(saved), tmp_path / "two", CONSOLE)
     assert losses(tmp_path / "one") == losses(tmp_path / "two")
     write_model(tmp_path / "model", seed=1)
-    with pytest.raises(CheckpointError, match=r"restore it, or leave train\.init_digest out"):
-        start_run(recipe_from_settings(saved), tmp_path / "three", CONSOLE)
-    saved["train"]["init_digest"] = None
     start_run(recipe_from_settings(saved), tmp_path / "three", CONSOLE)
     assert losses(tmp_path / "one") != losses(tmp_path / "three")
+    one, three = (RunFolder.open(tmp_path / name).facts() for name in ("one", "three"))
+    assert one.initial_digest != three.initial_digest
 
 
 def test_the_shipped_model_can_be_begun_with(
@@ -300,6 +302,39 @@ def test_standard_input_is_not_read_again(tmp_path: Path, monkeypatch: pytest.Mo
         resume_run(tmp_path / "run", CONSOLE, "40steps")
 
 
-def test_a_digest_of_nothing_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"init_digest does nothing without train\.init_from"):
-        tiny_recipe(train={"init_digest": "abc"})
+def test_a_run_of_an_earlier_version_resumes(tmp_path: Path) -> None:
+    """Its recipe has the digests that `run.json` has now."""
+    write_model(tmp_path / "model")
+    text = write_text(tmp_path, 1_500)
+    recipe = tuning_recipe(tmp_path / "model", text, budget="6steps")
+    start_run(recipe, tmp_path / "old", CONSOLE)
+    run = RunFolder.open(tmp_path / "old")
+    facts, settings = run.facts(), yaml.safe_load(run.recipe_path.read_text())
+    settings["data"]["digest"] = facts.corpus_digest
+    settings["train"]["init_digest"] = facts.initial_digest
+    run.recipe_path.write_text(yaml.safe_dump(settings))
+    run.facts_path.unlink()
+    assert run.facts().corpus_digest == facts.corpus_digest
+    assert run.facts().initial_digest == facts.initial_digest
+    resume_run(run.path, CONSOLE, "8steps")
+    assert len(losses(run.path)) == 8
+    run.facts_path.write_text('{"corpus": "x"}')
+    with pytest.raises(CheckpointError, match=r"run\.json does not contain the facts of a run"):
+        resume_run(run.path, CONSOLE, "9steps")
+
+
+def test_a_run_records_what_it_chose(tmp_path: Path) -> None:
+    text = write_text(tmp_path, 1_500)
+    fit = ["data.num_lanes", "model.hidden_dropout"]
+    recipe = tiny_recipe(
+        data={"texts": [str(text)], "num_lanes": 64}, train={"budget": "2steps", "fit": fit}
+    )
+    start_run(recipe, tmp_path / "run", CONSOLE)
+    run = RunFolder.open(tmp_path / "run")
+    saved = load_recipe_settings(str(run.recipe_path))
+    assert run.facts().chosen == {
+        "data.num_lanes": saved["data"]["num_lanes"],
+        "model.hidden_dropout": saved["model"]["hidden_dropout"],
+    }
+    assert saved["data"]["num_lanes"] < 64
+    assert saved["train"]["fit"] == []

@@ -8,7 +8,7 @@ A model folder is portable and contains no code:
     tokenizer.json      the tokenizer
     README.md           the card: recipe, data, scores
 
-A run keeps its best model as such a folder. Its last checkpoint has two more files:
+A checkpoint of a run has two more files:
 
     trainer.safetensors optimiser moments, LSTM states and attention memories, generator states
     trainer.json        everything else needed to resume, and digests of the files beside it
@@ -29,7 +29,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sharnn.errors import CheckpointError
-from sharnn.files import sha256_of_file
+from sharnn.files import read_json, sha256_of_file
 
 FORMAT_VERSION = 1
 CONFIG, WEIGHTS, TOKENIZER, CARD = "config.json", "model.safetensors", "tokenizer.json", "README.md"
@@ -131,3 +131,41 @@ def check_digests(folder: Path, recorded: Mapping[str, str], manifest: str) -> N
                 f"{path} does not match {manifest} (SHA-256 {found[:12]}…, expected "
                 f"{expected[:12]}…): it is truncated, altered or from another folder"
             )
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """Return the content of `config.json` or `trainer.json`.
+
+    Raises:
+        CheckpointError: It is missing, damaged or of another format.
+    """
+    content = read_json(path, CheckpointError)
+    if not isinstance(content, dict) or not isinstance(content.get("digests"), dict):
+        raise CheckpointError(
+            f"{path} has no digests: it was not written by sharnn, or was altered"
+        )
+    if content.get("format") != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path} has format {content.get('format')}, but this version of sharnn reads format "
+            f"{FORMAT_VERSION}: use the version that wrote it ({content.get('sharnn', 'unknown')})"
+        )
+    return content
+
+
+def is_checkpoint(folder: Path) -> bool:
+    """Return whether a model folder also contains a trainer's state."""
+    return (folder / TRAINER).is_file()
+
+
+def read_counters(folder: Path) -> dict[str, Any]:
+    """Return the training counters saved in a checkpoint, as JSON values.
+
+    Raises:
+        CheckpointError: It is not a checkpoint of a run, or was truncated or altered.
+    """
+    try:
+        return dict(read_manifest(folder / TRAINER)["state"]["counters"])
+    except (KeyError, TypeError) as failure:
+        raise CheckpointError(
+            f"{folder / TRAINER} has no training counters: it was altered, use another checkpoint"
+        ) from failure

@@ -9,20 +9,17 @@ from typing import Any
 import torch
 
 from sharnn.checkpoint import format as fmt
+from sharnn.checkpoint.run_folder import RunFolder
 from sharnn.checkpoint.weights import WEIGHT_DTYPES, unpack_weights
 from sharnn.config import ModelConfig, check_keys
 from sharnn.errors import CheckpointError, ConfigError, DataError
-from sharnn.files import read_json
 from sharnn.model import LanguageModel
 from sharnn.text import Tokenizer, load_tokenizer
 
-BEST, LAST = "best", "last"
 #: Name of the model that is shipped with the package.
 BASE = "base"
 #: Its folder in the package; an installation may lack it.
 SHIPPED = Path(__file__).parents[1] / "weights" / BASE
-
-_RECIPE = "recipe.yaml"  # marks a run folder, see `train.run_folder`
 
 
 @dataclass(frozen=True)
@@ -59,12 +56,7 @@ class LoadedModel(ModelFolder):
 
 def is_model(path: str | Path) -> bool:
     """Return whether `path` names a model: `base`, a model folder, or any run folder, even a new one."""
-    return str(path) == BASE or _find(Path(path)) is not None or (Path(path) / _RECIPE).is_file()
-
-
-def is_checkpoint(folder: Path) -> bool:
-    """Return whether a model folder also contains a trainer's state."""
-    return (folder / fmt.TRAINER).is_file()
+    return str(path) == BASE or _find(Path(path)) is not None or RunFolder(Path(path)).exists()
 
 
 def resolve_model_folder(path: str | Path) -> Path:
@@ -81,7 +73,7 @@ def resolve_model_folder(path: str | Path) -> Path:
     found = _find(path)
     if found is not None:
         return found
-    if (path / _RECIPE).is_file():
+    if RunFolder(path).exists():
         raise CheckpointError(
             f"the run {path} has no checkpoint yet: resume its training until it saves one"
         )
@@ -123,7 +115,7 @@ def read_model_folder(path: str | Path) -> ModelFolder:
     """
     folder = resolve_model_folder(path)
     manifest = folder / fmt.CONFIG
-    content = _read_manifest(manifest)
+    content = fmt.read_manifest(manifest)
     unknown = {fmt.WEIGHTS, fmt.TOKENIZER} - set(content["digests"])
     if unknown:
         raise CheckpointError(f"{manifest} was altered: it has no digest of {min(unknown)}")
@@ -165,7 +157,7 @@ def load_weights(model: LanguageModel, folder: Path) -> None:
         CheckpointError: They have other shapes than the model's, or cannot be read.
     """
     path, manifest = folder / fmt.WEIGHTS, folder / fmt.CONFIG
-    dtype = _weight_dtype(manifest, _read_manifest(manifest))
+    dtype = _weight_dtype(manifest, fmt.read_manifest(manifest))
     weights = unpack_weights(fmt.load_tensors(path, model.device), dtype, path)
     try:
         model.load_state_dict(weights)
@@ -183,11 +175,11 @@ def load_trainer_state(folder: Path, device: str | torch.device = "cpu") -> dict
         CheckpointError: It has none, or a part is missing, truncated, altered or from another folder.
     """
     path = folder / fmt.TRAINER
-    if not is_checkpoint(folder):
+    if not fmt.is_checkpoint(folder):
         raise CheckpointError(
             f"{folder} has no {fmt.TRAINER}: it is a model, not a checkpoint of a run"
         )
-    content = _read_manifest(path)
+    content = fmt.read_manifest(path)
     fmt.check_digests(folder, content["digests"], fmt.TRAINER)
     try:
         return fmt.join_tree(
@@ -197,38 +189,11 @@ def load_trainer_state(folder: Path, device: str | torch.device = "cpu") -> dict
         raise CheckpointError(f"{path} names a tensor that is missing: {failure}") from failure
 
 
-def read_counters(folder: Path) -> dict[str, Any]:
-    """Return the training counters saved in a checkpoint, as JSON values.
-
-    Raises:
-        CheckpointError: It is not a checkpoint of a run, or was truncated or altered.
-    """
-    try:
-        return dict(_read_manifest(folder / fmt.TRAINER)["state"]["counters"])
-    except (KeyError, TypeError) as failure:
-        raise CheckpointError(
-            f"{folder / fmt.TRAINER} has no training counters: it was altered, use another checkpoint"
-        ) from failure
-
-
 def _find(path: Path) -> Path | None:
     """Return `path` if it is a model folder, else the best or else the last model of a run folder."""
-    folders = (path, path / BEST, path / LAST)
+    run = RunFolder(path)
+    folders = (path, run.best, run.last)
     return next((folder for folder in folders if (folder / fmt.CONFIG).is_file()), None)
-
-
-def _read_manifest(path: Path) -> dict[str, Any]:
-    content = read_json(path, CheckpointError)
-    if not isinstance(content, dict) or not isinstance(content.get("digests"), dict):
-        raise CheckpointError(
-            f"{path} has no digests: it was not written by sharnn, or was altered"
-        )
-    if content.get("format") != fmt.FORMAT_VERSION:
-        raise CheckpointError(
-            f"{path} has format {content.get('format')}, but this version of sharnn reads format "
-            f"{fmt.FORMAT_VERSION}: use the version that wrote it ({content.get('sharnn', 'unknown')})"
-        )
-    return content
 
 
 def _weight_dtype(path: Path, content: dict[str, Any]) -> str:

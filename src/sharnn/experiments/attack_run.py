@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from sharnn.checkpoint import load_model
+from sharnn.checkpoint import RunFolder, load_model
 from sharnn.config import to_dict
 from sharnn.data.corpus import Corpus
 from sharnn.data.prepare import prepare, train_tokenizer
@@ -48,7 +48,7 @@ from sharnn.files import read_json, write_json
 from sharnn.model import LanguageModel
 from sharnn.text import ByteTokenizer, Tokenizer, WordTokenizer, load_tokenizer, save_tokenizer
 from sharnn.text.unit_tokenizer import UnitTokenizer
-from sharnn.train import is_run_folder, resume_run, start_run
+from sharnn.train import resume_run, start_run
 
 #: Shown while a tokenizer is made: what is done.
 Say = Callable[[str], None]
@@ -264,7 +264,7 @@ def train(plan: AttackPlan, folder: Path, console: Console) -> None:
     Raises:
         KeyboardInterrupt: It was stopped again.
     """
-    if is_run_folder(folder):
+    if RunFolder(folder).exists():
         outcome = resume_run(folder, console)
     else:
         outcome = start_run(plan.recipe, folder, console)

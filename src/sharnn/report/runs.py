@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sharnn.errors import DataError
-from sharnn.files import explain_os_error
+from sharnn.checkpoint import RunFolder
+from sharnn.errors import CheckpointError
 
 #: Points kept per curve; a picture cannot show more.
 MAX_POINTS = 1500
@@ -86,55 +84,30 @@ def read_run(folder: Path) -> RunRecord:
     """Read a run folder.
 
     Raises:
-        DataError: It is not a run folder, has no training step yet, or has a damaged record.
+        CheckpointError: It is not a run folder, has no training step yet, or has a damaged record.
     """
-    metrics = folder / "metrics.jsonl"
+    on_disk = RunFolder(folder)
     if not folder.is_dir():
-        raise DataError(f"there is no run folder at {folder}: give the folder of a training run")
-    if not metrics.is_file():
-        raise DataError(
-            f"{folder} has no metrics.jsonl: give a run folder in which training has begun"
+        raise CheckpointError(
+            f"there is no run folder at {folder}: give the folder of a training run"
+        )
+    if not on_disk.metrics_path.is_file():
+        raise CheckpointError(
+            f"{folder} has no {on_disk.metrics_path.name}: give a run folder in which training has begun"
         )
     run = RunRecord(
-        folder, folder.resolve().name, {}, _read_recipe(folder),
+        folder, folder.resolve().name, {}, on_disk.recipe_text(),
         {name: Curve() for name in (*SERIES, "smooth")}, [], None, {}, None,
     )  # fmt: skip
-    for record in _records(metrics):
+    for record in on_disk.read_metrics():
         _take(run, record)
     if not run.last:
-        raise DataError(f"{metrics} has no training step yet: let the run train for a while")
+        raise CheckpointError(
+            f"{on_disk.metrics_path} has no training step yet: let the run train for a while"
+        )
     for curve in run.curves.values():
         curve.close()
     return run
-
-
-def _read_recipe(folder: Path) -> str:
-    path = folder / "recipe.yaml"
-    return path.read_text(encoding="utf-8") if path.is_file() else ""
-
-
-def _records(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield records; an incomplete last line, left by a killed run, is skipped.
-
-    Raises:
-        DataError: Another line is damaged.
-    """
-    try:
-        with path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, start=1):
-                if not line.endswith("\n"):
-                    return
-                try:
-                    record = json.loads(line)
-                    record["kind"], record["step"]
-                except (ValueError, KeyError, TypeError) as failure:
-                    raise DataError(
-                        f"{path}, line {number} is damaged ({failure!r}): remove that line, or report "
-                        "another run"
-                    ) from failure
-                yield record
-    except OSError as failure:
-        raise DataError(explain_os_error(failure, path, "read")) from failure
 
 
 def _take(run: RunRecord, record: dict[str, Any]) -> None:

@@ -2,10 +2,8 @@
 
 from sharnn.train.launch import resume_run, start_run
 from sharnn.train.precision import Precision, resolve_device
-from sharnn.train.run_folder import RunFolder, is_run_folder
 from sharnn.train.trainer import Outcome, Trainer
 
 __all__ = [
-    "Outcome", "Precision", "RunFolder", "Trainer", "is_run_folder", "resolve_device", "resume_run",
-    "start_run",
+    "Outcome", "Precision", "Trainer", "resolve_device", "resume_run", "start_run",
 ]  # fmt: skip

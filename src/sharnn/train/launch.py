@@ -5,18 +5,19 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
-from sharnn.checkpoint import LoadedModel, load_model, read_model_folder
+from sharnn.checkpoint import LoadedModel, RunFacts, RunFolder, load_model, read_model_folder
 from sharnn.config import ModelConfig, Recipe, names_tokenizer_file, to_dict
-from sharnn.data.corpus import TOKENIZER, Corpus
+from sharnn.data.corpus import Corpus
 from sharnn.data.lanes import lane_length
 from sharnn.data.prepare import prepare
 from sharnn.data.sources import STDIN
 from sharnn.errors import CheckpointError, ConfigError, DataError
 from sharnn.recipe import FREE_MODEL_SETTINGS, load_recipe_settings, recipe_from_settings
-from sharnn.text import Tokenizer, load_tokenizer, save_tokenizer
+from sharnn.text import Tokenizer, load_tokenizer
 from sharnn.train.autosize import fit
 from sharnn.train.estimate import Estimate, check_memory, estimate_run
 from sharnn.train.logger import (
@@ -28,7 +29,6 @@ from sharnn.train.logger import (
 )
 from sharnn.train.precision import Precision, resolve_device
 from sharnn.train.probe import StepTimes
-from sharnn.train.run_folder import RunFolder
 from sharnn.train.trainer import Outcome, Trainer, can_validate, train_tokens
 
 #: Called while a corpus is prepared: what is done, bytes done, bytes to do where known.
@@ -51,7 +51,7 @@ def start_run(
 
     Raises:
         ConfigError: Settings do not fit the text, the machine or the model to begin with.
-        CheckpointError: There is no such model, it is damaged, or not the one of `train.init_digest`.
+        CheckpointError: There is no such model, or it is damaged.
         DataError: A text is missing, unreadable or too short.
         TrainingError: Memory won't do, or training went out of bounds.
     """
@@ -103,10 +103,13 @@ def _trainer_of(
         recipe.train, budget=budget or recipe.train.budget, device=device or recipe.train.device
     )
     recipe = dataclasses.replace(recipe, train=train)
-    precision = _precision(recipe)
-    initial = _initial_model(recipe) if run.last_checkpoint() is None else None
-    corpus = _same_corpus(recipe, run, progress)
-    trainer = _make_trainer(recipe, corpus, run, precision, initial)
+    precision, facts = _precision(recipe), run.facts()
+    initial = None
+    if run.last_checkpoint() is None:
+        initial = _initial_model(recipe)
+        _check_initial(initial, facts)
+    corpus = _same_corpus(recipe, run, facts, progress)
+    trainer = _make_trainer(recipe, corpus, run, precision, facts, initial)
     trainer.resume()
     if budget is not None:
         trainer.counters.validations_without_best = 0
@@ -118,21 +121,24 @@ def _trainer_of(
 def _new_trainer(
     recipe: Recipe, out: Path, console: Console, progress: PrepareProgress | None
 ) -> Trainer:
-    RunFolder.refuse_taken(out)
+    run = RunFolder(out)
+    run.refuse_taken()
     precision, initial = _precision(recipe), _initial_model(recipe)
-    tokenizer: Tokenizer | str | None = recipe.data.tokenizer
-    if initial is not None:
-        tokenizer = initial.tokenizer
-        train = dataclasses.replace(recipe.train, init_digest=initial.digest)
-        recipe = dataclasses.replace(recipe, train=train)
+    tokenizer = recipe.data.tokenizer if initial is None else initial.tokenizer
     corpus = prepare(recipe.data.texts, tokenizer=tokenizer, progress=progress)
     times = StepTimes(precision, recipe.train.budget)
-    recipe = fit(_with_corpus(recipe, corpus), times, len(train_tokens(corpus, recipe.data)))
+    chosen = recipe.train.fit
+    recipe = fit(_with_vocabulary(recipe, corpus), times, len(train_tokens(corpus, recipe.data)))
     _announce(recipe, corpus, times, console)
-    trainer = _make_trainer(recipe, corpus, RunFolder(out), precision, initial)
-    run = RunFolder.create(out, recipe)  # only now: what cannot be made leaves no folder behind
-    if _has_tokenizer_file(recipe):
-        save_tokenizer(corpus.tokenizer, run.path / TOKENIZER)
+    facts = RunFacts(
+        corpus.name,
+        corpus.digest,
+        None if initial is None else initial.digest,
+        {name: _setting(recipe, name) for name in chosen},
+    )
+    trainer = _make_trainer(recipe, corpus, run, precision, facts, initial)
+    # Only now: what cannot be made leaves no folder behind.
+    RunFolder.create(out, recipe, facts, corpus.tokenizer if _has_tokenizer_file(recipe) else None)
     return trainer
 
 
@@ -140,19 +146,13 @@ def _initial_model(recipe: Recipe) -> LoadedModel | None:
     """Return the model that a run begins with, None where it begins from nothing.
 
     Raises:
-        CheckpointError: It is missing or damaged, or not the one that the recipe was run with.
-        ConfigError: The recipe asks for another model or tokenizer.
+        CheckpointError: It is missing or damaged.
+        ConfigError: The recipe has settings of another model or tokenizer.
     """
-    origin, recorded = recipe.train.init_from, recipe.train.init_digest
+    origin = recipe.train.init_from
     if origin is None:
         return None
     initial = load_model(origin)
-    if recorded not in (None, initial.digest):
-        raise CheckpointError(
-            f"{initial.folder} is not the model that this recipe was run with (its weights have SHA-256 "
-            f"{initial.digest[:12]}…, train.init_digest is {str(recorded)[:12]}…): restore it, or leave "
-            "train.init_digest out"
-        )
     if recipe.model.window == 0 and initial.model.has_memory:
         raise ConfigError(f"model.window is 0, but {origin} attends: give at least 1")
     wanted = to_dict(recipe.model)
@@ -170,19 +170,39 @@ def _initial_model(recipe: Recipe) -> LoadedModel | None:
     return initial
 
 
+def _setting(recipe: Recipe, name: str) -> Any:
+    section, _, key = name.partition(".")
+    return getattr(getattr(recipe, section), key)
+
+
+def _check_initial(initial: LoadedModel | None, facts: RunFacts) -> None:
+    """Refuse to resume with other initial weights than a run began with.
+
+    Raises:
+        CheckpointError: The model has changed since.
+    """
+    if initial is not None and initial.digest != facts.initial_digest:
+        raise CheckpointError(
+            f"{initial.folder} is not the model that this run began with (its weights have SHA-256 "
+            f"{initial.digest[:12]}…, the run's had {str(facts.initial_digest)[:12]}…): restore it, or "
+            "begin a new run"
+        )
+
+
 def _make_trainer(
     recipe: Recipe,
     corpus: Corpus,
     run: RunFolder,
     precision: Precision,
+    facts: RunFacts,
     initial: LoadedModel | None,
 ) -> Trainer:
     """Return a trainer with the weights of `initial`.
 
-    That was loaded before: making a model draws numbers, and the trainer's own must be the first since
-    it seeded the generator, or dropout would go another way than in a run that was never stopped.
+    `initial` was loaded before, because making a model draws random numbers: the trainer's model must be
+    the first to do so after seeding, or dropout would differ from a run that was never interrupted.
     """
-    trainer = Trainer(recipe, corpus, run, precision)
+    trainer = Trainer(recipe, corpus, run, precision, initial_digest=facts.initial_digest)
     if initial is not None:
         trainer.model.load_state_dict(initial.model.state_dict())
     return trainer
@@ -192,8 +212,8 @@ def _precision(recipe: Recipe) -> Precision:
     return Precision.resolve(resolve_device(recipe.train.device), recipe.train.dtype)
 
 
-def _with_corpus(recipe: Recipe, corpus: Corpus) -> Recipe:
-    """Fill in what the text decides: vocabulary and digest.
+def _with_vocabulary(recipe: Recipe, corpus: Corpus) -> Recipe:
+    """Return the recipe with the vocabulary of the corpus's tokenizer.
 
     Raises:
         ConfigError: A vocabulary was given that is not the tokenizer's.
@@ -206,20 +226,19 @@ def _with_corpus(recipe: Recipe, corpus: Corpus) -> Recipe:
             "leave it out, the run takes it from the tokenizer"
         )
     return dataclasses.replace(
-        recipe,
-        model=dataclasses.replace(recipe.model, vocab_size=vocab_size),
-        data=dataclasses.replace(recipe.data, digest=corpus.digest),
+        recipe, model=dataclasses.replace(recipe.model, vocab_size=vocab_size)
     )
 
 
-def _same_corpus(recipe: Recipe, run: RunFolder, progress: PrepareProgress | None) -> Corpus:
-    """Return the corpus that a run was begun with: from the cache, else prepared again.
+def _same_corpus(
+    recipe: Recipe, run: RunFolder, facts: RunFacts, progress: PrepareProgress | None
+) -> Corpus:
+    """Return the corpus that a run began with: from the cache, else prepared again.
 
     Raises:
-        DataError: The text is not the same any more.
+        DataError: The text has changed since.
     """
-    assert recipe.data.digest is not None
-    cached = Corpus.find(recipe.data.digest)
+    cached = Corpus.find(facts.corpus_digest)
     if cached is not None:
         return cached
     if STDIN in recipe.data.texts:
@@ -229,7 +248,7 @@ def _same_corpus(recipe: Recipe, run: RunFolder, progress: PrepareProgress | Non
         )
     tokenizer = _tokenizer(recipe, run)
     corpus = prepare(recipe.data.texts, tokenizer=tokenizer, progress=progress)
-    if corpus.digest != recipe.data.digest:
+    if corpus.digest != facts.corpus_digest:
         copy = (
             f", or the run's copy of {recipe.data.tokenizer},"
             if _has_tokenizer_file(recipe)
@@ -237,7 +256,7 @@ def _same_corpus(recipe: Recipe, run: RunFolder, progress: PrepareProgress | Non
         )
         raise DataError(
             f"{', '.join(recipe.data.texts)}{copy} changed since the run {run.path} began (digest "
-            f"{recipe.data.digest[:12]}…, now {corpus.digest[:12]}…): restore the text, or begin a "
+            f"{facts.corpus_digest[:12]}…, now {corpus.digest[:12]}…): restore the text, or begin a "
             "new run"
         )
     return corpus
@@ -257,9 +276,7 @@ def _tokenizer(recipe: Recipe, run: RunFolder) -> Tokenizer | str | None:
         return recipe.data.tokenizer
     model = run.last_checkpoint() or recipe.train.init_from
     return (
-        load_tokenizer(run.path / TOKENIZER)
-        if model is None
-        else read_model_folder(model).tokenizer
+        load_tokenizer(run.tokenizer_path) if model is None else read_model_folder(model).tokenizer
     )
 
 
@@ -303,7 +320,7 @@ def _train(trainer: Trainer, console: Console) -> Outcome:
     folder = trainer.run_folder
     loggers: list[RunLogger] = [MetricsFile(folder.metrics_path)]
     if trainer.recipe.train.tensorboard:
-        loggers.append(TensorBoardLogger(folder.path / "tensorboard"))
+        loggers.append(TensorBoardLogger(folder.tensorboard_path))
     with TerminalLogger(console) as terminal:
         trainer.loggers = [*loggers, terminal]
         try:

@@ -26,6 +26,7 @@ from torch import Tensor
 import sharnn
 from sharnn.amounts import Amount, Progress
 from sharnn.checkpoint import (
+    RunFolder,
     load_trainer_state,
     load_weights,
     save_checkpoint,
@@ -45,7 +46,6 @@ from sharnn.train.estimate import VALIDATION_LANES, training_slots, used_memory_
 from sharnn.train.logger import RunLogger
 from sharnn.train.plan import Pace
 from sharnn.train.precision import Precision
-from sharnn.train.run_folder import RunFolder
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,8 @@ class Trainer:
         run: Where checkpoints go.
         precision: Device and dtype.
         loggers: Take the records.
-        clock: Tells seconds; budgets in time are kept by it.
+        clock: Returns seconds; budgets in time follow it.
+        initial_digest: SHA-256 of the weights of `train.init_from`, for the model's card.
 
     Raises:
         DataError: The text is too short for its lanes.
@@ -89,6 +90,7 @@ class Trainer:
         precision: Precision,
         loggers: Sequence[RunLogger] = (),
         clock: Callable[[], float] = time.monotonic,
+        initial_digest: str | None = None,
     ) -> None:
         self.recipe, self.corpus, self.run_folder = recipe, corpus, run
         self.precision, self.loggers = precision, list(loggers)
@@ -127,6 +129,7 @@ class Trainer:
             recipe.data.num_lanes * recipe.data.segment_length,
             len(self._valid_tokens) if self.validates else 0,
         )
+        self._initial_digest = initial_digest
         self._told_plan = False
         self._validated_step = -1
         self._saved: tuple[int, int] | None = None  # step and validated step of the last checkpoint
@@ -522,14 +525,14 @@ class Trainer:
             "budget": self.recipe.train.budget,
             "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             "init_from": self.recipe.train.init_from,
-            "init_digest": self.recipe.train.init_digest,
+            "init_digest": self._initial_digest,
             "resumed": self.counters.step > 0,
         }
 
     def _card(self) -> dict[str, Any]:
         counters, train = self.counters, self.recipe.train
         bits = counters.last_bits_per_byte
-        origin = {"fine-tuned from": train.init_from, "initial weights": train.init_digest}
+        origin = {"fine-tuned from": train.init_from, "initial weights": self._initial_digest}
         return {
             **(origin if train.init_from is not None else {}),
             "corpus": self.corpus.name,

@@ -17,7 +17,7 @@ from sharnn.recipe import Sections, parse_settings, resolve_recipe
 #: From here on a contender's recipe may be another, see `Contender.long_recipe`.
 LONG_SECONDS = 300
 #: Settings that the comparison decides, and no contender.
-_DECIDED = ("data.texts", "data.digest", "train.budget", "train.seed", "train.device")
+_DECIDED = ("data.texts", "train.budget", "train.seed", "train.device")
 
 
 @dataclass(frozen=True)

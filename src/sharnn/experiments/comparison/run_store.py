@@ -12,6 +12,7 @@ from sharnn.config import Recipe, to_dict
 from sharnn.errors import DataError
 from sharnn.experiments.comparison.contenders import Budget, Plan
 from sharnn.files import atomic_file, read_json
+from sharnn.recipe import RETIRED_SETTINGS
 
 #: A run's figures, as JSON values.
 Run = dict[str, Any]
@@ -100,6 +101,11 @@ def _chosen_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {
         section: values
         if isinstance(values, str)
-        else {k: v for k, v in values.items() if (k, v) not in defaults.get(section, {}).items()}
+        else {
+            key: value
+            for key, value in values.items()
+            if (key, value) not in defaults.get(section, {}).items()
+            and f"{section}.{key}" not in RETIRED_SETTINGS
+        }
         for section, values in settings.items()
     }

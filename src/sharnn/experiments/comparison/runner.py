@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sharnn.checkpoint import LoadedModel, load_model
+from sharnn.checkpoint import LoadedModel, RunFolder, load_model
 from sharnn.config import DataConfig
 from sharnn.data.corpus import Corpus, Split
 from sharnn.data.counting import TextCounter
@@ -42,7 +42,7 @@ from sharnn.experiments.comparison.run_store import Run, key_of
 from sharnn.files import atomic_file, explain_os_error, read_json, write_json
 from sharnn.report import RunRecord, read_run
 from sharnn.text import Tokenizer
-from sharnn.train import is_run_folder, resolve_device
+from sharnn.train import resolve_device
 from sharnn.train.trainer import train_tokens
 from sharnn.train.worker import resume_command, start_command
 
@@ -132,7 +132,7 @@ class Runner:
 
     def _leave_stopped(self, plan: Plan, folder: Path) -> None:
         """Let a later command go on with a training, if it has come as far as to be a run."""
-        if is_run_folder(folder):
+        if RunFolder(folder).exists():
             write_json(_beside(folder, _STOPPED), key_of(plan.key), DataError)
         else:
             self._clear(folder)
@@ -147,7 +147,7 @@ class Runner:
 
     def _train_and_score(self, plan: Plan, folder: Path) -> Run:
         recipe = _beside(folder, ".yaml")
-        if is_run_folder(folder):
+        if RunFolder(folder).exists():
             command = resume_command(folder)
         else:
             with atomic_file(recipe, DataError) as file:
@@ -206,7 +206,7 @@ def _beside(folder: Path, ending: str) -> Path:
 def _stopped_key(folder: Path) -> dict[str, Any] | None:
     """Return the key of the stopped run in a folder, None where none waits to be gone on with."""
     path = _beside(folder, _STOPPED)
-    return read_json(path, DataError) if path.is_file() and is_run_folder(folder) else None
+    return read_json(path, DataError) if path.is_file() and RunFolder(folder).exists() else None
 
 
 def environment_for(threads: int | None, jobs: int) -> tuple[dict[str, str], int]:

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from sharnn.checkpoint import load_model
+from sharnn.checkpoint import RunFolder, load_model
 from sharnn.config import Recipe
 from sharnn.errors import CheckpointError, ConfigError
-from sharnn.train import RunFolder, resume_run, start_run
+from sharnn.train import resume_run, start_run
 from sharnn.train.trainer import Trainer
 from texts import write_text
 from train.runs import losses, make_trainer, tiny_corpus, tiny_recipe
@@ -73,7 +73,7 @@ def test_a_checkpoint_that_is_gone_is_told_and_nothing_is_lost(run: Path) -> Non
 
 def test_a_run_has_one_process_at_a_time(run: Path) -> None:
     code = (
-        "import sys\nfrom pathlib import Path\nfrom sharnn.train import RunFolder\n"
+        "import sys\nfrom pathlib import Path\nfrom sharnn.checkpoint import RunFolder\n"
         "with RunFolder.open(Path(sys.argv[1])).locked():\n"
         "    print('held', flush=True)\n    sys.stdin.read()\n"
     )
@@ -82,14 +82,14 @@ def test_a_run_has_one_process_at_a_time(run: Path) -> None:
     ) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == b"held\n"
-        with pytest.raises(CheckpointError, match="is in training already"):
+        with pytest.raises(CheckpointError, match="another process is training"):
             resume_run(run, CONSOLE, "14steps")
         other.kill()
     assert steps_after(run, "14steps") == [13, 14]
 
 
 def test_a_run_that_cannot_begin_leaves_no_folder(tmp_path: Path, recipe: Recipe) -> None:
-    def fails(*_: object) -> None:
+    def fails(*_: object, **__: object) -> None:
         raise ConfigError("no such thing")
 
     with pytest.MonkeyPatch.context() as patch:

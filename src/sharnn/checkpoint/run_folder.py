@@ -1,0 +1,338 @@
+"""The folder of a run: the one place that knows its files, its links and how they are read.
+
+runs/NAME/
+  recipe.yaml         all settings, resolved; marks the folder as a run
+  run.json            what the run began with that no setting says, see `RunFacts`
+  tokenizer.json      copy of a tokenizer that came from a file
+  metrics.jsonl       one JSON object per line
+  checkpoints/step-…  the last checkpoint: a model folder with the trainer's state
+  checkpoints/best-…  the best model: a model folder alone
+  best, last          links to these two
+  tensorboard/        events, if requested
+  .lock               held by the process that trains
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sharnn.checkpoint import format as fmt
+from sharnn.config import Recipe
+from sharnn.errors import CheckpointError, ConfigError
+from sharnn.files import (
+    atomic_file,
+    explain_os_error,
+    held_lock,
+    link_atomically,
+    read_json,
+    remove_partials,
+    write_json,
+)
+from sharnn.text import Tokenizer, save_tokenizer
+
+_CHECKPOINTS = "checkpoints"
+#: How names of folders under `checkpoints` begin; their step follows.
+_CHECKPOINT, _MODEL = "step", "best"
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What a run began with that its settings do not say.
+
+    Attributes:
+        corpus: Name of the text.
+        corpus_digest: Digest of the prepared text; a resumed run reads the same one.
+        initial_digest: SHA-256 of the weights of `train.init_from`; None without it.
+        chosen: Settings that the run chose (`train.fit`), by name.
+    """
+
+    corpus: str
+    corpus_digest: str
+    initial_digest: str | None = None
+    chosen: Mapping[str, Any] = field(default_factory=dict)
+
+
+class RunFolder:
+    """Paths of a run, and the changes made to them."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.recipe_path = path / "recipe.yaml"
+        self.facts_path = path / "run.json"
+        self.tokenizer_path = path / fmt.TOKENIZER
+        self.metrics_path = path / "metrics.jsonl"
+        self.tensorboard_path = path / "tensorboard"
+        self.checkpoints_path = path / _CHECKPOINTS
+        self.best, self.last = path / "best", path / "last"
+
+    @classmethod
+    def create(
+        cls, path: Path, recipe: Recipe, facts: RunFacts, tokenizer: Tokenizer | None = None
+    ) -> RunFolder:
+        """Make the folder of a new run.
+
+        Args:
+            path: A folder that does not exist or is empty.
+            recipe: Its settings.
+            facts: What else it began with.
+            tokenizer: A tokenizer to keep a copy of.
+
+        Raises:
+            ConfigError: The folder contains a run, or something else.
+            CheckpointError: The folder cannot be written.
+        """
+        run = cls(path)
+        run.refuse_taken()
+        write_json(run.facts_path, asdict(facts), CheckpointError)
+        if tokenizer is not None:
+            save_tokenizer(tokenizer, run.tokenizer_path)
+        with atomic_file(run.recipe_path, CheckpointError) as file:  # last: it marks the folder
+            file.write(recipe.to_yaml().encode())
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """Return the folder of a run that was begun.
+
+        Raises:
+            CheckpointError: There is no run in it.
+        """
+        run = cls(path)
+        if not run.exists():
+            raise CheckpointError(
+                f"{path} is not a run folder: it has no {run.recipe_path.name}; begin a run with "
+                f"'sharnn train TEXT --out {path}'"
+            )
+        return run
+
+    def exists(self) -> bool:
+        """Return whether a run was begun in the folder."""
+        return self.recipe_path.is_file()
+
+    def refuse_taken(self) -> None:
+        """Refuse a folder in which a new run cannot begin.
+
+        Raises:
+            ConfigError: It contains a run, or something else.
+        """
+        if self.exists():
+            raise ConfigError(
+                f"{self.path} already contains a run: resume it with 'sharnn train --resume "
+                f"{self.path}', or choose another folder"
+            )
+        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise ConfigError(
+                f"{self.path} exists and is not a run: choose a folder that is new or empty"
+            )
+
+    def facts(self) -> RunFacts:
+        """Return what the run began with.
+
+        Earlier versions wrote the digests among the settings.
+
+        Raises:
+            CheckpointError: The file is damaged.
+        """
+        if self.facts_path.exists():
+            try:
+                return RunFacts(**read_json(self.facts_path, CheckpointError))
+            except TypeError as failure:
+                raise CheckpointError(
+                    f"{self.facts_path} does not contain the facts of a run ({failure}): restore it"
+                ) from failure
+        sections = yaml.safe_load(self.recipe_path.read_text(encoding="utf-8"))
+        data, train = sections["data"], sections["train"]
+        return RunFacts(", ".join(data["texts"]), data["digest"], train.get("init_digest"))
+
+    def locked(self) -> contextlib.AbstractContextManager[None]:
+        """Keep other processes from this run inside of a `with`.
+
+        Raises:
+            CheckpointError: One is at work on it, or the folder cannot be written.
+        """
+        return held_lock(
+            self.path / ".lock",
+            f"another process is training {self.path}: wait for it, or stop it",
+            CheckpointError,
+        )
+
+    def mend(self) -> None:
+        """Remove partial files and restore links that copying has changed; call it while `locked`.
+
+        A link that became a folder, as in copies over the network, becomes a link again. Without `last`,
+        as in archives without links, the newest checkpoint takes its place. `best` becomes the model that
+        was the best when `last` was written, because what came after it is trained again.
+
+        Raises:
+            CheckpointError: The last checkpoint is missing and there is no other, or a link cannot be
+                written.
+        """
+        remove_partials(self.path)
+        if self.checkpoints_path.is_dir():
+            remove_partials(self.checkpoints_path)
+        for link in (self.best, self.last):
+            self._link_folder(link)
+        newest = max(self.checkpoints_path.glob(f"{_CHECKPOINT}-*"), default=None)
+        if not self.last.exists() and newest is not None:
+            self._link(self.last, newest)
+        elif not self.last.exists() and self.last.is_symlink():
+            raise CheckpointError(
+                f"{self.last} points to {os.readlink(self.last)}, which is gone, and there is no other "
+                "checkpoint: restore it, or begin a new run"
+            )
+        models = self._best_models()
+        if models and self.best.resolve() not in models:
+            self._link(self.best, models[-1])
+
+    def _link_folder(self, link: Path) -> None:
+        """Move a folder that replaced a link to `checkpoints`, and link to it."""
+        if link.is_symlink() or not link.is_dir():
+            return
+        if fmt.is_checkpoint(link):
+            folder = self.checkpoints_path / _name_of(_CHECKPOINT, fmt.read_counters(link)["step"])
+        else:
+            card = fmt.read_manifest(link / fmt.CONFIG).get("card", {})
+            folder = self.checkpoints_path / _name_of(_MODEL, card.get("steps", 0))
+        try:
+            if folder.is_dir():
+                shutil.rmtree(link)
+            else:
+                self.checkpoints_path.mkdir(exist_ok=True)
+                os.replace(link, folder)
+        except OSError as failure:
+            raise CheckpointError(explain_os_error(failure, link, "write")) from failure
+        self._link(link, folder)
+
+    def _link(self, link: Path, folder: Path) -> None:
+        """Let a link point to a folder under `checkpoints`.
+
+        Raises:
+            CheckpointError: It cannot be written.
+        """
+        try:
+            link_atomically(link, f"{_CHECKPOINTS}/{folder.name}")
+        except OSError as failure:
+            raise CheckpointError(explain_os_error(failure, link, "write")) from failure
+
+    def next_checkpoint(self, step: int) -> Path:
+        """Return where to write a checkpoint of `step`: a folder that does not exist."""
+        return self._new_folder(_CHECKPOINT, step)
+
+    def next_best(self, step: int) -> Path:
+        """Return where to write the best model, of `step`: a folder that does not exist."""
+        return self._new_folder(_MODEL, step)
+
+    def _new_folder(self, kind: str, step: int) -> Path:
+        folder = self.checkpoints_path / _name_of(kind, step)
+        while folder.exists():
+            folder = folder.with_name(f"{folder.name}-again")
+        return folder
+
+    def last_checkpoint(self) -> Path | None:
+        """Return the newest checkpoint, None before the first."""
+        return self.last.resolve() if self.last.exists() else None
+
+    def mark_last(self, checkpoint: Path) -> None:
+        """Let `last` point to a checkpoint, and remove the folders that are no longer needed.
+
+        Raises:
+            CheckpointError: The link cannot be written.
+        """
+        self._link(self.last, checkpoint)
+        self._remove_old()
+
+    def mark_best(self, model: Path) -> None:
+        """Let `best` point to a model folder, and remove the folders that are no longer needed.
+
+        Raises:
+            CheckpointError: The link cannot be written.
+        """
+        self._link(self.best, model)
+        self._remove_old()
+
+    def _remove_old(self) -> None:
+        """Keep the last checkpoint, the best model, and the model that was the best at that checkpoint.
+
+        A run that is killed resumes from `last`, whose counters name that last one as the best.
+        """
+        best = self.best.resolve()
+        needed = {self.last.resolve(), best}
+        models = self._best_models()
+        if best not in models:
+            needed.update(models[-1:])
+        for kind in (_CHECKPOINT, _MODEL):
+            for folder in self.checkpoints_path.glob(f"{kind}-*"):
+                if folder.resolve() not in needed:
+                    shutil.rmtree(folder, ignore_errors=True)
+
+    def _best_models(self) -> list[Path]:
+        """Return the folders of the model that was the best when `last` was written.
+
+        There are none before the first validation. In runs of earlier versions it is a checkpoint.
+        """
+        if not self.last.exists():
+            return []
+        counters = fmt.read_counters(self.last)
+        if counters["best_bits_per_byte"] is None:
+            return []
+        step, folder = counters["best_step"], self.checkpoints_path.resolve()
+        found = [sorted(folder.glob(f"{_name_of(k, step)}*")) for k in (_CHECKPOINT, _MODEL)]
+        return found[1] or found[0]
+
+    # ------------------------------------------------------------------------------ what it logged
+
+    def recipe_text(self) -> str:
+        """Return the settings as YAML, empty if there are none."""
+        return self.recipe_path.read_text(encoding="utf-8") if self.exists() else ""
+
+    def read_metrics(self) -> Iterator[dict[str, Any]]:
+        """Yield the records so far; an incomplete last line, left by a killed process, is skipped.
+
+        Raises:
+            CheckpointError: The file is missing or unreadable, or another line is damaged.
+        """
+        try:
+            with self.metrics_path.open(encoding="utf-8") as file:
+                for number, line in enumerate(file, start=1):
+                    if not line.endswith("\n"):
+                        return
+                    yield self._record(line, number)
+        except OSError as failure:
+            raise CheckpointError(explain_os_error(failure, self.metrics_path, "read")) from failure
+
+    def _record(self, line: str, number: int) -> dict[str, Any]:
+        try:
+            record: dict[str, Any] = json.loads(line)
+            record["kind"], record["step"]
+        except (ValueError, KeyError, TypeError) as failure:
+            raise CheckpointError(
+                f"{self.metrics_path}, line {number} is damaged ({failure!r}): remove that line, or "
+                "use another run"
+            ) from failure
+        return record
+
+    def rewind_metrics(self, step: int) -> None:
+        """Drop records after `step`: a resumed run writes them again.
+
+        Raises:
+            CheckpointError: The file cannot be read or written.
+        """
+        if not self.metrics_path.exists():
+            return
+        with atomic_file(self.metrics_path, CheckpointError) as file:
+            for record in self.read_metrics():
+                if record["step"] <= step and record["kind"] != "end":
+                    file.write((json.dumps(record) + "\n").encode())
+
+
+def _name_of(kind: str, step: int) -> str:
+    return f"{kind}-{step:08d}"
