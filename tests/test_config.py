@@ -57,7 +57,7 @@ def test_the_split_softmax_follows_the_vocabulary() -> None:
     assert ModelConfig(vocab_size=76_000).softmax_cutoffs == [2800, 20000]
     assert ModelConfig(vocab_size=267_735).softmax_cutoffs == [2800, 20000, 76000]
     assert ModelConfig(vocab_size=267_735, split_softmax=[]).softmax_cutoffs == []
-    with pytest.raises(ConfigError, match="cutoffs must rise"):
+    with pytest.raises(ConfigError, match="cutoffs must be increasing"):
         ModelConfig(vocab_size=100, split_softmax=[50, 20])
 
 
@@ -134,5 +134,5 @@ def test_a_recipe_of_other_types_is_refused(tmp_path: Path, text: str, message: 
 
 def test_a_head_that_reaches_nothing_is_refused() -> None:
     for settings in ({"window": 0}, {"attention_layers": "none"}):
-        with pytest.raises(ConfigError, match="reads_next is True, but no block attends"):
+        with pytest.raises(ConfigError, match="reads_next is True, but no block has a head"):
             ModelConfig(residual=True, reads_next=True, **settings)

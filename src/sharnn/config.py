@@ -1,12 +1,11 @@
 """The typed settings of a model and of a run.
 
-A recipe is a YAML file with the sections `model`, `data`, `optim` and `train`; each section is one
-dataclass below, each key one field, and the text under a field is its help on the command line. All
-values are checked when the object is built, so nothing invalid gets past the front door. Settings
-that depend on others (a `boom_dim` of four times `embed_dim`) are `None` until then and are filled
-in: a built config says everything.
+A recipe is a YAML file with the sections `model`, `data`, `optim` and `train`. Each section is a
+dataclass below, each key a field, and the text under a field is its help on the command line. Building
+an object checks all values and derives those that were left out (such as a `boom_dim` of four times
+`embed_dim`), so a built object is complete and valid.
 
-This module imports no torch: `--help` and `data` answer at once.
+This module does not import torch, so that `--help` and `data` answer at once.
 """
 
 from __future__ import annotations
@@ -37,15 +36,15 @@ SPLIT_SOFTMAX_THRESHOLD = 75_000
 SPLIT_SOFTMAX_CUTOFFS = (2_800, 20_000, 76_000)
 
 
-#: Settings that `train.adapt` may name.
+#: Settings that `train.adapt` may list.
 ADAPTED = ("validate_every", "validation_tokens", "checkpoint_every")
-#: Settings that `train.fit` may name.
+#: Settings that `train.fit` may list.
 FITTED = (
     "model.embed_dim", "model.num_layers", "model.ngram_rows", "model.ngram_min_count",
     "model.input_dropout", "model.hidden_dropout", "model.output_dropout",
     "model.attention_dropout", "data.num_lanes",
 )  # fmt: skip
-#: Those of them that weights to begin with have decided.
+#: Those of them that are fixed where a run begins with a model's weights.
 SIZES_OF_WEIGHTS = (
     "model.embed_dim", "model.num_layers", "model.ngram_rows", "model.ngram_min_count",
 )  # fmt: skip
@@ -77,59 +76,67 @@ def _require_probability(owner: Any, section: str, *names: str) -> None:
 # ----------------------------------------------------------------------------------------- model
 
 
+def _derived() -> Any:
+    """Return a field that may be left out (None): building the object derives its value from others.
+
+    Its annotation is the type that it has from then on.
+    """
+    return field(default=None)
+
+
 @dataclass(frozen=True)
 class ModelConfig:
-    """What the model is: its architecture, its sizes and its choices."""
+    """The model: architecture, sizes and options."""
 
     architecture: Architecture = "sha-rnn"
-    """sha-rnn (LSTM, one attention head, Boom), or a baseline: lstm (an LSTM language model without
-    attention and Boom), transformer (pre-norm, rotary positions, sliding memory)."""
+    """sha-rnn (LSTM, one attention head, Boom), or a baseline: lstm (LSTM layers alone), transformer
+    (pre-norm, rotary positions, a sliding memory)."""
     vocab_size: int = 256
-    """Number of tokens V; a run takes it from the tokenizer."""
+    """Vocabulary size V; a run takes it from the tokenizer."""
     embed_dim: int = 1024
-    """Width D of embedding, LSTM and head."""
-    boom_dim: int | None = None
-    """Width F of the Boom layer, or of the Transformer's feed-forward layer; 4 × embed_dim when not
-    given. The lstm has none."""
+    """Width D of the embedding, the LSTM and the head."""
+    boom_dim: int = _derived()
+    """Width F of the Boom layer, or of the Transformer's feed-forward layer; default 4 × embed_dim. The
+    lstm has none."""
     longest_ngram: int = 0
-    """Also embed the last 2, 3, … up to this many tokens, where the text to train on uses them often:
-    what the first layers would have to learn is looked up. 0 embeds tokens alone, as the paper does."""
-    ngram_rows: int | None = None
-    """Rows of each table of n-grams, 16384 when not given: so many of each length have one at most."""
-    ngram_min_count: int | None = None
-    """How often an n-gram must stand in the text to train on (in 4 million tokens of a longer one) to
-    have a row; 50 when not given."""
+    """Add an embedding of the last 2, 3, … up to this many tokens to that of the token, for n-grams that
+    are frequent in the training text. 0 embeds single tokens only, as the paper does."""
+    ngram_rows: int = _derived()
+    """Rows of each n-gram table: the most n-grams of each length that have an embedding; default
+    16384."""
+    ngram_min_count: int = _derived()
+    """How often an n-gram must occur in the training text (in 4 million tokens of a longer one) to have
+    a row; default 50."""
     recall_orders: list[int] = field(default_factory=list)
-    """Also look up, for each length of this list, what followed the last so many tokens when they last
-    stood in the text: what attention learns late is there from the first step. [] recalls nothing, as
-    in the paper."""
-    recall_slots: int | None = None
-    """Slots of each table of recall, a power of two: so many n-grams of each length are remembered;
-    65536 when not given. Lanes in training have 16384 at most, for each reads but a part of the text."""
+    """For each n in this list, look up which token followed the last n tokens at their previous
+    occurrence, and add its embedding. [] looks up nothing, as in the paper."""
+    recall_slots: int = _derived()
+    """Slots of each recall table, a power of two: how many n-grams of each length are remembered; default
+    65536. Training lanes have at most 16384, because each reads only a part of the text."""
     num_layers: int = 4
     """Number of stacked blocks L."""
     attention_layers: AttentionPlacement | list[int] | None = None
-    """Which blocks of a sha-rnn attend: one (the second last, the paper's choice and the default),
-    all, none, or a list of indices from 0."""
-    window: int | None = None
-    """Rows of memory that a position can reach, itself included; 5000 when not given. 0 lets go of
-    the memory and leaves an LSTM with Boom."""
+    """Which blocks of a sha-rnn have a head: one (the second to last, the paper's choice and the
+    default), all, none, or a list of indices from 0."""
+    window: int = _derived()
+    """Memory rows that a position can attend to, its own included; default 5000. 0 removes the memory and
+    leaves an LSTM with Boom."""
     reach: Reach = "sliding"
-    """sliding: every position sees exactly the last `window` rows, however the text is cut into
-    segments. segment: the original's rule, whose reach depends on where segments begin."""
-    overparam_value_gate: bool | None = None
-    """Over-parameterise the value gate of the head while training, as the original does; folded
-    into one vector afterwards."""
+    """sliding: every position attends to exactly the last `window` rows, however the text is split into
+    segments. segment: the original's rule, which depends on where segments begin."""
+    overparam_value_gate: bool = _derived()
+    """Over-parameterise the head's value gate in training, as the original does; it is folded into one
+    vector afterwards."""
     reads_next: bool = False
-    """The head reads the row after each that it attends to: what followed where the text was like this
-    one. Needs residual; the paper's head reads the rows that it attends to."""
+    """The head's value is the row after each row that it matches: what followed in a similar place.
+    Needs residual; does nothing with a window of 1. The paper's head reads the matched rows."""
     residual: bool = False
-    """Blocks with identity skips and a final LayerNorm, instead of the paper's blocks, whose skips
-    carry the normalised value and pass by neither the LSTM nor the whole stack."""
+    """Blocks with residual connections and a final LayerNorm, instead of the paper's blocks, in which the
+    skip connections carry normalised values and none skips the LSTM."""
     forget_bias: float = 0.0
-    """Added to the LSTM's forget-gate bias at initialisation; the original has 0."""
-    num_heads: int | None = None
-    """Heads of the transformer baseline; embed_dim / 64 when not given. A SHA-RNN has one."""
+    """Added to the forget-gate bias of the LSTM at initialisation; the original has 0."""
+    num_heads: int = _derived()
+    """Heads of the transformer baseline; default embed_dim / 64. A block of a SHA-RNN has at most one."""
     input_dropout: float = 0.0
     """Dropout on the embeddings."""
     hidden_dropout: float = 0.0
@@ -137,16 +144,16 @@ class ModelConfig:
     output_dropout: float = 0.0
     """Dropout before the softmax."""
     attention_dropout: float = 0.0
-    """Dropout inside the head: on the query, the values and the attention weights."""
+    """Dropout in the head: on the query, the values and the attention weights."""
     split_softmax: list[int] | None = None
-    """Cutoffs of the split softmax over words of falling frequency; given by itself (2800, 20000,
-    76000) for vocabularies over 75,000. An empty list keeps the full softmax."""
+    """Cutoffs of the split softmax over words in order of falling frequency; default 2800, 20000, 76000
+    for vocabularies over 75,000. An empty list keeps the full softmax."""
 
     def __post_init__(self) -> None:
-        """Check every value, and fill in those that follow from others.
+        """Check all values, and derive those that were left out.
 
         Raises:
-            ConfigError: A value is out of range, or says something that would do nothing.
+            ConfigError: A value is out of range, or would have no effect.
         """
         _require_positive(self, "model", "vocab_size", "embed_dim", "num_layers")
         _require_probability(
@@ -167,12 +174,12 @@ class ModelConfig:
             object.__setattr__(self, name, value)
 
     def _refuse(self, *names: str) -> None:
-        """Refuse settings that would do nothing in this architecture."""
+        """Refuse settings that have no effect in this architecture."""
         for name in names:
             if getattr(self, name):
                 raise ConfigError(
-                    f"model.{name} is {getattr(self, name)!r}, but a model.architecture of "
-                    f"'{self.architecture}' has no use for it: leave it out"
+                    f"model.{name} is {getattr(self, name)!r}, but does nothing with "
+                    f"model.architecture '{self.architecture}': leave it out"
                 )
 
     def _default(self, **values: Any) -> None:
@@ -181,27 +188,26 @@ class ModelConfig:
     def _resolve_sha_rnn(self) -> None:
         self._refuse("num_heads")
         self._default(boom_dim=4 * self.embed_dim, window=5000, attention_layers="one", num_heads=0)
-        assert self.boom_dim is not None
-        assert self.window is not None
         _require(
             self.boom_dim >= self.embed_dim,
             f"model.boom_dim is {self.boom_dim}: it must be at least model.embed_dim "
-            f"({self.embed_dim}), for Boom sums chunks of that width",
+            f"({self.embed_dim}), because Boom sums chunks of that width",
         )
         _require(self.window >= 0, f"model.window is {self.window}: it must be 0 or more")
-        self._set(attention_layers=self._placed_attention())
+        self._check_attention_layers()
+        self._set(attention_layers=self.attending_blocks)
         if not self.attention_layers:
             for name in ("attention_dropout", "overparam_value_gate", "reads_next"):
                 value = getattr(self, name)
                 _require(
                     not value,
-                    f"model.{name} is {value!r}, but no block attends (model.attention_layers is "
+                    f"model.{name} is {value!r}, but no block has a head (model.attention_layers is "
                     f"{self.attention_layers}, model.window {self.window}): leave it out, or add a head",
                 )
         _require(
             self.residual or not self.reads_next,
-            "model.reads_next is true, but the paper's blocks have no such head: set model.residual, or "
-            "leave it out",
+            "model.reads_next is true, but the paper's blocks have no such head: set model.residual to "
+            "true, or leave model.reads_next out",
         )
         self._default(overparam_value_gate=bool(self.attention_layers))
 
@@ -234,38 +240,33 @@ class ModelConfig:
         if not orders:
             _require(
                 self.recall_slots in (None, 0),
-                f"model.recall_slots is {self.recall_slots}, but nothing is recalled: leave it out, or "
-                "set model.recall_orders",
+                f"model.recall_slots is {self.recall_slots}, but model.recall_orders is empty: set "
+                "that too, or leave model.recall_slots out",
             )
             self._set(recall_slots=0)
             return
         self._default(recall_slots=65_536)
         slots = self.recall_slots
-        assert slots is not None
         _require(
             256 <= slots <= 1 << 31 and slots & (slots - 1) == 0,
             f"model.recall_slots is {slots}: it must be a power of two from 256 to {1 << 31}",
         )
         _require(
             self.vocab_size <= 1_000_000,
-            f"model.recall_orders is {orders}, but recall knows a million tokens at most, and there are "
-            f"{self.vocab_size}: leave it out",
+            f"model.recall_orders is {orders}, but recall supports vocabularies of up to 1,000,000 "
+            f"tokens, and this one has {self.vocab_size}: leave it out",
         )
 
-    def _placed_attention(self) -> list[int]:
+    def _check_attention_layers(self) -> None:
         placement, num_layers = self.attention_layers, self.num_layers
-        if isinstance(placement, list):
-            outside = [i for i in placement if not 0 <= i < num_layers]
-            _require(
-                not outside,
-                f"model.attention_layers names block {outside and outside[0]}, but there are "
-                f"{num_layers} blocks, 0 to {num_layers - 1}",
-            )
-        if self.window == 0 or placement == "none":
-            return []
-        if placement == "one":
-            return [max(num_layers - 2, 0)]
-        return list(range(num_layers)) if placement == "all" else sorted(set(placement or []))
+        outside = (
+            [i for i in placement if not 0 <= i < num_layers] if isinstance(placement, list) else []
+        )
+        _require(
+            not outside,
+            f"model.attention_layers lists block {outside and outside[0]}, but there are "
+            f"{num_layers} blocks, 0 to {num_layers - 1}",
+        )
 
     def _resolve_lstm(self) -> None:
         if self.attention_layers == "none":
@@ -286,9 +287,7 @@ class ModelConfig:
             boom_dim=4 * self.embed_dim, window=512, num_heads=max(self.embed_dim // 64, 1)
         )
         self._set(attention_layers=[], overparam_value_gate=False)
-        assert self.window is not None
-        assert self.num_heads is not None
-        _require(self.window >= 1, "model.window is 0: a transformer must see at least itself")
+        _require(self.window >= 1, "model.window is 0: a transformer needs at least 1")
         _require(
             self.num_heads >= 1 and self.embed_dim % (2 * self.num_heads) == 0,
             f"model.num_heads is {self.num_heads}: model.embed_dim ({self.embed_dim}) must be a "
@@ -299,8 +298,18 @@ class ModelConfig:
         )
 
     @property
+    def attending_blocks(self) -> list[int]:
+        """Indices of the blocks that have a head; empty for the baselines."""
+        placement, num_layers = self.attention_layers, self.num_layers
+        if self.window and isinstance(placement, list):
+            return sorted(set(placement))
+        if self.window and placement == "one":
+            return [max(num_layers - 2, 0)]
+        return list(range(num_layers)) if self.window and placement == "all" else []
+
+    @property
     def softmax_cutoffs(self) -> list[int]:
-        """Cutoffs of the split softmax in force; empty for a full softmax."""
+        """Cutoffs of the split softmax; empty for a full softmax."""
         if self.split_softmax is not None:
             return self.split_softmax
         if self.vocab_size <= SPLIT_SOFTMAX_THRESHOLD:
@@ -312,8 +321,8 @@ class ModelConfig:
         rising = all(a < b for a, b in itertools.pairwise([0, *cutoffs, self.vocab_size]))
         _require(
             not cutoffs or rising,
-            f"model.split_softmax is {cutoffs}: cutoffs must rise and lie between 0 and the "
-            f"vocabulary of {self.vocab_size}",
+            f"model.split_softmax is {cutoffs}: cutoffs must be increasing and lie between 0 and the "
+            f"vocabulary size of {self.vocab_size}",
         )
 
 
@@ -330,38 +339,39 @@ def names_tokenizer_file(tokenizer: str) -> bool:
 
 
 def check_tokenizer(tokenizer: str) -> None:
-    """Check a `data.tokenizer` as far as that can be done without a disk.
+    """Check a `data.tokenizer` without reading from the disk.
 
     Raises:
-        ConfigError: It is neither a kind nor could it be a file.
+        ConfigError: It is neither a known tokenizer nor the name of a tokenizer file.
     """
     _require(
         tokenizer in TOKENIZERS or names_tokenizer_file(tokenizer),
-        f"there is no tokenizer '{tokenizer}'{did_you_mean(tokenizer, TOKENIZERS)}: byte, word, or a "
-        "tokenizer file, whose name ends in .json",
+        f"there is no tokenizer '{tokenizer}'{did_you_mean(tokenizer, TOKENIZERS)}: give byte, word, or "
+        "a tokenizer file, whose name ends in .json",
     )
 
 
 @dataclass(frozen=True)
 class DataConfig:
-    """What is read, and how it is cut into lanes and segments."""
+    """The text, and how it is split into lanes and segments."""
 
     texts: list[str] = field(default_factory=list)
     """Known corpora, files, folders, globs or - (standard input); usually given as TEXT."""
     tokenizer: str | None = None
-    """byte, word for texts in WikiText's tokenised form, or a file that 'sharnn tokenizer train' made
-    (NAME.json); the corpus's own when not given."""
+    """byte, word (for texts in WikiText's tokenised form), or a file made by 'sharnn tokenizer train'
+    (NAME.json); default the corpus's own."""
     num_lanes: int = 16
-    """Lanes B: contiguous parts of the text that are read side by side, each with its own state."""
+    """Lanes B, the rows of a batch: contiguous parts of the text that are read in parallel, each with its
+    own state."""
     segment_length: int = 128
-    """Tokens T of each lane per step; gradients do not cross segments, states do."""
+    """Tokens T of each lane per step. The state is carried from segment to segment, gradients are not."""
     block_length: int = 0
-    """Read the text in blocks of this many tokens, in an order drawn anew for each epoch: early steps
-    then see all of the text and not just the lanes' beginnings. 0 reads each lane from end to end."""
+    """Read the text in shuffled blocks of this many tokens, in a new order each epoch, so that early
+    steps see all parts of the text. 0 reads each lane from beginning to end."""
     random_segments: bool = False
-    """Draw each segment's length as the paper does: around T, and around T/2 one time in twenty."""
+    """Draw the length of each segment as the paper does: around T, and around T/2 one time in twenty."""
     max_train_tokens: int = 0
-    """At most this many tokens of the train split are read, from its start; 0 reads all."""
+    """Read at most this many tokens of the train split, from its beginning; 0 reads all."""
 
     def __post_init__(self) -> None:
         """Check ranges.
@@ -379,7 +389,7 @@ class DataConfig:
         _require(
             self.block_length == 0 or self.block_length >= self.segment_length,
             f"data.block_length is {self.block_length}: it must be 0, or at least data.segment_length "
-            f"({self.segment_length}), for segments do not cross blocks",
+            f"({self.segment_length}), because segments do not cross blocks",
         )
         _require(
             not self.random_segments or self.segment_length >= 5,
@@ -392,40 +402,40 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """How the weights move: the optimiser and its schedule."""
+    """The optimiser and its learning-rate schedule."""
 
     name: Literal["lamb", "adamw", "muon"] = "adamw"
-    """lamb (the original's, with a minimum trust), adamw, or muon for the matrices with adamw for
-    the rest."""
+    """lamb (the original's, with a minimum trust ratio), adamw, or muon (muon for the matrices, adamw for
+    the rest)."""
     lr: float = 2e-3
-    """Learning rate at the top of the schedule."""
+    """Peak learning rate."""
     matrix_lr: float | None = None
-    """Muon's learning rate for the matrices (scaled to match AdamW's root mean square); lr when
-    not given."""
+    """Muon's peak learning rate for the matrices (scaled to match AdamW's root mean square); default
+    lr."""
     weight_decay: float = 0.0
-    """Decoupled weight decay, on matrices (lamb: on everything, as the original)."""
+    """Decoupled weight decay of the matrices (with lamb of all weights, as in the original)."""
     betas: tuple[float, float] = (0.9, 0.999)
-    """Decay of the first and second moment of lamb and adamw."""
+    """Decay rates of the first and second moment of lamb and adamw."""
     min_trust: float | None = None
-    """Lower bound of LAMB's trust ratio; 0.25 when not given. Other optimisers have none."""
+    """Lower bound of LAMB's trust ratio; default 0.25. For lamb only."""
     grad_clip: float = 0.25
-    """Upper bound of the gradient norm; 0 does not clip."""
+    """Clip the gradient to this norm; 0 does not clip."""
     warmup: str = "0steps"
-    """Linear warm-up, such as 800steps, or a percentage of the budget."""
+    """Length of the linear warm-up, such as 800steps, or a percentage of the budget."""
     hold: str = "0%"
-    """Percentage of the budget, warm-up included, at the full rate before the decay begins."""
+    """Percentage of the budget, warm-up included, after which the decay begins."""
     decay: Literal["constant", "halving", "cosine", "linear"] = "cosine"
-    """How the learning rate falls from the end of the hold to the end of the budget."""
+    """How the learning rate falls from the end of optim.hold to the end of the budget."""
     halve_at: list[float] = field(default_factory=list)
-    """For halving: shares of the budget (0 … 1) after each of which the learning rate is halved."""
+    """For halving: fractions of the budget (0 to 1) at which the learning rate is halved."""
     final_lr: float = 0.0
-    """For cosine and linear: the share of lr that is left at the end."""
+    """For cosine and linear: the final learning rate as a fraction of lr."""
     average: float = 0.0
-    """Score and save a running mean of the weights over about this share of the steps taken so far,
-    such as 0.2: it does at all times what a falling rate does at the end. 0 has no mean."""
+    """Score and save a running mean of the weights over about this fraction of the steps so far, such as
+    0.2. It smooths the weights as learning-rate decay would, at any time. 0 turns it off."""
 
     def __post_init__(self) -> None:
-        """Check ranges and refuse what would do nothing.
+        """Check ranges, and refuse settings without effect.
 
         Raises:
             ConfigError: A value is out of range, or contradicts another.
@@ -444,7 +454,8 @@ class OptimConfig:
             f"optim.min_trust does nothing with optim.name '{self.name}': it is for lamb",
         )
         _require(
-            self.min_trust is None or self.min_trust >= 0, f"optim.min_trust is {self.min_trust}"
+            self.min_trust is None or self.min_trust >= 0,
+            f"optim.min_trust is {self.min_trust}: it must be 0 or more",
         )
         for name in ("weight_decay", "grad_clip"):
             value = getattr(self, name)
@@ -454,7 +465,9 @@ class OptimConfig:
         )
         Amount.parse(self.warmup, "optim.warmup")
         hold = Amount.parse(self.hold, "optim.hold")
-        _require(hold.unit == "budget", f"optim.hold is '{self.hold}': give a share, such as 50%")
+        _require(
+            hold.unit == "budget", f"optim.hold is '{self.hold}': give a percentage, such as 50%"
+        )
         _require(
             hold.value == 0 or self.decay in ("cosine", "linear"),
             f"optim.hold does nothing with optim.decay '{self.decay}'",
@@ -462,14 +475,18 @@ class OptimConfig:
         _require(
             bool(self.halve_at) == (self.decay == "halving"),
             f"optim.halve_at is {self.halve_at} and optim.decay is '{self.decay}': halving needs "
-            "the shares of the budget to halve at, the other decays have no use for them",
+            "fractions of the budget to halve at, and the other decays take none",
         )
         _require(
             all(0 < share < 1 for share in self.halve_at),
             f"optim.halve_at is {self.halve_at}: each must lie between 0 and 1",
         )
-        _require(0 <= self.average <= 1, f"optim.average is {self.average}: a share, 0 to 1")
-        _require(0 <= self.final_lr <= 1, f"optim.final_lr is {self.final_lr}: a share, 0 to 1")
+        _require(
+            0 <= self.average <= 1, f"optim.average is {self.average}: give a fraction, 0 to 1"
+        )
+        _require(
+            0 <= self.final_lr <= 1, f"optim.final_lr is {self.final_lr}: give a fraction, 0 to 1"
+        )
         _require(
             self.final_lr == 0 or self.decay in ("cosine", "linear"),
             f"optim.final_lr does nothing with optim.decay '{self.decay}'",
@@ -481,42 +498,45 @@ class OptimConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How long, on what, and what is kept."""
+    """Budget, hardware, validation and checkpoints."""
 
     budget: str = "10m"
-    """When training ends: 90s, 10m, 2h, 5000steps, 3epochs or 50Mtokens. The schedule follows it."""
+    """When training ends: 90s, 10m, 2h, 5000steps, 3epochs or 50Mtokens. The learning-rate schedule
+    follows it."""
     init_from: str | None = None
-    """Model to fine-tune: base, a model folder or a run folder; usually given as --from. Weights,
-    model settings and tokenizer are its own."""
+    """Model to fine-tune: base, a model folder or a run folder; usually given as --from. Its weights,
+    model settings and tokenizer are used."""
     seed: int = 0
-    """Of the initial weights, dropout and segment lengths."""
+    """Random seed for weights, dropout and segment lengths."""
     device: Device = "auto"
     """auto (CUDA when there is one), cpu, cuda or cuda:N."""
     dtype: Dtype = "auto"
-    """Of matrix products: fp32, bf16, fp16 (CUDA only); auto takes bf16 where the hardware has it."""
+    """Precision of matrix products: fp32, bf16, fp16 (CUDA only); auto is bf16 where the hardware
+    supports it."""
     grad_accum_steps: int = 1
-    """Groups of lanes that are run one after the other in a step: less memory, same gradient."""
+    """Groups of lanes that are computed one after the other in a step: less memory, and the same
+    gradient, but for dropout masks."""
     activation_checkpointing: bool = False
-    """Keep of each block only what enters it and compute the rest again for the gradient: less memory,
-    more time, same gradient."""
+    """Keep only the inputs of each block, and recompute the rest in the backward pass: less memory, more
+    time, the same gradient."""
     validate_every: str = "5%"
-    """Between validations, in the units of budget or as a percentage of it; the best is kept."""
+    """Interval between validations, in the units of budget or as a percentage of it. The best model is
+    kept."""
     validation_tokens: int = 100_000
-    """At most this many tokens of the valid split are scored each time; 0 scores all of it."""
+    """Score at most this many tokens of the valid split each time; 0 scores all of it."""
     checkpoint_every: str = "2m"
-    """Between saves of everything that a resume needs."""
+    """Interval between checkpoints, from which a run resumes."""
     adapt: list[str] = field(default_factory=lambda: list(ADAPTED))
-    """Settings that give way so that validating and saving take 5% of a budget in time at most: any of
-    validate_every, validation_tokens and checkpoint_every, which are then the most that is done. What is
-    given as an option does not give way."""
+    """Settings that are reduced so that validating and saving take at most 5% of a budget in time: any of
+    validate_every, validation_tokens and checkpoint_every. Settings given as options are not reduced."""
     early_stop: int = 0
-    """Stop after this many validations without a new best; 0 never does."""
+    """Stop after this many validations in a row without a new best; 0 never does."""
     max_skipped_steps: int = 10
-    """Stop after this many steps in a row without a finite loss and gradient."""
+    """Stop with an error after this many steps in a row whose loss or gradient is not finite."""
     fit: list[str] = field(default_factory=list)
-    """Settings that the run chooses when it begins, from budget, machine and text: any of
+    """Settings that the run chooses when it begins, by budget, machine and text: any of
     model.embed_dim, model.num_layers (with it), model.ngram_*, model.*_dropout and data.num_lanes
-    (fewer for a short text). What is given as an option is not chosen."""
+    (fewer for a short text). Settings given as options are not chosen."""
     tensorboard: bool = False
     """Also write TensorBoard events (needs the extra 'track')."""
 
@@ -533,37 +553,39 @@ class TrainConfig:
         _require(self.seed < 1 << 63, f"train.seed is {self.seed}: it must be below 2 ** 63")
         _require(
             self.validation_tokens != 1,
-            "train.validation_tokens is 1, a token without one before it: give 0 for all, or at least 2",
+            "train.validation_tokens is 1, but scoring needs a token and its successor: give 0 for all, "
+            "or at least 2",
         )
         budget = Amount.parse(self.budget, "train.budget", share=False)
-        _require(budget.value > 0, f"train.budget is '{self.budget}': it must be more than nothing")
+        _require(budget.value > 0, f"train.budget is '{self.budget}': it must be more than 0")
         for name in self.fit:
             if name not in FITTED:
                 raise ConfigError(
-                    f"train.fit names '{name}'{did_you_mean(name, FITTED)}: the run can choose "
+                    f"train.fit lists '{name}'{did_you_mean(name, FITTED)}: the run can choose "
                     f"{', '.join(FITTED)}"
                 )
         for name in self.adapt:
             if name not in ADAPTED:
                 raise ConfigError(
-                    f"train.adapt names '{name}'{did_you_mean(name, ADAPTED)}: these can give way: "
+                    f"train.adapt lists '{name}'{did_you_mean(name, ADAPTED)}: the run can reduce "
                     f"{', '.join(ADAPTED)}"
                 )
         _require(
             "model.num_layers" not in self.fit or "model.embed_dim" in self.fit,
-            "train.fit names model.num_layers, which is chosen with model.embed_dim: name that too",
+            "train.fit lists model.num_layers, which is chosen with model.embed_dim: list that too",
         )
         if self.init_from is not None:
             made = [name for name in self.fit if name in SIZES_OF_WEIGHTS]
             _require(
                 not made,
-                f"train.fit names {made and made[0]}, but the weights of {self.init_from} have a size: "
+                f"train.fit lists {made and made[0]}, which the weights of {self.init_from} determine: "
                 "leave it out",
             )
         for name in ("validate_every", "checkpoint_every"):
             amount = Amount.parse(getattr(self, name), f"train.{name}")
             _require(
-                amount.value > 0, f"train.{name} is '{getattr(self, name)}': more than nothing"
+                amount.value > 0,
+                f"train.{name} is '{getattr(self, name)}': it must be more than 0",
             )
         _require(
             re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device) is not None,
@@ -576,7 +598,7 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class Recipe:
-    """All settings of a run; what a recipe file holds and what a run folder records."""
+    """All settings of a run: the content of a recipe file."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
@@ -587,7 +609,7 @@ class Recipe:
         """Check what sections must agree on.
 
         Raises:
-            ConfigError: Lanes cannot be cut into that many groups.
+            ConfigError: Lanes cannot be divided into that many groups.
         """
         lanes, groups = self.data.num_lanes, self.train.grad_accum_steps
         _require(
@@ -596,7 +618,7 @@ class Recipe:
         )
 
     def to_yaml(self) -> str:
-        """Return this recipe as YAML, every value resolved."""
+        """Return this recipe as YAML, all values included."""
         return yaml.safe_dump(to_dict(self), sort_keys=False, allow_unicode=True)
 
 
@@ -615,7 +637,7 @@ def _tuples_to_lists(value: Any) -> Any:
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """Return a config dataclass as plain dicts, lists and scalars, fit for JSON and YAML."""
+    """Return a config dataclass as dicts, lists and scalars, for JSON and YAML."""
     return _tuples_to_lists(dataclasses.asdict(config))
 
 
@@ -623,7 +645,7 @@ def check_keys(settings: Mapping[str, Any], known: Iterable[str], where: str) ->
     """Refuse keys that do not exist.
 
     Raises:
-        ConfigError: Names the unknown key, the file and the nearest known key.
+        ConfigError: The message names the key, the place and the closest known key.
     """
     names = list(known)
     for key in settings:

@@ -164,10 +164,10 @@ def test_a_changed_text_is_refused_at_resume(
         (["train", "--model.hidden_dropout", "1.5"], "model.hidden_dropout is 1.5"),
         (["train", "--recipe", "desktpo"], "did you mean 'desktop'"),
         (["train", "--budget", "10 parsecs"], "give a number and a unit"),
-        (["train", "--budget", "0s"], "more than nothing"),
+        (["train", "--budget", "0s"], "more than 0"),
         (["train", "--device", "tpu"], "give auto, cpu, cuda or cuda:N"),
         (["train", "--train.dtype", "int8"], "train.dtype"),
-        (["train", "--model.architecture", "lstm", "--model.window", "9"], "has no use for it"),
+        (["train", "--model.architecture", "lstm", "--model.window", "9"], "does nothing with model"),
         (["train", "--optim.min_trust", "0.1"], "does nothing with optim.name 'muon'"),
         (["train", "--train.grad_accum_steps", "7"], "must be a multiple"),
         (["train", "--resume", "x", "--optim.lr", "1"], "--optim.lr would do nothing"),
@@ -198,7 +198,7 @@ def test_failures_exit_with_1(
     (tmp_path / "one").write_bytes(b"x")
     fails(["train", str(tmp_path / "one"), "--out", out, *TINY], 1, "too few for 4 lanes", capsys)
     assert not Path(out).exists()  # nothing is begun that cannot go on
-    fails(["train", str(text), "--out", str(run), *TINY], 2, "holds a run already", capsys)
+    fails(["train", str(text), "--out", str(run), *TINY], 2, "already contains a run", capsys)
     fails(["train", "--resume", str(tmp_path)], 1, "is not a run folder", capsys)
     no = str(tmp_path / "no")
     fails(["evaluate", no, str(text)], 1, "there is neither a model nor a text at", capsys)

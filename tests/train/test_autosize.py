@@ -151,8 +151,8 @@ def test_budgets_in_tokens_need_no_clock() -> None:
     ("train", "message"),
     [
         ({"fit": ["model.embed_dims"]}, "did you mean 'model.embed_dim'"),
-        ({"fit": ["model.num_layers"]}, "name that too"),
-        ({"fit": ["model.embed_dim"], "init_from": "base"}, "weights of base have a size"),
+        ({"fit": ["model.num_layers"]}, "list that too"),
+        ({"fit": ["model.embed_dim"], "init_from": "base"}, "weights of base determine"),
     ],
 )
 def test_what_cannot_be_chosen_is_refused(train: dict[str, object], message: str) -> None:

@@ -92,7 +92,7 @@ class Session:
                 f"{model.config.vocab_size}: give the tokenizer the model was trained with"
             )
         self.model, self.tokenizer = model, tokenizer
-        self._begin(_Settings(dtype, memory_dtype, model.window, model.config.recall_slots or 0))
+        self._begin(_Settings(dtype, memory_dtype, model.window, model.config.recall_slots))
 
     def _begin(self, settings: _Settings) -> None:
         self._settings = settings

@@ -83,7 +83,6 @@ class ShaRnnBlock(Block):
 
     def __init__(self, config: ModelConfig, attends: bool) -> None:
         super().__init__(config)
-        assert config.boom_dim is not None
         self.residual = config.residual
         self.start_norm = LayerNorm(self.dim)
         self.lstm = nn.LSTM(self.dim, self.dim, batch_first=True)
@@ -182,8 +181,6 @@ class TransformerBlock(Block):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
-        assert config.boom_dim is not None
-        assert config.num_heads is not None
         self.num_heads = config.num_heads
         self.attention_dropout = config.attention_dropout
         self.attention_norm = LayerNorm(self.dim)

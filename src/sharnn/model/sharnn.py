@@ -55,16 +55,13 @@ class LanguageModel(nn.Module):
         self.config = config
         self.ops = ops
         self.recompute = False
-        assert config.window is not None
         self.window = config.window
         self.embedding = nn.Embedding(config.vocab_size, config.embed_dim)
         self.ngrams: NgramEmbedding | None = None
         if config.longest_ngram:
-            assert config.ngram_rows is not None
             self.ngrams = NgramEmbedding(config.embed_dim, config.longest_ngram, config.ngram_rows)
         self.recall: Recall | None = None
         if config.recall_orders:
-            assert config.recall_slots is not None
             self.recall = Recall(
                 config.vocab_size, config.embed_dim, config.recall_orders, config.recall_slots
             )
@@ -305,15 +302,13 @@ class LanguageModel(nn.Module):
     def state_bytes(self) -> int:
         """Return the size of one lane's state with a full memory, in bytes."""
         config, element = self.config, self.embedding.weight.element_size()
-        assert config.recall_slots is not None
         slots = len(config.recall_orders) * config.recall_slots
         looked_up = 8 * (self.looks_back + slots)  # int64
-        assert isinstance(config.attention_layers, list)
         if config.architecture == "transformer":
             rows = 2 * config.num_layers * self.window  # keys and values
             return rows * config.embed_dim * element + looked_up
         # Hidden and cell state of every block, and the memories.
-        rows = 2 * config.num_layers + len(config.attention_layers) * self.window
+        rows = 2 * config.num_layers + len(config.attending_blocks) * self.window
         return rows * config.embed_dim * element + looked_up
 
     def _drop(self, x: Tensor, rate: float) -> Tensor:
@@ -325,8 +320,7 @@ def _make_block(config: ModelConfig, index: int) -> Block:
         return LstmBlock(config)
     if config.architecture == "transformer":
         return TransformerBlock(config)
-    assert isinstance(config.attention_layers, list)
-    return ShaRnnBlock(config, attends=index in config.attention_layers)
+    return ShaRnnBlock(config, attends=index in config.attending_blocks)
 
 
 def count_parameters(config: ModelConfig) -> int:

@@ -144,7 +144,9 @@ def flops_per_token(recipe: Recipe) -> float:
     model = recipe.model
     # Tied: the embedding's weights are the softmax's products.
     weights = multiplied_weights(model)
-    reach = _num_heads(recipe) * (_window(recipe) + recipe.data.segment_length) * model.embed_dim
+    reach = (
+        _num_heads(recipe) * (recipe.model.window + recipe.data.segment_length) * model.embed_dim
+    )
     return 6.0 * (weights + 2 * reach)
 
 
@@ -170,12 +172,7 @@ def block_weights(model: ModelConfig) -> int:
 def multiplied_weights(model: ModelConfig) -> int:
     """Return the weights that every token meets: all but tables that are looked up."""
     met = dataclasses.replace(
-        model,
-        longest_ngram=0,
-        ngram_rows=None,
-        ngram_min_count=None,
-        recall_orders=[],
-        recall_slots=None,
+        model, longest_ngram=0, ngram_rows=0, ngram_min_count=0, recall_orders=[], recall_slots=0
     )
     return _counted(json.dumps(to_dict(met)))
 
@@ -203,10 +200,10 @@ def memory_bytes(recipe: Recipe, precision: Precision) -> int:
     if recipe.train.activation_checkpointing:
         per_token += 4 * model.num_layers * width
     per_token += _num_heads(recipe) * 6 * width * small + 3 * model.vocab_size * 4
-    rows = _window(recipe) * data.num_lanes * width * small
+    rows = recipe.model.window * data.num_lanes * width * small
     memory_rows = _num_heads(recipe) * (2 if model.architecture == "transformer" else 1) * rows
     attended = memory_rows // recipe.train.grad_accum_steps * 2
-    slots = training_slots(model) * data.num_lanes + (model.recall_slots or 0) * VALIDATION_LANES
+    slots = training_slots(model) * data.num_lanes + model.recall_slots * VALIDATION_LANES
     recalled = 8 * len(model.recall_orders) * slots
     runtime = 300 * 2**20
     kept = memory_rows + attended + recalled
@@ -217,9 +214,4 @@ def _num_heads(recipe: Recipe) -> int:
     """Number of blocks that attend."""
     if recipe.model.architecture == "transformer":
         return recipe.model.num_layers
-    assert isinstance(recipe.model.attention_layers, list)
-    return len(recipe.model.attention_layers)
-
-
-def _window(recipe: Recipe) -> int:
-    return recipe.model.window or 0
+    return len(recipe.model.attending_blocks)

@@ -98,7 +98,6 @@ class Trainer:
         torch.manual_seed(recipe.train.seed)
         self.model = LanguageModel(recipe.model).to(precision.device)
         if self.model.ngrams is not None:
-            assert recipe.model.ngram_min_count is not None
             self.model.ngrams.learn_vocabulary(
                 train_tokens(corpus, recipe.data), recipe.model.ngram_min_count
             )
