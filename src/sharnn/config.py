@@ -240,8 +240,8 @@ class ModelConfig:
         if not orders:
             _require(
                 self.recall_slots in (None, 0),
-                f"model.recall_slots is {self.recall_slots}, but model.recall_orders is empty: set "
-                "that too, or leave model.recall_slots out",
+                f"model.recall_slots is {self.recall_slots}, but nothing is recalled: leave it out, or "
+                "set model.recall_orders",
             )
             self._set(recall_slots=0)
             return

@@ -142,8 +142,9 @@ RMS = ["--dynamic", "rms", "--statistics", "b.txt"]
          {"dynamic": {"rule": "sgd", "segment_length": 20, "lr": 0.2, "decay": 0.1}}),
         ([*RMS, "--dynamic-lr", "0.01", "--cache", "9"],
          {"dynamic": {"rule": "rms", "lr": 0.01, "statistics_tokens": 450}, "cache": {"size": 9}}),
-        (IDEAL, {"ideal": {"context": 40, "stride": 1}}),
-        ([*IDEAL, "--stride", "8", "--window", "4"], {"ideal": {"context": 40, "stride": 8}}),
+        (IDEAL, {"ideal": {"context": 40, "stride": 1}, "memory": {}}),
+        ([*IDEAL, "--stride", "8", "--window", "4"],
+         {"ideal": {"context": 40, "stride": 8}, "memory": {"window": 4}}),
     ],
 )  # fmt: skip
 def test_it_says_how_a_text_was_scored(

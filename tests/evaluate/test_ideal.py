@@ -61,7 +61,8 @@ def test_every_token_has_exactly_its_context(
     assert score.num_bytes == score.num_tokens == NUM_BYTES
     assert score.num_words == len(bytes(split.tokens).split())
     assert score.unscored_bytes == 0
-    assert score.settings == {"ideal": {"context": context, "stride": 1}}
+    assert score.settings["ideal"] == {"context": context, "stride": 1}
+    assert score.settings.get("memory") == ({"window": model.window} if model.has_memory else None)
 
 
 @pytest.mark.parametrize(

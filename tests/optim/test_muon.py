@@ -61,3 +61,11 @@ def test_iterations_are_in_bf16_where_that_is_fast(
     made = orthogonalised(torch.randn(2, 16, 16))
     assert made.dtype == torch.float32
     assert torch.equal(made, made.bfloat16().float()) == fast_bf16
+
+
+def test_only_singular_values_far_below_the_norm_stay_small() -> None:
+    shares = torch.tensor([0.002, 0.01, 0.1, 1e-4])
+    values = torch.cat([shares, (1 - shares.square().sum()).sqrt()[None]])
+    (made,) = orthogonalised(torch.diag(values)[None]).float()
+    assert made.diagonal()[[0, 1, 2, 4]].sub(1).abs().max() < 0.2
+    assert made.diagonal()[3] < 0.06

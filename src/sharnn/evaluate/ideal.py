@@ -14,7 +14,14 @@ from torch import Tensor
 
 from sharnn.data.corpus import Split
 from sharnn.errors import ConfigError
-from sharnn.evaluate.lane_reader import Report, check_readable, reading, segments, whole
+from sharnn.evaluate.lane_reader import (
+    Report,
+    check_readable,
+    memory_settings,
+    reading,
+    segments,
+    whole,
+)
 from sharnn.evaluate.score import Score
 from sharnn.model import LanguageModel, RecurrentState
 from sharnn.text import Tokenizer
@@ -63,6 +70,7 @@ def evaluate_ideal(
     check_readable(split, context)
     started, nats, done = time.perf_counter(), 0.0, 0
     with reading(model, window):
+        memory = memory_settings(model)
         for inputs_BC, targets_BS in _windows(model, tokenizer, split, context, stride):
             empty = model.initial_state(inputs_BC.shape[0])
             nats += float(_nats_of_last(model, inputs_BC, targets_BS, empty).double().sum())
@@ -72,7 +80,7 @@ def evaluate_ideal(
     assert done == split.num_tokens
     return Score(
         "ideal", nats, **whole(split), seconds=time.perf_counter() - started,
-        settings={"ideal": {"context": context, "stride": stride}},
+        settings={"ideal": {"context": context, "stride": stride}, **memory},
     )  # fmt: skip
 
 

@@ -76,7 +76,10 @@ def _maps(matrix: Tensor) -> tuple[Tensor, ...]:
 
 
 def orthogonalised(matrices: Tensor) -> Tensor:
-    """Return matrices `[n, rows, columns]` with the same singular vectors and all singular values near 1.
+    """Return matrices `[n, rows, columns]` with the same singular vectors and singular values near 1.
+
+    Singular values of at least 0.002 of the matrix's Frobenius norm end between 0.84 and 1.15. Smaller
+    ones grow by a factor of up to 490, relative to the norm, and stay below that.
 
     Computed in bf16 if the hardware multiplies bf16 faster than float32; that is exact enough for a step.
     The result has the dtype of the input.
