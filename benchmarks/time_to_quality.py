@@ -24,7 +24,7 @@ import argparse
 import statistics
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -110,14 +110,16 @@ class Comparison(Report):
         return f"{super().stem}-time-to-quality"
 
 
-def publish(report: Comparison, plans: Sequence[Plan], store: Store) -> None:
+def publish(
+    report: Comparison, contenders: Mapping[str, Contender], plans: Sequence[Plan], store: Store
+) -> None:
     """Write tables and picture of those plans that have run."""
     shown = store.shown(plans)
     if not shown:
         return
     for budget, runs in shown.items():
         add_table(report, budget, runs)
-    report.say(describe_contenders(plans))
+    report.say(describe_contenders(contenders, list(dict.fromkeys(plan.budget for plan in plans))))
     report.say(describe_origin(shown))
     picture = report.folder / f"{report.stem}.png"
     report.say(f"![Bits per byte against the budget]({picture.name})")
@@ -159,15 +161,14 @@ def row_of(name: str, runs: Sequence[Run]) -> list[str]:
     ]
 
 
-def describe_contenders(plans: Sequence[Plan]) -> str:
+def describe_contenders(contenders: Mapping[str, Contender], budgets: Sequence[Budget]) -> str:
     """Return a list of what each contender is, a line for each way it is called."""
-    lines = []
-    for plan in plans:
-        about = f", {plan.contender.about}" if plan.contender.about else ""
-        line = f"- {plan.name}{about}: `{plan.contender.as_typed(plan.budget)}`"
-        if line not in lines:
-            lines.append(line)
-    return "\n".join(lines)
+    lines = (
+        f"- {name}{f', {contender.about}' if contender.about else ''}: `{contender.as_typed(budget)}`"
+        for budget in budgets
+        for name, contender in contenders.items()
+    )
+    return "\n".join(dict.fromkeys(lines))
 
 
 def describe_origin(shown: Shown) -> str:
@@ -289,7 +290,7 @@ def compare(options: argparse.Namespace) -> None:
             run_all(todo, options.jobs, runner, store, console)
         finally:
             if store.added or not todo:  # a call that came to nothing leaves the table as it was
-                publish(report, plans, store)
+                publish(report, contenders, plans, store)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

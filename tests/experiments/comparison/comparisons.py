@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from sharnn.config import Recipe, TrainConfig, to_dict
-from sharnn.experiments.comparison.contenders import Budget, Contender, Plan
+from sharnn.experiments.comparison.contenders import Budget, Plan
 
 
 def make_plan(name: str = "a", budget: str = "10steps", seed: int = 0, **setting: Any) -> Plan:
@@ -23,7 +23,7 @@ def make_plan(name: str = "a", budget: str = "10steps", seed: int = 0, **setting
         "settings": settings,
     }
     recipe = replace(Recipe(), train=TrainConfig(budget=budget, seed=seed))
-    return Plan(name, Contender("demo"), parsed, recipe, key)
+    return Plan(name, parsed, recipe, key)
 
 
 def make_run(plan: Plan, bits: float = 3.0, tokens: int = 1_000) -> dict[str, Any]:

@@ -17,12 +17,13 @@ def test_a_run_is_found_by_what_makes_its_figures(tmp_path: Path) -> None:
     store = Store(tmp_path / "results.json", {"machine": "this"})
     plan = make_plan()
     store.add(make_run(plan))
-    found = store.find(dataclasses.replace(plan, name="renamed"))
+    found = store.find(dataclasses.replace(plan, name="renamed", facts={"about": "it"}))
     assert found is not None
-    assert found["contender"] == "renamed"
-    scaled = dataclasses.replace(plan, key={**plan.key, "scale": 0.5})
-    others = [make_plan(seed=1), make_plan(budget="11steps"), make_plan(embed_dim=32), scaled]
-    assert [store.find(other) for other in others] == [None] * 4
+    assert (found["contender"], found["about"]) == ("renamed", "it")
+    others = [make_plan(seed=1), make_plan(budget="11steps"), make_plan(embed_dim=32)]
+    for condition in ({"scale": 0.5}, {"conditions": {"words": 3}}):
+        others.append(dataclasses.replace(plan, key={**plan.key, **condition}))
+    assert [store.find(other) for other in others] == [None] * 5
 
 
 def test_a_run_takes_the_place_of_its_older_self(tmp_path: Path) -> None:

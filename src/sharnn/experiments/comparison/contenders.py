@@ -157,17 +157,17 @@ class Plan:
 
     Attributes:
         name: The contender's.
-        contender: What trains.
         budget: How long.
         recipe: What it trains with, every setting resolved.
         key: All that makes its figures, as JSON values: runs of the same key need not be repeated.
+        facts: What else the results say of it, as JSON values.
     """
 
     name: str
-    contender: Contender
     budget: Budget
     recipe: Recipe
     key: dict[str, Any]
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def seed(self) -> int:
@@ -207,5 +207,5 @@ def make_plans(
                 recipe = contender.resolve(name, budget, texts=[text], seed=seed, device=device)
                 settings = comparable_settings(recipe)
                 own = {"budget": amount, "seed": seed, "device": device, "settings": settings}
-                plans.append(Plan(name, contender, budget, recipe, {**conditions, **own}))
+                plans.append(Plan(name, budget, recipe, {**conditions, **own}))
     return plans

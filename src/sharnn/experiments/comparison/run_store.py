@@ -19,10 +19,12 @@ Run = dict[str, Any]
 #: What is shown of a comparison: runs by contender, by budget.
 Shown = dict[Budget, dict[str, list[Run]]]
 
-#: What makes a run's figures; `scale` is there in the runs of `sharnn compare` alone, `score_share`
-#: where but a part of the valid split was scored.
+#: Everything that determines a run's figures. Only runs of `sharnn compare` have `scale`, only runs
+#: scored on a part of the valid split have `score_share`, and only experiments with conditions of their
+#: own have `conditions`.
 KEY_NAMES = (
-    "text_digest", "budget", "seed", "threads", "device", "scale", "score_share", "settings",
+    "text_digest", "budget", "seed", "threads", "device", "scale", "score_share", "conditions",
+    "settings",
 )  # fmt: skip
 
 
@@ -68,10 +70,10 @@ class Store:
         self.added += 1
 
     def find(self, plan: Plan) -> Run | None:
-        """Return the run that a plan asks for, under the plan's name."""
+        """Return the run that a plan asks for, with the plan's name and facts."""
         key = key_of(plan.key)
         found = next((run for run in self.runs() if key_of(run) == key), None)
-        return found and {**found, "contender": plan.name}
+        return found and {**found, "contender": plan.name, **plan.facts}
 
     def shown(self, plans: Sequence[Plan]) -> Shown:
         """Return those runs of the plans that there are."""

@@ -21,7 +21,7 @@ import os
 import re
 import shutil
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -98,6 +98,7 @@ class Runner:
             "command": self.command,
             "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             "torch": torch.__version__,
+            **plan.facts,
         }
         folder = self._folder_of(plan)
         try:
@@ -161,11 +162,13 @@ class Runner:
         return {
             "wall_seconds": round(took, 1),
             **figures_of(run),
-            **self._score(folder, run, plan.key["settings"]),
+            **self.score(plan, folder, run),
         }
 
-    def _score(self, folder: Path, run: RunRecord, settings: Mapping[str, Any]) -> Run:
+    def score(self, plan: Plan, folder: Path, run: RunRecord) -> Run:
         """Score a run's best model on the text that it was trained on, of which it may read a part.
+
+        An experiment that scores models otherwise overrides this method.
 
         A model whose reach depends on where segments begin is read in segments as long as those it
         was trained with, for longer ones would leave it next to no memory.
@@ -173,7 +176,7 @@ class Runner:
         corpus = Corpus.find(run.facts["corpus_digest"])
         if corpus is None:
             raise DataError(f"{run.facts['corpus']} is gone from the cache: run the command again")
-        loaded = load_model(folder, resolve_device(self.device))
+        loaded, settings = load_model(folder, resolve_device(self.device)), plan.key["settings"]
         segmented = settings["model"]["reach"] == "segment"
         length = settings["data"]["segment_length"] if segmented else SEGMENT_LENGTH
         figures: Run = {
