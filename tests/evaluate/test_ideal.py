@@ -62,7 +62,9 @@ def test_every_token_has_exactly_its_context(
     assert score.num_words == len(bytes(split.tokens).split())
     assert score.unscored_bytes == 0
     assert score.settings["ideal"] == {"context": context, "stride": 1}
-    assert score.settings.get("memory") == ({"window": model.window} if model.has_memory else None)
+    reach = score.settings.get("memory", {})
+    assert reach.get("window") == (model.window if model.has_memory else None)
+    assert reach.get("recall_slots") == (65_536 if model.recall is not None else None)
 
 
 @pytest.mark.parametrize(
