@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -54,13 +55,36 @@ def test_a_copy_whose_links_became_folders_goes_on(run: Path, tmp_path: Path) ->
     assert losses(copy)[:12] == losses(run)
 
 
-def test_a_copy_without_links_goes_on(run: Path, tmp_path: Path) -> None:
+def test_a_copy_without_links_is_read_and_goes_on(run: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(run, copy, symlinks=True)
     os.remove(copy / "last")
     os.remove(copy / "best")
+    assert load_model(copy).digest == load_model(run / "best").digest
     assert steps_after(copy, "14steps") == [13, 14]
     assert losses(copy)[:12] == losses(run)
+
+
+def test_a_disk_without_symbolic_links_has_files_in_their_place(
+    run: Path, tmp_path: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr("os.symlink", refused)
+    other = tmp_path / "other"
+    start_run(recipe, other, CONSOLE)
+    assert (other / "last").read_text() == "checkpoints/step-00000012"
+    for name in ("", "best", "last"):
+        assert load_model(other / name).digest == load_model(run / name).digest
+    assert folders(other) == folders(run)
+    assert steps_after(other, "14steps") == [13, 14]
+    assert losses(other)[:12] == losses(run)
+    shutil.rmtree(other / "checkpoints")
+    with pytest.raises(CheckpointError, match="there is no model at"):
+        load_model(other / "gone")
+    with pytest.raises(CheckpointError, match="has no checkpoint yet"):
+        load_model(other)
 
 
 def test_a_checkpoint_that_is_gone_is_told_and_nothing_is_lost(run: Path) -> None:

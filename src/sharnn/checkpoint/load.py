@@ -190,10 +190,14 @@ def load_trainer_state(folder: Path, device: str | torch.device = "cpu") -> dict
 
 
 def _find(path: Path) -> Path | None:
-    """Return `path` if it is a model folder, else the best or else the last model of a run folder."""
-    run = RunFolder(path)
-    folders = (path, run.best, run.last)
-    return next((folder for folder in folders if (folder / fmt.CONFIG).is_file()), None)
+    """Return the model folder that `path` is or, as a run or one of its links, means."""
+    run, around = RunFolder(path), RunFolder(path.parent)
+    for folder in (path, run.best, run.last):
+        if (folder / fmt.CONFIG).is_file():
+            return folder
+    if path == around.best:
+        return around.best_model()
+    return around.last_checkpoint() if path == around.last else run.best_model()
 
 
 def _weight_dtype(path: Path, content: dict[str, Any]) -> str:

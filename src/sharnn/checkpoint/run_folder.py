@@ -7,7 +7,7 @@ runs/NAME/
   metrics.jsonl       one JSON object per line
   checkpoints/step-…  the last checkpoint: a model folder with the trainer's state
   checkpoints/best-…  the best model: a model folder alone
-  best, last          links to these two
+  best, last          links to these two; where there are no symbolic links, files with their paths
   tensorboard/        events, if requested
   .lock               held by the process that trains
 """
@@ -168,9 +168,9 @@ class RunFolder:
     def mend(self) -> None:
         """Remove partial files and restore links that copying has changed; call it while `locked`.
 
-        A link that became a folder, as in copies over the network, becomes a link again. Without `last`,
-        as in archives without links, the newest checkpoint takes its place. `best` becomes the model that
-        was the best when `last` was written, because what came after it is trained again.
+        A link that became a folder, as in copies over the network, becomes a link again. A lost one, as
+        in archives without links, is restored. `best` becomes the model that was the best when `last`
+        was written, because what came after it is trained again.
 
         Raises:
             CheckpointError: The last checkpoint is missing and there is no other, or a link cannot be
@@ -181,16 +181,16 @@ class RunFolder:
             remove_partials(self.checkpoints_path)
         for link in (self.best, self.last):
             self._link_folder(link)
-        newest = max(self.checkpoints_path.glob(f"{_CHECKPOINT}-*"), default=None)
-        if not self.last.exists() and newest is not None:
-            self._link(self.last, newest)
-        elif not self.last.exists() and self.last.is_symlink():
+        last = self.last_checkpoint()
+        if last is not None and self._linked(self.last) is None:
+            self._link(self.last, last)
+        elif last is None and (named := _named_by(self.last)) is not None:
             raise CheckpointError(
-                f"{self.last} points to {os.readlink(self.last)}, which is gone, and there is no other "
-                "checkpoint: restore it, or begin a new run"
+                f"{self.last} points to {named}, which is gone, and there is no other checkpoint: "
+                "restore it, or begin a new run"
             )
         models = self._best_models()
-        if models and self.best.resolve() not in models:
+        if models and self._linked(self.best) not in models:
             self._link(self.best, models[-1])
 
     def _link_folder(self, link: Path) -> None:
@@ -218,10 +218,18 @@ class RunFolder:
         Raises:
             CheckpointError: It cannot be written.
         """
+        target = f"{_CHECKPOINTS}/{folder.name}"
         try:
-            link_atomically(link, f"{_CHECKPOINTS}/{folder.name}")
-        except OSError as failure:
-            raise CheckpointError(explain_os_error(failure, link, "write")) from failure
+            link_atomically(link, target)
+        except OSError:  # no symbolic links on this file system, or no more room
+            with atomic_file(link, CheckpointError) as file:
+                file.write(target.encode())
+
+    def _linked(self, link: Path) -> Path | None:
+        """Return the folder that a link points to, None if there is none."""
+        named = _named_by(link)
+        folder = link if named is None else self.path / named
+        return folder.resolve() if folder.is_dir() else None
 
     def next_checkpoint(self, step: int) -> Path:
         """Return where to write a checkpoint of `step`: a folder that does not exist."""
@@ -238,8 +246,16 @@ class RunFolder:
         return folder
 
     def last_checkpoint(self) -> Path | None:
-        """Return the newest checkpoint, None before the first."""
-        return self.last.resolve() if self.last.exists() else None
+        """Return the last checkpoint, None before the first; a copy of a run may have lost the link."""
+        newest = max(self.checkpoints_path.glob(f"{_CHECKPOINT}-*"), default=None)
+        return self._linked(self.last) or (newest and newest.resolve())
+
+    def best_model(self) -> Path | None:
+        """Return the best model, or else the last one; None before the first."""
+        if (linked := self._linked(self.best)) is not None:
+            return linked
+        models = self._best_models()
+        return models[-1] if models else self.last_checkpoint()
 
     def mark_last(self, checkpoint: Path) -> None:
         """Let `last` point to a checkpoint, and remove the folders that are no longer needed.
@@ -264,8 +280,8 @@ class RunFolder:
 
         A run that is killed resumes from `last`, whose counters name that last one as the best.
         """
-        best = self.best.resolve()
-        needed = {self.last.resolve(), best}
+        best = self._linked(self.best)
+        needed = {self.last_checkpoint(), best}
         models = self._best_models()
         if best not in models:
             needed.update(models[-1:])
@@ -279,9 +295,10 @@ class RunFolder:
 
         There are none before the first validation. In runs of earlier versions it is a checkpoint.
         """
-        if not self.last.exists():
+        last = self.last_checkpoint()
+        if last is None or not fmt.is_checkpoint(last):
             return []
-        counters = fmt.read_counters(self.last)
+        counters = fmt.read_counters(last)
         if counters["best_bits_per_byte"] is None:
             return []
         step, folder = counters["best_step"], self.checkpoints_path.resolve()
@@ -332,6 +349,13 @@ class RunFolder:
             for record in self.read_metrics():
                 if record["step"] <= step and record["kind"] != "end":
                     file.write((json.dumps(record) + "\n").encode())
+
+
+def _named_by(link: Path) -> str | None:
+    """Return what a symbolic link or a file in place of one points to; None if it is neither."""
+    if link.is_symlink():
+        return os.readlink(link)
+    return link.read_text(encoding="utf-8").strip() if link.is_file() else None
 
 
 def _name_of(kind: str, step: int) -> str:
