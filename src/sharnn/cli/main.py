@@ -17,7 +17,7 @@ from sharnn.machine import tune_process
 
 VERBS = (
     "train", "evaluate", "generate", "report", "attention", "compare", "tokenization-attack",
-    "info", "data", "tokenizer", "demo",
+    "info", "export", "data", "tokenizer", "demo",
 )  # fmt: skip
 
 _INTRODUCTION = """\
