@@ -11,7 +11,6 @@ import argparse
 import dataclasses
 import multiprocessing
 import os
-import platform
 import re
 import shlex
 import statistics
@@ -55,25 +54,7 @@ _READ_BYTES = 1 << 30
 BYTES = {"fp32": 4, "bf16": 2, "int8": 1}
 
 
-# ----------------------------------------------------------------------------------- the machine
-
-
-def processor(device: torch.device) -> str:
-    """Return the name of what computes, with the number of cores of a CPU."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    name = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        found = re.search(r"model name\s*:\s*(.+)", cpuinfo.read_text())
-        name = found[1].strip() if found else name
-    return ", ".join([name, f"{torch.get_num_threads()} cores", *_instruction_set()])
-
-
-def _instruction_set() -> list[str]:
-    """Return the name of what the processor has at best, whatever the level; of others than x86 none."""
-    known = {"amx_bf16": "AMX", "avx512_bf16": "AVX512-BF16", "avx512f": "AVX-512", "avx2": "AVX2"}
-    return [label for feature, label in known.items() if feature in machine.features()][:1]
+# ------------------------------------------------------------------------------ texts and models
 
 
 def sample_text(text: Path | None, num_bytes: int) -> bytes:
@@ -323,13 +304,11 @@ class Report:
 
     def __post_init__(self) -> None:
         """Begin the section with where the numbers come from."""
-        level, variant = machine.level(), kernels.variant()
-        self.machine = processor(self.device)
-        if self.device.type == "cpu" and level != "native":
-            self.machine += f", level {level}"
+        variant, versions = kernels.variant(), machine.versions()
+        self.machine = machine.describe(self.device)
         self._parts = [
-            f"`{own_command()}`, level {level}, kernels {variant.name if variant else 'none'}, "
-            f"{datetime.now(UTC):%Y-%m-%d}, Python {platform.python_version()}, torch {torch.__version__}"
+            f"`{own_command()}`, level {machine.level()}, kernels {variant.name if variant else 'none'}, "
+            f"{datetime.now(UTC):%Y-%m-%d}, Python {versions['python']}, torch {versions['torch']}"
         ]
         self._console = Console(width=140, markup=False)
 

@@ -1,6 +1,6 @@
 """What a head gains on real text, long enough: runs side by side, watched while they learn.
 
-    python benchmarks/documentation_text.py docs.txt
+    python scripts/documentation_text.py docs.txt
     python benchmarks/head_on_text.py docs.txt --runs runs/head --budget 60Mtokens
     python benchmarks/head_on_text.py docs.txt --runs runs/head --arms none rows --seeds 0 1
 

@@ -16,7 +16,8 @@ from hypothesis import settings
 
 from sharnn import kernels
 
-sys.path.insert(0, str(Path(__file__).parent))
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT / folder) for folder in ("tests", "benchmarks", "scripts")]
 
 torch.set_num_threads(1)
 settings.register_profile("sharnn", deadline=None, derandomize=True, print_blob=True)

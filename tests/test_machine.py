@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from sharnn import machine
 from sharnn.errors import ConfigError
@@ -82,6 +83,17 @@ def test_arm_has_portable_and_native(
     monkeypatch.setenv("SHARNN_CPU", "avx2")
     with pytest.raises(ConfigError, match="lacks: it has portable, native"):
         machine.level()
+
+
+def test_a_description_has_name_cores_instruction_set_and_level(
+    processor: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    processor(ZEN_4)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    assert machine.describe(torch.device("cpu")) == "some, 2 cores, AVX512-BF16"
+    monkeypatch.setenv("SHARNN_CPU", "avx2")
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    assert machine.describe(torch.device("cpu")) == "some, 1 core, AVX512-BF16, level avx2"
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The machine: instruction sets, and the setup of memory and threads before a process starts its work.
+"""The machine: its description, instruction sets, and the setup of memory and threads of a process.
 
 `SHARNN_CPU=portable|avx2|avx512|native` limits the instruction sets used by our kernels, PyTorch, oneDNN
 and MKL. So a machine with AVX-512 can test and measure what a machine with AVX2 does. This module does
@@ -7,6 +7,7 @@ not import torch, because torch's libraries read their limits when they are firs
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import math
@@ -17,8 +18,12 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sharnn.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
 
 #: The environment variable that limits the instruction sets.
 VARIABLE = "SHARNN_CPU"
@@ -78,7 +83,7 @@ def features() -> frozenset[str]:
     """
     found: frozenset[str] = frozenset()
     if platform.system() == "Linux":
-        found = _features_of_linux(_CPUINFO)
+        found = frozenset(_read_cpuinfo("flags", "Features").split())
     elif platform.system() == "Darwin":
         found = _features_of_macos()
     elif platform.system() == "Windows":
@@ -86,17 +91,14 @@ def features() -> frozenset[str]:
     return found or frozenset(_NEEDS["portable"] if is_x86() else ())
 
 
-def _features_of_linux(cpuinfo: Path) -> frozenset[str]:
-    """Return the features of the first processor in the file."""
-    try:
-        with cpuinfo.open() as lines:
-            for line in lines:
-                name, _, value = line.partition(":")
-                if name.strip() in ("flags", "Features"):
-                    return frozenset(value.split())
-    except OSError:
-        pass
-    return frozenset()
+def _read_cpuinfo(*names: str) -> str:
+    """Return what Linux tells of the first processor under one of the names; empty if it does not."""
+    with contextlib.suppress(OSError), _CPUINFO.open() as lines:
+        for line in lines:
+            name, _, value = line.partition(":")
+            if name.strip() in names:
+                return value.strip()
+    return ""
 
 
 def _features_of_macos() -> frozenset[str]:
@@ -215,6 +217,39 @@ def _warn_if_too_late(bound: str, capability: str) -> None:
             RuntimeWarning,
             stacklevel=3,
         )
+
+
+# --------------------------------------------------------------------------------- description
+
+#: Names of the best instruction set of an x86-64 processor, by a feature that it has.
+_LABELS = {"amx_bf16": "AMX", "avx512_bf16": "AVX512-BF16", "avx512f": "AVX-512", "avx2": "AVX2"}
+
+
+def describe(device: torch.device) -> str:
+    """Return the name of the device that computes.
+
+    For a CPU also the cores that PyTorch uses, the best instruction set of the processor (of x86-64
+    only), and the level that limits this process.
+    """
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    name = _read_cpuinfo("model name") or platform.processor() or platform.machine()
+    cores = torch.get_num_threads()
+    best = [label for feature, label in _LABELS.items() if feature in features()][:1]
+    limit = [] if level() == "native" else [f"level {level()}"]
+    return ", ".join([name, f"{cores} core{'s' * (cores > 1)}", *best, *limit])
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of sharnn (`version`), Python and PyTorch that results record."""
+    import torch
+
+    import sharnn
+
+    python = platform.python_version()
+    return {"version": sharnn.__version__, "python": python, "torch": torch.__version__}
 
 
 # ------------------------------------------------------------------------------ before the work

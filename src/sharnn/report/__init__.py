@@ -13,7 +13,7 @@ from sharnn.report.attention import attention_rows, draw_attention, visible_piec
 from sharnn.report.attention_page import render_attention_page
 from sharnn.report.comparison import draw_comparison
 from sharnn.report.curves import draw_curves, write_png
-from sharnn.report.page import render_page, summary_rows
+from sharnn.report.run_page import render_run_page, summary_rows
 from sharnn.report.runs import RunRecord, read_run, tell_apart
 from sharnn.report.tables import Table
 
@@ -53,7 +53,7 @@ def write_report(runs: list[RunRecord], out: Path | None = None) -> ReportPaths:
     )
     png = write_png(draw_curves(runs), paths.png)
     with atomic_file(paths.html, DataError) as file:
-        file.write(render_page(runs, png).encode())
+        file.write(render_run_page(runs, png).encode())
     return paths
 
 

@@ -7,7 +7,6 @@ come before the text shown.
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Sequence
 from html import escape
@@ -17,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sharnn.report.attention import attention_rows
+from sharnn.report.page import facts_table, heading, picture, whole_page
 
 if TYPE_CHECKING:
     from sharnn.evaluate import AttentionReading, HeadReading
@@ -31,17 +31,7 @@ _PARTS = 10_000
 _FAR = 24
 
 _STYLE = """
-:root { color-scheme: light dark; --ink: #1c1e21; --paper: #fff; --line: #d9dce0; --soft: #5d6570;
-  --glow: 230 120 0; --card: #f7f8f9; --mark: #0072B2; }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e6e8ea; --paper: #15171a; --line: #363b42; --soft: #9aa3ad; --glow: 200 100 0;
-    --card: #1d2024; --mark: #56B4E9; }
-}
-* { box-sizing: border-box; }
-body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper);
-  max-width: 84rem; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.5rem; margin-bottom: .2rem; }
-p.sub { color: var(--soft); margin-top: 0; max-width: 52rem; }
+body { max-width: 84rem; }
 main { display: grid; grid-template-columns: minmax(0, 1fr) 26rem; gap: 1.5rem; align-items: start; }
 #text { font: 15px/1.65 ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace;
   white-space: pre-wrap; overflow-wrap: anywhere; tab-size: 4; padding: .9rem 1rem;
@@ -67,16 +57,8 @@ code { font: 13px/1.5 ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospa
   overflow-wrap: anywhere; }
 code .ws, h2 .ws { color: var(--soft); opacity: .7; }
 code mark { color: inherit; background: rgb(var(--glow) / .38); border-radius: 2px; }
-.soft { color: var(--soft); }
 nav { margin: .6rem 0; }
 nav label { margin-right: 1rem; }
-img { width: 100%; height: auto; background: #fff; border: 1px solid var(--line); border-radius: 6px;
-  margin: .5rem 0; }
-.scroll { overflow-x: auto; margin: 1.5rem 0; }
-table { border-collapse: collapse; font-size: .9rem; }
-th, td { text-align: left; padding: .35rem 1.2rem .35rem 0; border-bottom: 1px solid var(--line);
-  white-space: nowrap; font-variant-numeric: tabular-nums; }
-th { color: var(--soft); font-weight: 600; }
 @media (max-width: 60rem) {
   main { display: block; }
   #look { position: sticky; bottom: 0; top: auto; margin-top: 1rem; max-height: 40vh; overflow-y: auto;
@@ -219,24 +201,15 @@ def render_attention_page(
         for index, head in enumerate(reading.heads)
     ]
     images = "\n".join(
-        f'<img alt="Attention of the head of block {head.layer}" '
-        f'src="data:image/png;base64,{base64.b64encode(png).decode()}">'
+        picture(f"Attention of the head of block {head.layer}", png)
         for head, png in zip(reading.heads, pictures, strict=True)
     )
     data = json.dumps(_data(reading, pieces, before), ensure_ascii=False, separators=(",", ":"))
     # Inside a script element only its end tag and the beginning of a comment have a meaning.
     data = data.replace("<", "\\u003c")
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>sharnn attention: {escape(title)}</title>
-<style>{_STYLE}</style>
-</head>
-<body>
-<h1>Where the head looks</h1>
-<p class="sub">{escape(title)}</p>
+    return whole_page(
+        f"sharnn attention: {title}",
+        f"""{heading("Where the head looks", title)}
 <p class="sub">Point at a character, tap it, or move through the text with the arrow keys: the memory
 rows that the head used to predict it are highlighted. Each row is highlighted at the character that came
 <em>after</em> it was written, so ✓ marks a row that was followed by exactly what had to be predicted.
@@ -246,28 +219,18 @@ Click a character to pin it, and click it again to unpin it.</p>
 <pre id="text" tabindex="0" aria-label="The text">{_spans(pieces)}</pre>
 <aside id="look" aria-live="polite"></aside>
 </main>
-<div class="scroll"><table>
-{_table(attention_rows(reading))}
-</table></div>
+{facts_table(attention_rows(reading))}
 {images}
 <script id="data" type="application/json">{data}</script>
-<script>{_SCRIPT}</script>
-</body>
-</html>
-"""
+<script>{_SCRIPT}</script>""",
+        _STYLE,
+    )
 
 
 def _spans(pieces: Sequence[str]) -> str:
     """Return one element per token; empty ones, which continue a character, have a small width."""
     kind = {"\n": ' class="n"', "": ' class="c"'}
     return "".join(f"<i{kind.get(piece, '')}>{escape(_visible(piece))}</i>" for piece in pieces)
-
-
-def _table(rows: Sequence[tuple[str, list[str]]]) -> str:
-    return "\n".join(
-        f"<tr><th>{escape(name)}</th>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>"
-        for name, cells in rows
-    )
 
 
 def _data(

@@ -30,6 +30,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from sharnn import machine
 from sharnn.checkpoint import LoadedModel, RunFolder, load_model
 from sharnn.config import DataConfig
 from sharnn.data.corpus import Corpus, Split
@@ -97,7 +98,7 @@ class Runner:
             "valid_bytes": valid.num_bytes,
             "command": self.command,
             "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-            "torch": torch.__version__,
+            **machine.versions(),
             **plan.facts,
         }
         folder = self._folder_of(plan)

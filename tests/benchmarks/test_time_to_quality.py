@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import time_to_quality
 from texts import write_text
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
-benchmark = importlib.import_module("time_to_quality")
 
 SIZES = "--model.embed_dim 16 --model.num_layers 2 --data.num_lanes 4 --data.segment_length 16"
 SMALL = f"demo {SIZES} --model.window 20 --train.validate_every 50%"
@@ -23,7 +19,7 @@ SEGMENTED = f"{SMALL} --model.reach segment --model.residual false"
 def call(folder: Path, *arguments: str) -> int:
     """Compare in small; return the exit code."""
     text = write_text(folder)
-    return benchmark.main([str(text), "--results", str(folder / "results"), *arguments])
+    return time_to_quality.main([str(text), "--results", str(folder / "results"), *arguments])
 
 
 def results(folder: Path) -> tuple[str, list[dict[str, Any]]]:

@@ -1,13 +1,10 @@
-"""The way to the shipped model, in small: what it trains on, and what its card says."""
+"""How the shipped model is made, at a small size: its training text and its card."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 import train_base
 from sharnn.checkpoint import load_model

@@ -2,29 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
-from pathlib import Path
-from types import ModuleType
 
 import pytest
 
+import check_kernels
 from sharnn.kernels import variants
 from sharnn.kernels.table import ARM_VARIANTS, X86_VARIANTS
 
 
-def script() -> ModuleType:
-    path = Path(__file__).parents[2] / "scripts" / "check_kernels.py"
-    spec = importlib.util.spec_from_file_location("check_kernels", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_builds_compute_the_same_integers() -> None:
-    check_kernels = script()
     here = [variant for variant in X86_VARIANTS if variant.name in variants()]
     builds = [("g++", variant, []) for variant in {here[0], here[-1]}] if here else []
     builds.append((check_kernels.ARM_COMPILER, ARM_VARIANTS[0], check_kernels.EMULATOR))

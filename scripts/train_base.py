@@ -1,6 +1,6 @@
 """Train the model that ships with the package, and put it in its place.
 
-    python benchmarks/train_base.py --train enwik8-head.txt:0.9 wikitext2/train.txt \\
+    python scripts/train_base.py --train enwik8-head.txt:0.9 wikitext2/train.txt \\
         --valid enwik8-head.txt:0.9:0.95 wikitext2/valid.txt --budget 2h
 
 The texts to train on are joined, in order, and read as one; those to validate on choose nothing and are
@@ -20,14 +20,17 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import processor
-from sharnn.checkpoint import LoadedModel, RunFolder, load_model, save_model
-from sharnn.checkpoint.load import SHIPPED
-from sharnn.data.prepare import prepare
-from sharnn.errors import ConfigError, SharnnError
-from sharnn.evaluate import evaluate_static
-from sharnn.recipe import resolve_recipe
-from sharnn.train import resume_run, start_run
+from sharnn import machine
+
+machine.tune_process()  # before torch is imported, as the command line does
+
+from sharnn.checkpoint import LoadedModel, RunFolder, load_model, save_model  # noqa: E402
+from sharnn.checkpoint.load import SHIPPED  # noqa: E402
+from sharnn.data.prepare import prepare  # noqa: E402
+from sharnn.errors import ConfigError, SharnnError  # noqa: E402
+from sharnn.evaluate import evaluate_static  # noqa: E402
+from sharnn.recipe import resolve_recipe  # noqa: E402
+from sharnn.train import resume_run, start_run  # noqa: E402
 
 #: Of a text without splits of its own that the package trains on.
 _TRAIN_SHARE = 0.9
@@ -112,7 +115,7 @@ def ship(options: argparse.Namespace, texts: Sequence[bytes]) -> None:
         "data": options.about or ", ".join(Path(name).name for name in options.train),
         "bytes to train on": f"{sum(map(len, texts)):,}",
         "licence": options.licence,
-        "trained": f"{known['training seconds'] / 60:.0f} minutes on {processor(trained.model.device)}",
+        "trained": f"{known['training seconds'] / 60:.0f} minutes on {known['machine']}",
         **{name: known[name] for name in ("tokens seen", "steps", "optimiser", "seed")},
     }
     model = trained.model.fold()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import importlib
 import json
 import os
@@ -20,8 +19,7 @@ from sharnn.model import LanguageModel
 from sharnn.text import ByteTokenizer
 from texts import write_text
 
-FOLDER = Path(__file__).parents[1] / "benchmarks"
-sys.path.insert(0, str(FOLDER))
+FOLDER = Path(__file__).parents[2] / "benchmarks"
 SIZES = ["--embed-dim", "16", "--repeats", "1"]
 TRAINING = ["train_throughput.py", *SIZES, "--window", "20"]
 BATCHES = ["--eager-batches", "2x8", "1x4", "--fp32-batches", "2x8", "--bf16-batches", "2x8"]
@@ -221,19 +219,3 @@ def test_wrong_calls_of_recipe_speed(
     told = capsys.readouterr().err
     assert told.startswith("recipe_speed: error: ")
     assert message in told
-
-
-def test_documentation_becomes_a_text(tmp_path: Path) -> None:
-    games, manual = tmp_path / "usr/share/games", tmp_path / "usr/share/man/man1"
-    games.mkdir(parents=True)
-    manual.mkdir(parents=True)
-    (games / "fortunes").write_bytes(b"a fortune\n" * 100)
-    (manual / "a.1.gz").write_bytes(gzip.compress(b"a manual\n" * 100))
-    (games / "index.dat").write_bytes(b"\0" * 1_000)
-    script, out = FOLDER / "documentation_text.py", tmp_path / "out.txt"
-    command = [sys.executable, str(script), str(tmp_path), str(out), "--bytes"]
-    assert subprocess.run([*command, "1900"], check=True, capture_output=True).returncode == 0
-    assert sorted(out.read_bytes()) == sorted(b"a fortune\n" * 100 + b"a manual\n" * 100)
-    short = subprocess.run([*command, "1901"], check=False, capture_output=True, text=True)
-    assert short.returncode == 1
-    assert "has 1,900 bytes of text" in short.stderr

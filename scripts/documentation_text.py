@@ -4,7 +4,7 @@
         sqlite3-doc git-doc dict-foldoc dict-jargon fortunes apache2-doc debian-handbook manpages \\
         manpages-dev developers-reference
     for package in *.deb; do dpkg -x $package unpacked; done
-    python benchmarks/documentation_text.py unpacked docs100.txt
+    python scripts/documentation_text.py unpacked docs100.txt
 
 Dictionaries, manual pages and documentation of Linux, Python, SQLite, PostgreSQL, Perl, Apache and git.
 Files are cut into pieces of 256 KiB, put in a random order that is always the same, and joined, so that
