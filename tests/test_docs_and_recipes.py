@@ -69,15 +69,18 @@ def test_readme_names_the_two_commands() -> None:
     )
 
 
-def test_readme_python_runs_in_a_fresh_process(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("page", ["README.md", "docs/python.md"])
+def test_python_on_pages_runs_in_a_fresh_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    write_text(tmp_path, 2_000, "other.txt")
-    assert main(["train", "other.txt", "--out", "runs/mine", *TINY]) == 0
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    write_text(tmp_path, 6_000, "my.txt")
+    assert main(["train", "my.txt", "--out", "runs/mine", *TINY]) == 0
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), flags=re.DOTALL)
+    code = "".join(blocks)
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
+    assert not result.stderr
     assert float(result.stdout.split("\n")[0]) > 0
     assert (tmp_path / "runs" / "session").is_dir()
 

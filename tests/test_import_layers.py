@@ -16,7 +16,7 @@ TIERS = [
     {"checkpoint"},
     {"evaluate", "generation"},
     {"train", "report"},
-    {"experiments"},
+    {"experiments", "api"},
     {"cli"},
 ]
 ROOT = Path(__file__).parents[1] / "src" / "sharnn"

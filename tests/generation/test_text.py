@@ -33,7 +33,7 @@ def make_sessions(dtype: str | None = None, **settings: object) -> list[Session]
 def texts_of(sessions: Sequence[Session], seeds: Sequence[int], **options: object) -> list[bytes]:
     settings = {"sampling": Sampling(temperature=1.5), "max_bytes": 60, **options}
     texts, ended = [b""] * len(sessions), set()
-    for index, piece in generate_together(sessions, seeds=seeds, **settings):
+    for index, piece in generate_together(sessions, seed=seeds, **settings):
         assert index not in ended
         texts[index] += piece
         if not piece:

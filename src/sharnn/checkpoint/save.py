@@ -20,10 +20,10 @@ from sharnn.text import Tokenizer, save_tokenizer
 
 
 def save_model(
-    folder: Path,
+    folder: str | Path,
     model: LanguageModel,
     tokenizer: Tokenizer,
-    card: Mapping[str, Any],
+    card: Mapping[str, Any] | None = None,
     dtype: str = "fp32",
 ) -> None:
     """Write a model folder, replacing an existing one.
@@ -32,7 +32,7 @@ def save_model(
         folder: Where to write it; it appears complete or not at all.
         model: The model; it is not changed.
         tokenizer: The model's tokenizer.
-        card: Facts for the README, name to value, in this order.
+        card: Facts for the README, name to value, in this order; none if not given.
         dtype: Dtype of its matrices on disk: `fp32`, `bf16` (half the size) or `int8` (a quarter).
             Loading converts them to float32.
 
@@ -41,8 +41,8 @@ def save_model(
         CheckpointError: The folder cannot be written, or the dtype is int8 and weights are not finite.
     """
     check_dtype(dtype)
-    with atomic_folder(folder, CheckpointError) as partial:
-        _write_model_files(partial, model, tokenizer, card, dtype)
+    with atomic_folder(Path(folder), CheckpointError) as partial:
+        _write_model_files(partial, model, tokenizer, card or {}, dtype)
 
 
 def save_checkpoint(

@@ -17,9 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from sharnn.config import did_you_mean
+from sharnn.data.counting import TextCounter
 from sharnn.errors import ConfigError, DataError
 from sharnn.files import cache_folder, read_json, sha256_of_file
-from sharnn.text import Tokenizer, load_tokenizer
+from sharnn.text import Tokenizer, as_bytes, load_tokenizer
 
 #: 2: the digest covers the split rule; the manifest has the tokenizer's digest, the sources and licence.
 FORMAT_VERSION = 2
@@ -48,6 +49,25 @@ class Split:
     num_chars: int
     num_words: int
     sha256: str
+
+    @classmethod
+    def of_text(cls, text: str | bytes, tokenizer: Tokenizer) -> Split:
+        """Return a text in memory as a split.
+
+        Raises:
+            DataError: The tokenizer cannot encode it.
+        """
+        data, counter = as_bytes(text), TextCounter()
+        counter.add(data)
+        tokens = tokenizer.encode(data)
+        return cls(
+            tokens,
+            len(tokens),
+            counter.num_bytes,
+            counter.num_chars,
+            counter.num_words,
+            hashlib.sha256(data).hexdigest(),
+        )
 
 
 def corpus_folder(digest: str) -> Path:

@@ -117,8 +117,7 @@ class Session:
         Raises:
             DataError: It contains something that the tokenizer cannot encode.
         """
-        data = text.encode() if isinstance(text, str) else text
-        tokens = self.tokenizer.encode(data).tolist()
+        tokens = self.tokenizer.encode(text).tolist()
         if tokens:
             self.logits = self._decoder.prefill(self._as_tensor(tokens))[0]
             self._remember(tokens)

@@ -58,7 +58,7 @@ def generate_together(
     sessions: Sequence[Session],
     sampling: Sampling,
     max_bytes: int,
-    seeds: Sequence[int],
+    seed: int | Sequence[int] = 0,
     stop: Sequence[str] = (),
     raw: bool = False,
 ) -> Iterator[tuple[int, bytes]]:
@@ -72,7 +72,7 @@ def generate_together(
         sessions: The texts read so far; a session may be given several times.
         sampling: Sampling settings.
         max_bytes: Longest text, in bytes, for each session.
-        seeds: A random seed for each session.
+        seed: Random seed of each text, or one for each session.
         stop: A text ends before any of these strings.
         raw: Draw from all tokens and yield their bytes unchanged.
 
@@ -85,11 +85,12 @@ def generate_together(
             not one seed for each, or sessions have different models, windows or dtypes.
         StreamError: During iteration: the largest logit is not finite.
     """
+    seeds = [seed] * len(sessions) if isinstance(seed, int) else list(seed)
     if len(seeds) != len(sessions):
         raise ConfigError(
             f"there are {len(sessions)} sessions and {len(seeds)} seeds: give one seed for each session"
         )
-    for name, value in (("max_bytes", max_bytes), *(("seed", seed) for seed in seeds)):
+    for name, value in (("max_bytes", max_bytes), *(("seed", each) for each in seeds)):
         if value < 0:
             raise ConfigError(f"{name} is {value}: it must be 0 or more")
     if seeds and max(seeds) >= 1 << 63:

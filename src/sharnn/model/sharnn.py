@@ -189,7 +189,7 @@ class LanguageModel(nn.Module):
     def hidden(
         self,
         tokens_BT: Tensor,
-        state: RecurrentState,
+        state: RecurrentState | None = None,
         ops: Sequence[Ops] | None = None,
         window: int | None = None,
         consume: bool = False,
@@ -198,12 +198,15 @@ class LanguageModel(nn.Module):
 
         Args:
             tokens_BT: Tokens, any integer dtype.
-            state: The state before the segment; it is not altered, unless `consume` is set.
+            state: The state before the segment; it is not altered, unless `consume` is set. None is the
+                initial state.
             ops: The operations of each block; the model's when not given.
             window: Rows that a position reaches; the model's when not given.
             consume: Write recall's tables in place. For callers that never use `state` again: copying
                 the tables would cost more than all other work on them.
         """
+        if state is None:
+            state = self.initial_state(tokens_BT.shape[0])
         h_BTD, recent, slots = self.embed(
             tokens_BT.long(), state.recent, state.slots, in_place=consume
         )
@@ -253,12 +256,14 @@ class LanguageModel(nn.Module):
             h_BTD = h_BTD + recalled_BTD
         return h_BTD, text[:, tokens_BT.shape[1] :], slots_BOS
 
-    def forward(self, tokens_BT: Tensor, state: RecurrentState) -> tuple[Tensor, RecurrentState]:
+    def forward(
+        self, tokens_BT: Tensor, state: RecurrentState | None = None
+    ) -> tuple[Tensor, RecurrentState]:
         """Read a segment.
 
         Args:
             tokens_BT: Tokens, any integer dtype.
-            state: The state before the segment; it is not altered.
+            state: The state before the segment; it is not altered. None is the initial state.
 
         Returns:
             Logits of each position's next token `[B, T, V]` (log-probabilities with a split softmax), and
@@ -273,7 +278,7 @@ class LanguageModel(nn.Module):
         self,
         tokens_BT: Tensor,
         targets_BT: Tensor,
-        state: RecurrentState,
+        state: RecurrentState | None = None,
         consume: bool = False,
     ) -> tuple[Tensor, RecurrentState]:
         """Return `-log p(target)` of each position in nats, `[B, T]` in float32, and the next state.

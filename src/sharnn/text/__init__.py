@@ -10,7 +10,7 @@ from sharnn.files import read_json, write_json
 from sharnn.text.byte import ByteTokenizer
 from sharnn.text.spelled import SpelledWordTokenizer
 from sharnn.text.subword import SubwordTokenizer
-from sharnn.text.tokenizer import Tokenizer
+from sharnn.text.tokenizer import Tokenizer, as_bytes
 from sharnn.text.word import UnencodableText, WordTokenizer
 
 _KINDS: dict[str, Any] = {
@@ -69,6 +69,7 @@ __all__ = [
     "Tokenizer",
     "UnencodableText",
     "WordTokenizer",
+    "as_bytes",
     "load_tokenizer",
     "save_tokenizer",
     "tokenizer_from_json",

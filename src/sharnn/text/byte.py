@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from sharnn.text.tokenizer import as_bytes
+
 _NEWLINE = 10
 
 
@@ -18,9 +20,11 @@ class ByteTokenizer:
     vocab_size = 256
     start_token = _NEWLINE
 
-    def encode(self, data: bytes) -> npt.NDArray[np.uint8]:
-        """Return the bytes as uint8, without a copy."""
-        return np.frombuffer(data, dtype=np.uint8)
+    def encode(self, data: bytes | str) -> npt.NDArray[np.uint8]:
+        """Return the bytes as uint8."""
+        return np.frombuffer(
+            bytearray(as_bytes(data)), dtype=np.uint8
+        )  # a copy, so that it is writable
 
     @staticmethod
     def last_cut(data: bytes) -> int:

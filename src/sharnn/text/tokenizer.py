@@ -24,8 +24,10 @@ class Tokenizer(Protocol):
     vocab_size: int
     start_token: int
 
-    def encode(self, data: bytes) -> npt.NDArray[np.unsignedinteger[Any]]:
+    def encode(self, data: bytes | str) -> npt.NDArray[np.unsignedinteger[Any]]:
         """Return the tokens of `data`, in the smallest unsigned dtype that holds the vocabulary.
+
+        A string is encoded as UTF-8 first.
 
         Raises:
             DataError: The vocabulary cannot represent `data`.
@@ -51,3 +53,8 @@ class Tokenizer(Protocol):
     def to_json(self) -> dict[str, Any]:
         """Return everything needed to rebuild this tokenizer, as plain JSON values."""
         ...
+
+
+def as_bytes(data: bytes | str) -> bytes:
+    """Return a string as UTF-8, and bytes as they are."""
+    return data.encode() if isinstance(data, str) else data

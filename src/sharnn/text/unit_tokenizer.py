@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from sharnn.text.tokenizer import as_bytes
 from sharnn.text.vocabulary import Vocabulary
 
 _WHITE = b" \t\n\r\x0b\x0c"
@@ -73,11 +74,11 @@ class UnitTokenizer(Vocabulary, ABC):
         """Return the offset of the last white space, 0 if there is none."""
         return max(0, *(data.rfind(white) for white in (_WHITE[i : i + 1] for i in range(6))))
 
-    def encode(self, data: bytes) -> npt.NDArray[np.unsignedinteger[Any]]:
+    def encode(self, data: bytes | str) -> npt.NDArray[np.unsignedinteger[Any]]:
         """Return the tokens of `data`, which may be any bytes."""
-        units = self.units(data)
+        units = self.units(as_bytes(data))
         known = self._known(units)
-        return np.frombuffer(b"".join([known[unit] for unit in units]), dtype=self.dtype)
+        return np.frombuffer(bytearray().join([known[unit] for unit in units]), dtype=self.dtype)
 
     def _known(self, units: list[bytes]) -> dict[bytes, bytes]:
         """Return the tokens, as bytes of `dtype`, of at least these units.

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sharnn.errors import DataError
+from sharnn.text.tokenizer import as_bytes
 from sharnn.text.vocabulary import Vocabulary
 
 EOS = "<eos>"
@@ -86,12 +87,13 @@ class WordTokenizer(Vocabulary):
         ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
         return cls([_as_text(word) for word, _ in ranked])
 
-    def encode(self, data: bytes) -> npt.NDArray[np.unsignedinteger[Any]]:
+    def encode(self, data: bytes | str) -> npt.NDArray[np.unsignedinteger[Any]]:
         """Return the tokens of whole lines.
 
         Raises:
             UnencodableText: A line does not have the form, or a word is not in the vocabulary.
         """
+        data = as_bytes(data)
         words = _words_of(data)
         try:
             tokens = [self._tokens[word] for word in words]
