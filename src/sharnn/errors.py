@@ -6,6 +6,9 @@ prints the message alone (`--debug` adds the traceback) and exits with the class
 
 from __future__ import annotations
 
+#: Exit code of a process that Ctrl-C, or a signal that is treated alike, has stopped.
+INTERRUPTED = 130
+
 
 class SharnnError(Exception):
     """Base class of all errors that sharnn raises on purpose; exit code 1."""

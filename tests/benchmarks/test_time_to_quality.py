@@ -91,8 +91,8 @@ def test_a_failure_is_shown_and_loses_nothing(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--budget", "90s", "--jobs", "2"], "leave --jobs out"),
-        (["--budget", "90s", "30steps"], "mixes time"),
+        (["--budget", "90s", "--jobs", "2"], "jobs is 2"),
+        (["--budget", "90s", "30steps"], "budget is 90s, 30steps"),
         (["--budget", "soon"], "give a number and a unit"),
         (["--budget", "90s", "--contender", "x=--optim.lr 1"], "recipe's name comes first"),
         (["--budget", "90s", "--contender", "x=demo --train.seed 1"], "decides that"),

@@ -5,10 +5,15 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from sharnn.cli.common import error_console, make_parser, print_tables
-from sharnn.errors import ConfigError
+from sharnn.cli.common import error_console, make_parser, naming_options, print_tables
+from sharnn.errors import INTERRUPTED, ConfigError
+from sharnn.experiments.comparison.processes import interrupted_by_kill
 from sharnn.recipe import shipped_recipes
+
+if TYPE_CHECKING:
+    from sharnn.cli.parser import VerbParser
 
 HELP = "train recipes under equal conditions and print their table"
 
@@ -21,10 +26,24 @@ the table, with what was published beside it, and write it with a picture and a 
 A stopped comparison goes on where it was: the same command trains what is missing."""
 
 _PAPER = "paper-enwik8-one paper-enwik8-all paper-no-attention plain-lstm transformer"
+#: Arguments of the library whose names in messages are replaced by options.
+_OPTIONS = {
+    **{name: f"--{name}" for name in ("budget", "jobs", "scale", "seeds", "threads")},
+    "share": "--scale",
+}
 
 
 def run(argv: list[str]) -> int:
-    """Parse, compare, and print the tables."""
+    """Parse, compare, and print the tables; from here on SIGTERM stops everything as Ctrl-C does."""
+    try:
+        with interrupted_by_kill(), naming_options(_OPTIONS):
+            return _compare(argv)
+    except KeyboardInterrupt:
+        print("sharnn: stopped; the same command goes on", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _make_parser() -> VerbParser:
     examples = (
         "examples:\n"
         f"  sharnn compare {_PAPER} \\\n      my.txt --scale 0.25\n"
@@ -64,12 +83,15 @@ def run(argv: list[str]) -> int:
     parser.add_argument(
         "--keep", action="store_true", help="leave run folders and logs in the results' folder"
     )
-    options = parser.parse_scattered(argv)
+    return parser
+
+
+def _compare(argv: list[str]) -> int:
+    options = _make_parser().parse_scattered(argv)
     contenders, text = _contenders_and_text(options.names)
 
     from sharnn.experiments.comparison.compare import PAGE, Comparison, compare
     from sharnn.experiments.comparison.contenders import Budget
-    from sharnn.experiments.comparison.processes import interrupted_by_kill
 
     comparison = Comparison(
         contenders,
@@ -85,13 +107,7 @@ def run(argv: list[str]) -> int:
         again=options.again,
         keep=options.keep,
     )
-    try:
-        with interrupted_by_kill():
-            tables = compare(comparison, error_console())
-    except KeyboardInterrupt:
-        print("sharnn: stopped; the same command goes on", file=sys.stderr)
-        return 130
-    print_tables(tables)
+    print_tables(compare(comparison, error_console()))
     print(f"report  {comparison.out / PAGE}")
     return 0
 

@@ -11,12 +11,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from sharnn.errors import SharnnError
+from sharnn.errors import INTERRUPTED, SharnnError
 from sharnn.recipe import load_recipe_settings, recipe_from_settings
 from sharnn.train.launch import resume_run, start_run
 
-#: Exit code of a training that was stopped and has saved itself.
-STOPPED = 130
 # The process must be tuned before torch is imported, which this package does.
 _PROGRAM = (
     "from sharnn.machine import tune_process; tune_process(); "
@@ -45,8 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             outcome = resume_run(Path(run), console)
     except KeyboardInterrupt:
-        return STOPPED
+        return INTERRUPTED
     except SharnnError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    return STOPPED if outcome.interrupted else 0
+    return INTERRUPTED if outcome.interrupted else 0

@@ -13,7 +13,7 @@ from rich.console import Console
 from experiments.comparison.comparisons import make_plan, make_run
 from sharnn.errors import ConfigError, TrainingError
 from sharnn.experiments.comparison.contenders import Budget, Contender, Plan, make_plans
-from sharnn.experiments.comparison.processes import Processes, interrupted_by_kill
+from sharnn.experiments.comparison.processes import Processes, StoppedError, interrupted_by_kill
 from sharnn.experiments.comparison.run_store import Store
 from sharnn.experiments.comparison.scheduler import Countdown, check_turns, missing_runs, run_all
 
@@ -77,7 +77,7 @@ def test_a_failure_ends_the_turns_and_loses_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("budgets", "jobs", "message"),
-    [(["90s", "5steps"], 1, "mixes time"), (["90s"], 2, "leave --jobs out")],
+    [(["90s", "5steps"], 1, "budget is 90s, 5steps"), (["90s"], 2, "jobs is 2")],
 )
 def test_what_would_not_be_equal_is_refused(budgets: list[str], jobs: int, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
@@ -88,8 +88,10 @@ def test_processes_that_were_asked_to_end_do(tmp_path: Path) -> None:
     processes = Processes()
     assert processes.run(["true"], tmp_path / "log", {}) < 60
     processes.check()
+    with pytest.raises(TrainingError, match="exit code 1 of false"):
+        processes.run(["false"], tmp_path / "log", {})
     processes.stop()
-    with pytest.raises(TrainingError, match="exit code"):
+    with pytest.raises(StoppedError, match="stopped: sleep 60"):
         processes.run(["sleep", "60"], tmp_path / "log", {})
     with pytest.raises(TrainingError, match="stopped"):
         processes.check()

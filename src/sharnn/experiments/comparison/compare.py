@@ -89,11 +89,11 @@ class Comparison:
         for name in ("jobs", "seeds", "threads"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise ConfigError(f"--{name} is {value}: it must be at least 1")
+                raise ConfigError(f"{name} is {value}: it must be at least 1")
         check_scale(self.scale)
         check_turns(self.budgets, self.jobs)
         if self.text == "-":
-            raise ConfigError("the text is read again by every run, so it cannot be -: give a file")
+            raise ConfigError("text is -, but every run reads it again: give a file")
 
 
 @dataclass(frozen=True)
@@ -208,7 +208,7 @@ def _check_text(corpus: Corpus, comparison: Comparison) -> None:
     for name in SPLITS:
         if comparison.scale * corpus.split(name).num_tokens < 2:
             raise DataError(
-                f"{comparison.text} is too short: at --scale {comparison.scale:g} its {name} split has "
+                f"{comparison.text} is too short: at scale {comparison.scale:g} its {name} split has "
                 "nothing to score"
             )
 
@@ -370,7 +370,7 @@ def _what_changed(comparison: Comparison, entries: Mapping[str, Entry]) -> list[
         return []
     return [
         Table(
-            f"What --scale {comparison.scale:g} and the budget made of each recipe (before → here)",
+            f"What scale {comparison.scale:g} and the budget changed in each recipe (before → here)",
             ["recipe", *columns],
             [
                 [name, *(cell(entry, setting) for setting in columns.values())]

@@ -39,9 +39,9 @@ class Budget:
         Raises:
             ConfigError: It names none.
         """
-        amount = Amount.parse(text, "--budget", share=False)
+        amount = Amount.parse(text, "budget", share=False)
         if amount.value <= 0:
-            raise ConfigError(f"--budget is '{text}': it must be more than nothing")
+            raise ConfigError(f"budget is '{text}': it must be more than nothing")
         return cls(text, amount)
 
     @property

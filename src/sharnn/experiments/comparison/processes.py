@@ -11,9 +11,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from sharnn.errors import TrainingError
+from sharnn.errors import INTERRUPTED, TrainingError
 from sharnn.files import explain_os_error
-from sharnn.train.worker import STOPPED
+
+#: Exit codes of a process that was stopped; the last two, before it could handle the signal.
+_STOPPED_CODES = (INTERRUPTED, -signal.SIGINT, -signal.SIGTERM)
 
 
 class StoppedError(TrainingError):
@@ -56,7 +58,7 @@ class Processes:
                 process.terminate()
             code = process.wait()
             self._running.discard(process)
-        if code == STOPPED:
+        if code and (self._stopped or code in _STOPPED_CODES):
             raise StoppedError(f"stopped: {shlex.join(command)}")
         if code:
             raise TrainingError(

@@ -137,15 +137,13 @@ class Runner:
         if RunFolder(folder).exists():
             write_json(_beside(folder, _STOPPED), key_of(plan.key), DataError)
         else:
-            self._clear(folder)
+            _remove(folder)
 
     def _clear(self, folder: Path) -> None:
         """Remove what a run leaves, but for what is kept."""
         _beside(folder, _STOPPED).unlink(missing_ok=True)
-        if self.keeps:
-            return
-        shutil.rmtree(folder, ignore_errors=True)
-        _beside(folder, ".log").unlink(missing_ok=True)
+        if not self.keeps:
+            _remove(folder)
 
     def _train_and_score(self, plan: Plan, folder: Path) -> Run:
         recipe = _beside(folder, ".yaml")
@@ -207,6 +205,11 @@ def _beside(folder: Path, ending: str) -> Path:
     return folder.with_name(folder.name + ending)
 
 
+def _remove(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    _beside(folder, ".log").unlink(missing_ok=True)
+
+
 def _stopped_key(folder: Path) -> dict[str, Any] | None:
     """Return the key of the stopped run in a folder, None where none waits to be gone on with."""
     path = _beside(folder, _STOPPED)
@@ -242,8 +245,8 @@ def beginning_of(split: Split, tokenizer: Tokenizer, share: float) -> Split:
     wanted, num_tokens = math.floor(share * split.num_bytes), 0
     if wanted == 0:
         raise DataError(
-            f"a share of {share:g} of {split.num_bytes:,} bytes leaves nothing to score: use a longer "
-            "text, or a larger --scale"
+            f"share is {share:g}: of {split.num_bytes:,} bytes that is nothing to score, use a longer "
+            "text or a larger share"
         )
     bytes_of_token = np.array([len(tokenizer.token_bytes(t)) for t in range(tokenizer.vocab_size)])
     counter = TextCounter()

@@ -55,7 +55,7 @@ def check_scale(scale: float) -> None:
         ConfigError: It is not above 0 and at most 1.
     """
     if not 0 < scale <= 1:
-        raise ConfigError(f"--scale is {scale:g}: give a share above 0, 1 for recipes as they are")
+        raise ConfigError(f"scale is {scale:g}: give a share above 0, 1 for recipes as they are")
 
 
 def changes(recipe: Recipe, scale: float, train_tokens: int, valid_tokens: int) -> list[Change]:

@@ -63,13 +63,16 @@ def check_turns(budgets: Sequence[Budget], jobs: int) -> None:
     Raises:
         ConfigError: Says what to change.
     """
-    timed = {budget.timed for budget in budgets}
-    if len(timed) > 1:
-        raise ConfigError("--budget mixes time with tokens or steps: compare one of them at a time")
-    if jobs > 1 and timed == {True}:
+    timed = [budget.timed for budget in budgets]
+    if any(timed) and not all(timed):
         raise ConfigError(
-            f"--jobs is {jobs} and the budget is in time: runs side by side would take it from each "
-            "other, leave --jobs out or give a budget in tokens or steps"
+            f"budget is {', '.join(budget.text for budget in budgets)}: time cannot be compared with "
+            "tokens, steps or epochs, give all in time or none"
+        )
+    if jobs > 1 and any(timed):
+        raise ConfigError(
+            f"jobs is {jobs}, but parallel runs would take time from each other: with a budget in time "
+            "give 1, or give a budget in tokens, steps or epochs"
         )
 
 
