@@ -52,7 +52,7 @@ class Model(LoadedModel):
         return evaluate_static(self.model, self.tokenizer, split, window=window)
 
     def bits(self, text: str | bytes) -> Tensor:
-        """Return the bits of each token of a text, `[T]`: `-log2` of its probability given the ones before.
+        """Return the bits of each token, `[T]`: `-log2` of its probability given those before.
 
         Raises:
             DataError: The tokenizer cannot encode the text.
