@@ -119,8 +119,8 @@ class ModelConfig:
     """Which blocks of a sha-rnn have a head: one (the second to last, the paper's choice and the
     default), all, none, or a list of indices from 0."""
     window: int = _derived()
-    """Memory rows that a position can attend to, its own included; default 5000. 0 removes the memory and
-    leaves an LSTM with Boom."""
+    """Memory rows that a position can attend to, its own included; 5000 if not set. 0 removes the memory
+    and leaves an LSTM with Boom."""
     reach: Reach = "sliding"
     """sliding: every position attends to exactly the last `window` rows, however the text is split into
     segments. segment: the original's rule, which depends on where segments begin."""

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from sharnn import __version__
-from sharnn.config import did_you_mean
+from sharnn.cli.synonyms import like_verb
 from sharnn.errors import SharnnError
 from sharnn.machine import tune_process
 
@@ -87,7 +87,7 @@ def _dispatch(arguments: list[str]) -> int:
         return 0
     if verb not in VERBS:
         return _fail(
-            f"there is no verb '{verb}'{did_you_mean(verb, VERBS)}: one of {', '.join(VERBS)}",
+            f"there is no verb '{verb}'{like_verb(verb, VERBS)}: one of {', '.join(VERBS)}",
             2,
             False,
         )

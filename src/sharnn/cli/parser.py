@@ -8,20 +8,57 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace, set_parsing_settings
 
-from sharnn.config import SECTIONS, did_you_mean
+from sharnn.cli.synonyms import like_option
+from sharnn.config import SECTIONS
 from sharnn.errors import ConfigError
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
+#: Short forms of options, in every verb that has them.
+_SHORT = {"--out": "-o", "--prompt": "-p", "--max-bytes": "-n"}
+
 
 class _Formatter(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Shows types and defaults, and keeps the line breaks of examples."""
+    """Shows defaults, and keeps the line breaks of examples."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        text, default = action.help or "", action.default
+        if default in (None, argparse.SUPPRESS) or "default" in text or action.nargs == 0:
+            return text
+        shown = str(default).lower() if isinstance(default, bool) else "%(default)s"
+        return f"{text} (default: {shown})"
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        names = action.option_strings
+        # jsonargparse adds a form of each list that appends to it, `--NAME+`.
+        action.option_strings = [name for name in names if not name.endswith("+")]
+        try:
+            return super()._format_action_invocation(action).replace(",null}", "}")
+        finally:
+            action.option_strings = names
+
+
+class _HelpAll(argparse.Action):
+    """Prints the help of all options."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        assert isinstance(parser, VerbParser)
+        parser.shown_settings = None
+        parser.print_help()
+        parser.exit()
 
 
 class VerbParser(ArgumentParser):
-    """Parses the arguments of one verb; errors are raised, not printed, for `main` to report."""
+    """Parses the arguments of one verb; errors are raised, not printed, for `main` to report.
+
+    Attributes:
+        verb: Its name.
+        shown_settings: Settings that the help shows; None shows all.
+    """
 
     def __init__(self, verb: str, usage: str, description: str, examples: str) -> None:
+        self.verb = verb
+        self.shown_settings: frozenset[str] | None = None
         super().__init__(
             prog=f"sharnn {verb}",
             usage=f"sharnn {verb} {usage}",
@@ -31,6 +68,40 @@ class VerbParser(ArgumentParser):
             exit_on_error=False,
             default_env=False,
         )
+
+    def add_argument(self, *names: Any, **settings: Any) -> Any:
+        """Add an argument, with its short form if it has one."""
+        short = [_SHORT[name] for name in names if name in _SHORT]
+        return super().add_argument(*short, *names, **settings)
+
+    def show_settings(self, *names: str) -> None:
+        """Let `--help` show these settings alone, and `--help-all` all of them."""
+        self.shown_settings = frozenset(names)
+        self.add_argument(
+            "--help-all",
+            action=_HelpAll,
+            nargs=0,
+            help="show this message with all settings and exit",
+        )
+
+    def format_help(self, formatter: argparse.HelpFormatter | None = None) -> str:
+        """Return the help, without the settings that are not to be shown."""
+        shown = self.shown_settings
+        hidden = [
+            action
+            for action in self._actions
+            if shown is not None
+            and action.dest.split(".")[0] in SECTIONS
+            and action.dest not in shown
+        ]
+        texts = [action.help for action in hidden]
+        for action in hidden:
+            action.help = argparse.SUPPRESS
+        try:
+            return super().format_help(formatter)
+        finally:
+            for action, text in zip(hidden, texts, strict=True):
+                action.help = text
 
     def parse_args(self, args: Sequence[str], **settings: Any) -> Namespace:  # type: ignore[override]
         """Parse, after a check that every option exists.
@@ -46,7 +117,9 @@ class VerbParser(ArgumentParser):
                 break
             name = argument.split("=", 1)[0]
             if name.startswith("--") and name not in known:
-                raise ConfigError(f"there is no option '{name}'{did_you_mean(name, known)}")
+                raise ConfigError(
+                    f"there is no option '{name}'{like_option(self.verb, name, known)}"
+                )
         return super().parse_args(list(args), **settings)
 
     def parse_scattered(self, args: Iterable[str], **settings: Any) -> Namespace:

@@ -75,6 +75,11 @@ def _parser() -> VerbParser:
         "--print-recipe", action="store_true", help="print the settings as a recipe and stop"
     )
     add_settings(parser)
+    parser.show_settings(
+        "model.embed_dim", "model.num_layers", "model.window", "model.attention_layers",
+        "model.hidden_dropout", "data.tokenizer", "data.num_lanes", "data.segment_length", "optim.name",
+        "optim.lr", "train.seed", "train.dtype",
+    )  # fmt: skip
     for section, values in load_recipe_settings(DEFAULT_RECIPE).items():  # for the help alone
         parser.set_defaults({f"{section}.{key}": value for key, value in values.items()})
     return parser

@@ -1,0 +1,68 @@
+"""Names of other programs lead to ours, and every suggestion exists."""
+
+from __future__ import annotations
+
+import pytest
+
+from sharnn.cli import synonyms
+from sharnn.cli.main import VERBS, main
+
+
+@pytest.mark.parametrize(
+    ("argv", "hint"),
+    [
+        (["sample"], "here it is: sharnn generate"),
+        (["finetune", "x"], "here it is: sharnn train --from"),
+        (["genrate"], "did you mean 'generate'?"),
+        (["train", "--lr", "1"], "here it is: --optim.lr"),
+        (["train", "--batch-size=4"], "here it is: --data.num_lanes"),
+        (["train", "--batch_size", "4"], "here it is: --data.num_lanes"),
+        (["train", "--epochs", "3"], "here it is: --budget Nepochs"),
+        (["train", "--output_dir", "x"], "here it is: --out)"),
+        (["train", "--optim.learning_rate", "1"], "did you mean"),
+        (["train", "--data", "x"], "here it is: TEXT"),
+        (["generate", "--temp", "1"], "here it is: --temperature"),
+        (["generate", "--max_new_tokens", "1"], "here it is: --max-bytes"),
+        (["generate", "--top_k", "1"], "did you mean '--top-k'?"),
+        (["evaluate", "--batch_size", "1"], "here it is: --lanes"),
+    ],
+)
+def test_other_names_lead_to_ours(
+    argv: list[str], hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(argv) == 2
+    assert hint in capsys.readouterr().err
+
+
+def test_every_suggestion_exists(capsys: pytest.CaptureFixture[str]) -> None:
+    assert {ours.split()[0] for ours in synonyms._VERBS} <= set(VERBS)
+    for verb, options in synonyms._OPTIONS.items():
+        with pytest.raises(SystemExit):
+            main([verb, "--help-all" if verb == "train" else "--help"])
+        text = capsys.readouterr().out
+        for ours in options:
+            assert ours.split()[0] in text or not ours.startswith("--"), (verb, ours)
+
+
+def test_the_help_of_training_begins_with_what_most_people_need(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shown = []
+    for option in ("--help", "--help-all", "--help"):
+        with pytest.raises(SystemExit):
+            main(["train", option])
+        shown.append(capsys.readouterr().out)
+    short, whole, _ = shown
+    assert len(short.splitlines()) < 85 < len(whole.splitlines()) / 2
+    for name in ("-o OUT, --out OUT", "--optim.lr", "--budget", "--help-all"):
+        assert name in short
+    assert "--optim.betas" in whole
+    assert "--optim.betas" not in short
+    for unwanted in ("type:", "null", "+ "):
+        assert unwanted not in whole.split("examples:")[0]
+
+
+def test_no_name_means_two_things() -> None:
+    for meant in (synonyms._VERBS, *synonyms._OPTIONS.values()):
+        names = " ".join(meant.values()).split()
+        assert len(names) == len(set(names))
