@@ -29,7 +29,9 @@ def integer_product(a_NK: Tensor, b_MK: Tensor) -> Tensor:
     Without VNNI, oneDNN adds pairs of products in 16 bits, which saturate. Blocks of columns are then
     multiplied in float32, which is exact.
     """
-    if machine.allows("avx512_vnni"):
-        return torch._int_mm(a_NK, b_MK.t())
+    if machine.allows("avx512_vnni") and a_NK.shape[1] > 1:
+        # oneDNN refuses a stride that is too short, which a dimension of size 1 may have, and PyTorch
+        # then returns uninitialised memory (pytorch/pytorch#195066).
+        return torch._int_mm(a_NK.reshape(-1).view(a_NK.shape), b_MK.t())
     pairs = zip(a_NK.split(_EXACT_COLUMNS, 1), b_MK.split(_EXACT_COLUMNS, 1), strict=True)
     return sum((a.float() @ b.float().t()).int() for a, b in pairs)
