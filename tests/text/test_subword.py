@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -13,9 +11,8 @@ import numpy as np
 import pytest
 import tokenizers
 from hypothesis import given
-from hypothesis import strategies as st
 
-from sharnn.errors import ConfigError, DataError
+from sharnn.errors import DataError
 from sharnn.text import (
     SubwordTokenizer,
     Tokenizer,
@@ -23,22 +20,8 @@ from sharnn.text import (
     save_tokenizer,
     tokenizer_from_json,
 )
-from sharnn.text.alphabet import ALPHABET, to_bytes, to_characters
-from texts import reference_text
-
-TEXT = reference_text(30_000)
-KINDS = ("bpe", "wordpiece", "unigram")
-SIZES = {"bpe": 600, "wordpiece": 800, "unigram": 600}
-TOKENIZERS = {kind: SubwordTokenizer.train([TEXT], kind, SIZES[kind]) for kind in KINDS}
-
-kinds = st.sampled_from(KINDS)
-#: Any bytes, and bytes that words are made of, with rare ones among them.
-texts = st.binary(max_size=200) | st.lists(
-    st.sampled_from(
-        [b" the", b"statement", b" ", b"\n", b"\xff", b"\0", b"42", b"...", b"\xc3\xa9"]
-    ),
-    max_size=30,
-).map(b"".join)
+from sharnn.text.alphabet import ALPHABET
+from text.subwords import KINDS, TEXT, TOKENIZERS, kinds, texts
 
 
 @given(kinds, texts)
@@ -49,17 +32,6 @@ def test_every_byte_comes_back(kind: str, data: bytes) -> None:
     assert tokens.dtype == np.uint16
     assert tokenizer.decode(tokens) == data
     assert b"".join(tokenizer.token_bytes(int(t)) for t in tokens) == data
-
-
-@given(kinds, texts, texts)
-def test_a_text_may_be_cut_where_it_says(kind: str, data: bytes, more: bytes) -> None:
-    """Also inside of words that are longer than a unit can be."""
-    tokenizer = TOKENIZERS[kind]
-    for whole in (data + more, data + b"a" * 150 + more):
-        end = tokenizer.last_cut(whole)
-        parts = [tokenizer.encode(whole[:end]), tokenizer.encode(whole[end:])]
-        assert np.array_equal(np.concatenate(parts), tokenizer.encode(whole))
-        assert not any(white in whole[end + 1 :] for white in b" \t\n\r\x0b\x0c")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -75,47 +47,6 @@ def test_units_keep_to_words(kind: str) -> None:
     units = TOKENIZERS[kind].units(b"The cat, it's 40  cats\xc3\xa9 \n\t" + b"x" * 130)
     first = [b"The", b" cat", b",", b" it", b"'", b"s", b" 40", b" ", b" cats\xc3\xa9", b" ", b"\n"]
     assert units == [*first, b"\t", b"x" * 64, b"x" * 64, b"xx"]
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_vocabulary_has_the_size_that_was_asked_for(kind: str) -> None:
-    tokenizer = TOKENIZERS[kind]
-    assert tokenizer.vocab_size == SIZES[kind]
-    tokens = [tokenizer.token_bytes(token) for token in range(tokenizer.vocab_size)]
-    assert tokens[:256] == [bytes([byte]) for byte in range(256)]
-    assert tokenizer.token_bytes(tokenizer.start_token) == b"\n"
-    assert len(tokenizer.encode(TEXT)) < len(TEXT) / 2
-    with pytest.raises(ConfigError, match="too small"):
-        SubwordTokenizer.train([TEXT], kind, 256)
-    small = TEXT[:500]
-    with pytest.raises(DataError, match=r"it gives .* at most") as told:
-        SubwordTokenizer.train([small], kind, 5000)
-    most = int(str(told.value).split("it gives ")[1].split(" ")[0])
-    assert SubwordTokenizer.train([small], kind, most).vocab_size == most
-
-
-def test_a_text_without_a_byte_fills_no_vocabulary() -> None:
-    for kind in KINDS:
-        with pytest.raises(DataError, match="more than this text fills"):
-            SubwordTokenizer.train([], kind, 5000)
-
-
-@pytest.mark.parametrize("kind", ["bpe", "wordpiece"])
-def test_training_is_the_same_each_time(kind: str) -> None:
-    """In another process too, where hashes are other ones; however the text comes in blocks."""
-    program = (
-        "import json, sys\nfrom sharnn.text import SubwordTokenizer\n"
-        "data = sys.stdin.buffer.read()\ncut = SubwordTokenizer.last_cut(data[:9000])\n"
-        "made = SubwordTokenizer.train([data[:cut], data[cut:]], sys.argv[1], int(sys.argv[2]))\n"
-        "print(json.dumps(made.to_json()))"
-    )
-    result = subprocess.run(
-        [sys.executable, "-c", program, kind, str(SIZES[kind])],
-        input=TEXT,
-        capture_output=True,
-        check=True,
-    )
-    assert json.loads(result.stdout) == TOKENIZERS[kind].to_json()
 
 
 def segmentations(tokenizer: SubwordTokenizer, unit: bytes, start: int = 0) -> Iterable[list[int]]:
@@ -139,66 +70,6 @@ def test_a_units_tokens_are_one_way_to_spell_it(kind: str, unit: bytes) -> None:
     rng = np.random.default_rng(1)
     for _ in range(20):
         assert tokenizer.encode_perturbed(unit, 0.5, rng).tolist() in ways
-
-
-@given(kinds, texts, st.floats(0, 1), st.integers(0, 99))
-def test_perturbed_tokens_say_the_same(kind: str, data: bytes, dropout: float, seed: int) -> None:
-    tokenizer = TOKENIZERS[kind]
-    tokens = tokenizer.encode_perturbed(data, dropout, np.random.default_rng(seed))
-    assert tokenizer.decode(tokens) == data
-    again = tokenizer.encode_perturbed(data, dropout, np.random.default_rng(seed))
-    assert np.array_equal(tokens, again)
-    assert tokens.dtype == tokenizer.encode(data).dtype
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_dropout_goes_from_nothing_to_single_bytes(kind: str) -> None:
-    tokenizer, whole = TOKENIZERS[kind], len(TOKENIZERS[kind].encode(TEXT))
-    lengths = []
-    for dropout in (0.0, 0.1, 0.5, 1.0):
-        tokens = tokenizer.encode_perturbed(TEXT, dropout, np.random.default_rng(0))
-        assert tokenizer.decode(tokens) == TEXT
-        lengths.append(len(tokens))
-    assert lengths == sorted(lengths)
-    assert whole == lengths[0] < lengths[1]
-    assert lengths[-1] == len(TEXT)
-    for wrong in (-0.1, 1.1):
-        with pytest.raises(ValueError, match="between 0 and 1"):
-            tokenizer.encode_perturbed(TEXT, wrong, np.random.default_rng(0))
-
-
-@given(kinds, texts)
-def test_what_drops_nothing_is_what_the_library_does(kind: str, data: bytes) -> None:
-    """The merges, the longest match and the best path that dropout is laid upon are the library's."""
-    tokenizer = TOKENIZERS[kind]
-    for unit in tokenizer.units(data):
-        found, own = tokenizer.encode_unit(unit), tokenizer.perturb_unit(unit, lambda: False)
-        if kind == "unigram":  # of two ways that are as good either will do
-            scores = tokenizer._scores
-            assert sum(scores[t] for t in own) == pytest.approx(sum(scores[t] for t in found))
-        else:
-            assert own == found
-
-
-def test_a_merge_is_dropped_with_the_probability_that_was_given() -> None:
-    """` the` is one token; with one merge in four given up, its first merge fails as often."""
-    tokenizer = TOKENIZERS["bpe"]
-    assert len(tokenizer.encode(b" t")) == 1
-    tokens = tokenizer.encode_perturbed(b" t" * 4000, 0.25, np.random.default_rng(0))
-    dropped = len(tokens) - 4000
-    assert abs(dropped - 1000) < 4 * (4000 * 0.25 * 0.75) ** 0.5
-
-
-def test_the_cache_of_units_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sharnn.text.unit_tokenizer._CACHE_BYTES", 5_000)
-    tokenizer = tokenizer_from_json(TOKENIZERS["bpe"].to_json())
-    for start in range(0, len(TEXT), 1000):
-        data = TEXT[start : start + 1000]
-        assert tokenizer.decode(tokenizer.encode(data)) == data
-    assert len(tokenizer._cache) < len(set(tokenizer.units(TEXT))) / 2
-
-
-# ------------------------------------------------------------------------------------------- files
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -248,28 +119,6 @@ def test_damaged_files_are_told(tmp_path: Path, damage: Any, message: str) -> No
 def test_another_rule_of_units_is_told() -> None:
     with pytest.raises(DataError, match="another rule"):
         tokenizer_from_json({**TOKENIZERS["bpe"].to_json(), "units": "."})
-
-
-def test_without_the_library_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "tokenizers", None)
-    for call in (
-        lambda: SubwordTokenizer.train([TEXT], "bpe", 300),
-        lambda: tokenizer_from_json(TOKENIZERS["bpe"].to_json()),
-    ):
-        with pytest.raises(ConfigError, match=r"pip install 'sharnn\[subword\]'"):
-            call()
-
-
-def test_bytes_and_words_do_without_the_library() -> None:
-    program = (
-        "import sys, sharnn, sharnn.text, sharnn.data.prepare\n"
-        "sharnn.text.tokenizer_from_json({'name': 'byte'})\n"
-        "assert 'tokenizers' not in sys.modules"
-    )
-    subprocess.run([sys.executable, "-c", program], check=True)
-
-
-# ----------------------------------------------------------------------------- files of the library
 
 
 def library_tokenizer(normalizer: Any = None, prefix_space: bool = False) -> tokenizers.Tokenizer:
@@ -340,9 +189,3 @@ def test_a_library_that_drops_one_character_is_found_out(tmp_path: Path) -> None
     path.write_text(json.dumps(values))
     with pytest.raises(DataError, match=r"the first is 0xc3|the first is 0xa9"):
         SubwordTokenizer.from_library_file(path)
-
-
-@given(st.binary())
-def test_the_alphabet_has_a_character_for_every_byte(data: bytes) -> None:
-    assert to_bytes(to_characters(data)) == data
-    assert set(ALPHABET) == set(tokenizers.pre_tokenizers.ByteLevel.alphabet())
