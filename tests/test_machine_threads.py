@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from sharnn import machine
+from sharnn.cli.main import main
 
 VERSION_2 = "0::/box/inner\n"
 VERSION_1 = "4:memory:/box\n3:cpu,cpuacct:/box/inner\n0::/\n"
@@ -93,3 +95,22 @@ def test_the_bound_is_set_for_the_libraries(monkeypatch: pytest.MonkeyPatch) -> 
     machine.bound_threads()
     assert os.environ["OMP_NUM_THREADS"] == "2"
     assert not machine.threads_vary()
+
+
+@pytest.mark.parametrize("option", [["--threads", "1"], ["--threads=1"]])
+def test_every_verb_takes_threads(option: list[str]) -> None:
+    program = (
+        "import sys\nfrom sharnn.cli.main import main\ncode = main(sys.argv[1:])\n"
+        "import torch\nprint(torch.get_num_threads())\nraise SystemExit(code)\n"
+    )
+    command = [sys.executable, "-c", program, "data", *option, "list"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+    result = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[-1] == "1"
+
+
+@pytest.mark.parametrize("number", ["", "0", "-1", "all"])
+def test_a_number_of_threads_is_checked(number: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "list", "--threads", number]) == 2
+    assert f"--threads is '{number}'" in capsys.readouterr().err

@@ -321,6 +321,13 @@ def bound_threads() -> None:
         os.environ["OMP_NUM_THREADS"] = str(bound)
 
 
+def use_threads(number: int) -> None:
+    """Let this process, and those that it starts, compute in a number of threads."""
+    os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(number)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(number)
+
+
 def thread_bound() -> int | None:
     """Return the number of threads that the environment allows; None if PyTorch's own choice is right.
 

@@ -12,13 +12,15 @@ from types import ModuleType
 
 from sharnn import __version__
 from sharnn.cli.synonyms import like_verb
-from sharnn.errors import SharnnError
-from sharnn.machine import tune_process
+from sharnn.errors import ConfigError, SharnnError
+from sharnn.machine import tune_process, use_threads
 
 VERBS = (
     "train", "evaluate", "generate", "report", "attention", "compare", "tokenization-attack",
     "info", "export", "data", "tokenizer", "demo",
 )  # fmt: skip
+
+_THREADS = "--threads"
 
 _INTRODUCTION = """\
 usage: sharnn VERB … [--help] [--debug]
@@ -36,7 +38,8 @@ _EXAMPLES = """
   sharnn generate runs/mine --prompt "The "             sample it
   sharnn report runs/mine                               draw its learning curves
 
-'sharnn VERB --help' teaches a verb; --debug shows where an error came from.
+'sharnn VERB --help' teaches a verb. Every verb takes --threads N (default: all cores, or a container's
+quota) and --debug, which shows where an error came from.
 """
 
 
@@ -46,6 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
+        if arguments[:1] != ["compare"]:  # which has an option of that name, for each of its runs
+            arguments = _take_threads(arguments)
         tune_process(drawing=arguments[:1] == ["generate"])
         return _dispatch(arguments)
     except KeyboardInterrupt:
@@ -64,6 +69,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         if debug:
             raise
         return _fail(f"{type(error).__name__}: {error} (--debug shows where)", 1, debug)
+
+
+def _take_threads(arguments: list[str]) -> list[str]:
+    """Obey `--threads N`, and return the arguments without it.
+
+    OpenMP and MKL read the number when torch is imported, so no parser can take it: the verbs import it.
+
+    Raises:
+        ConfigError: N is missing, or not a positive whole number.
+    """
+    words = [word for argument in arguments for word in _split_threads(argument)]
+    if _THREADS not in words:
+        return arguments
+    at = words.index(_THREADS)
+    number = words[at + 1] if at + 1 < len(words) else ""
+    if not number.isdecimal() or int(number) == 0:
+        raise ConfigError(f"{_THREADS} is '{number}': give a whole number of at least 1")
+    use_threads(int(number))
+    return words[:at] + words[at + 2 :]
+
+
+def _split_threads(argument: str) -> list[str]:
+    return argument.split("=", 1) if argument.startswith(f"{_THREADS}=") else [argument]
 
 
 def _as_typed(message: str) -> str:
