@@ -21,8 +21,9 @@ from decode_latency import decoder_steps, make_model
 from sharnn.generation import RingDecoder
 from sharnn.ops import FAST
 from sharnn.ops.matmul import has_fast_bf16
+from sharnn.train.estimate import attention_flops_per_token
 from sharnn.train.precision import resolve_device
-from train_throughput import batch_of, training_step
+from train_throughput import batch_of, recipe_of, training_step
 
 
 def prompt_after_memory(
@@ -81,7 +82,7 @@ def measure(options: argparse.Namespace) -> None:
         [
             f"{window:,}",
             *(f"{micros[name][i]:,.1f}" for name in micros),
-            f"{8 * window * dim / gflops / 1e3:,.1f}",
+            f"{attention_flops_per_token(recipe_of(dim, window, options.batch)) / gflops / 1e3:,.1f}",
         ]
         for i, window in enumerate(options.windows)
     ]

@@ -5,11 +5,11 @@
     python benchmarks/recipe_speed.py my.txt --device cuda --parts 25 \\
         --contender hour=enwik8-hour --contender wide='enwik8-hour --data.num_lanes 256'
 
-Memories are full before anything is timed. A step is all that `sharnn train` does in one: cutting the
-segment, forward, backward, clipping, optimiser. GFLOP/s counts 6 a weight and token and 12 D a memory row
-in reach, no look-up and nothing of the optimiser. Ceilings are one large product, on a CPU in float32 and
-where the hardware has it in bf16, in turn with the steps. With --parts a step is profiled, and the
-kernels that took longest are listed.
+Memories are full before timing begins. A step is everything that `sharnn train` does in one: cutting the
+segment, forward, backward, clipping, optimiser. GFLOP/s counts what the mathematics needs
+(`train.estimate.flops_per_token`), without look-ups and optimiser. The ceilings are one large product, in
+turn with the steps: on a CPU in float32 and, where the hardware has it, in bf16. With --parts, a step is
+profiled and its slowest kernels are listed.
 """
 
 from __future__ import annotations

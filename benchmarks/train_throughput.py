@@ -7,8 +7,8 @@
 
 Each side runs at its own best batch (lanes × tokens): that of the batches named for it which a trial
 finds quickest. Memories are full before anything is timed; a step is forward, backward, clipping and
-AdamW. GFLOP/s counts what the mathematics needs, the same for all contenders: 6 a weight and token, and
-8 D a memory row in reach, for rows take no gradient.
+AdamW. GFLOP/s counts what the mathematics needs (`train.estimate.flops_per_token`), so it is the same
+for all contenders.
 """
 
 from __future__ import annotations
@@ -20,14 +20,23 @@ from typing import Any
 import torch
 
 from bench import DTYPES, EAGER, Contender, Report, full_state, make_parser, product_ceiling, race
-from sharnn.config import ModelConfig
+from sharnn.config import DataConfig, ModelConfig, Recipe
 from sharnn.model import LanguageModel
 from sharnn.ops import FAST
 from sharnn.ops.matmul import has_fast_bf16
+from sharnn.train.estimate import flops_per_token
 from sharnn.train.precision import Precision, resolve_device
 
 #: Timed steps of each batch before the best is chosen.
 TRIALS = 2
+
+
+def recipe_of(dim: int, window: int, batch: tuple[int, int]) -> Recipe:
+    """Return the settings of a step that decide what it computes."""
+    return Recipe(
+        ModelConfig(embed_dim=dim, num_layers=4, window=window),
+        DataConfig(num_lanes=batch[0], segment_length=batch[1]),
+    )
 
 
 def training_step(
@@ -38,15 +47,15 @@ def training_step(
     window: int,
     device: str,
     recompute: bool = False,
-    layers: int = 4,
 ) -> Callable[[], None]:
     """Return a function that takes one training step on random bytes."""
     torch.manual_seed(0)
     precision = Precision(resolve_device(device), DTYPES[dtype])
     if fast:
         precision.prepare()
-    config = ModelConfig(embed_dim=dim, num_layers=layers, window=window)
-    model = LanguageModel(config, FAST if fast else EAGER).to(precision.device)
+    model = LanguageModel(recipe_of(dim, window, batch).model, FAST if fast else EAGER).to(
+        precision.device
+    )
     model.recompute = recompute
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=fast)
     tokens_BT = torch.randint(256, batch, device=precision.device)
@@ -63,12 +72,6 @@ def training_step(
         state = after.detach()
 
     return step
-
-
-def flops_per_token(dim: int, window: int, layers: int = 4) -> float:
-    """Return the operations that a token's training step needs, with one head."""
-    weights = layers * (8 + 4) * dim**2 + dim**2 + 256 * dim
-    return 6.0 * weights + 8.0 * window * dim
 
 
 def contender(options: argparse.Namespace, name: str, batch: tuple[int, int]) -> Contender:
@@ -109,9 +112,10 @@ def speed(options: argparse.Namespace) -> None:
     timings, rows = race({**contenders, **limits}, options.repeats), []
     ceilings = {dtype: timings.pop(f"ceiling {dtype}").rate / 1e9 for dtype in dtypes}
     for name, timing in timings.items():
-        gflops, dtype = timing.rate * flops_per_token(dim, window) / 1e9, name.split()[1]
+        batch, dtype = contenders[name].settings["batch"], name.split()[1]
+        gflops = timing.rate * flops_per_token(recipe_of(dim, window, batch)) / 1e9
         rows.append([
-            name, written(contenders[name].settings["batch"]), f"{timing.rate:,.0f}", timing.spread,
+            name, written(batch), f"{timing.rate:,.0f}", timing.spread,
             f"{timing.rate / timings['eager fp32'].rate:.2f}", f"{gflops:,.0f}",
             f"{gflops / ceilings[dtype]:.0%}", f"{timing.peak_bytes / 2**20:,.0f}",
         ])  # fmt: skip

@@ -8,7 +8,9 @@ import psutil
 import pytest
 import torch
 
+from sharnn.config import Recipe
 from sharnn.errors import TrainingError
+from sharnn.model import count_parameters
 from sharnn.train import estimate
 from sharnn.train.estimate import available_memory_bytes
 from sharnn.train.precision import Precision
@@ -84,3 +86,26 @@ def test_muon_counts_among_what_a_step_multiplies() -> None:
     extra = estimate.step_flops(muon) - estimate.step_flops(adamw)
     assert extra == pytest.approx(27 * 5 * 3 * 2 * 128**3, rel=0.05)
     assert estimate.step_flops(adamw, 6) == estimate.step_flops(adamw) / 2
+
+
+def by_hand(recipe: Recipe) -> float:
+    """Count attention's products over the pairs of a position and a row in its reach."""
+    model, length = recipe.model, recipe.data.segment_length
+    window, flops = model.window, 0
+    for position in range(length):
+        own = min(position + 1, window)
+        memory = max(window - length, 0) if model.reach == "segment" else window - own
+        flops += model.embed_dim * (8 * memory + 12 * own)
+    return len(model.attending_blocks) * flops / length
+
+
+@pytest.mark.parametrize("reach", ["sliding", "segment"])
+@pytest.mark.parametrize("window", [1, 7, 16, 50])
+def test_operations_of_a_token(window: int, reach: str) -> None:
+    sizes = {"embed_dim": 32, "window": window, "reach": reach, "residual": False}
+    recipe = tiny_recipe(sizes, data={"segment_length": 16})
+    attention = estimate.attention_flops_per_token(recipe)
+    assert attention == pytest.approx(by_hand(recipe))
+    gate = 2 * 32 * 32 + 2 * 32  # of the value gate, which a step computes once
+    weights = count_parameters(recipe.model)
+    assert 0 <= estimate.flops_per_token(recipe) - attention - 6 * (weights - gate) <= 6 * 64

@@ -140,14 +140,33 @@ def training_slots(model: ModelConfig) -> int:
 
 
 def flops_per_token(recipe: Recipe) -> float:
-    """Return multiply-adds times two, forward and backward (three forwards), of one token."""
-    model = recipe.model
+    """Return the operations of one token in training that the mathematics needs, memories full.
+
+    A multiply-add counts as two. Each weight takes part in a product forward and in two backward, for
+    the gradients of its input and of itself: 6. The attention is counted by `attention_flops_per_token`.
+    Not counted: look-ups (n-grams, recall), what a step computes once for all tokens (the
+    over-parameterised value gate, the optimiser), and operations that are not products. A split softmax
+    is counted as a whole one.
+    """
+    per_token = dataclasses.replace(recipe.model, overparam_value_gate=False)
     # Tied: the embedding's weights are the softmax's products.
-    weights = multiplied_weights(model)
-    reach = (
-        _num_heads(recipe) * (recipe.model.window + recipe.data.segment_length) * model.embed_dim
-    )
-    return 6.0 * (weights + 2 * reach)
+    return 6.0 * multiplied_weights(per_token) + attention_flops_per_token(recipe)
+
+
+def attention_flops_per_token(recipe: Recipe) -> float:
+    """Return the part of `flops_per_token` that grows with the window.
+
+    Forward, a row in reach takes a product with the query and one with its weight, 2 D each. Backward,
+    the gradients of the weights and of the query take as much: 8 D. Only the segment's own rows take a
+    gradient themselves, as keys and as values: another 4 D, so 12 D. (`ops/attention.py` has the
+    equations.)
+    """
+    model, length, window = recipe.model, recipe.data.segment_length, recipe.model.window
+    # The mean over the positions of a segment, of which the t-th reaches min(t, window) of its rows.
+    whole = min(length, window)
+    own = (whole * (whole + 1) / 2 + (length - whole) * window) / length
+    reached = max(window - length, 0) + own if model.reach == "segment" else window
+    return _num_heads(recipe) * (8.0 * reached + 4.0 * own) * model.embed_dim
 
 
 def step_flops(recipe: Recipe, segment_length: int | None = None) -> float:
