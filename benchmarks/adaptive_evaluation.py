@@ -21,7 +21,6 @@ from pathlib import Path
 from bench import Report, make_parser, trained
 from sharnn.checkpoint import LoadedModel, load_model
 from sharnn.data.corpus import Corpus, Split
-from sharnn.data.counting import TextCounter
 from sharnn.data.prepare import prepare
 from sharnn.evaluate import (
     ContinuousCache,
@@ -34,7 +33,6 @@ from sharnn.evaluate import (
     evaluate_static,
     gather_statistics,
 )
-from sharnn.text import Tokenizer
 from sharnn.train import resolve_device
 
 SGD = {"lr": [0.03, 0.06, 0.12], "decay": [0.003, 0.01]}
@@ -44,15 +42,6 @@ COLUMNS = ["", "bits per byte", "against static", "tokens/s"]
 
 #: Scores a part of the text.
 Scorer = Callable[[Split], Score]
-
-
-def part_of(split: Split, tokenizer: Tokenizer, start: int, stop: int) -> Split:
-    """Return tokens `[start, stop)` of a split as a split of their own."""
-    tokens, counter = split.tokens[start:stop], TextCounter()
-    counter.add(tokenizer.decode(tokens))
-    return Split(
-        tokens, len(tokens), counter.num_bytes, counter.num_chars, counter.num_words, sha256=""
-    )
 
 
 def settings_of(grid: dict[str, list[float]]) -> list[dict[str, float]]:
@@ -152,8 +141,8 @@ def measure(options: argparse.Namespace) -> None:
         loaded = load_model(run, device)
     corpus = prepare([str(options.text or "python-stdlib")], tokenizer=loaded.tokenizer)
     valid = corpus.split("valid")
-    chosen_on = part_of(valid, loaded.tokenizer, 0, options.tune_bytes)
-    rest = part_of(valid, loaded.tokenizer, options.tune_bytes, options.num_bytes)
+    chosen_on = valid.part(loaded.tokenizer, 0, options.tune_bytes)
+    rest = valid.part(loaded.tokenizer, options.tune_bytes, options.num_bytes)
     size = f"{loaded.config.architecture}, D {loaded.config.embed_dim} × {loaded.config.num_layers}"
     if options.ideal:
         report = Report("Ideal sliding window", device, options.results)

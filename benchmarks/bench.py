@@ -278,7 +278,9 @@ def full_state(
 def make_parser(doc: str | None, repeats: bool = True) -> argparse.ArgumentParser:
     """Return a parser with the options that every benchmark has, `--repeats` where calls are timed."""
     parser = argparse.ArgumentParser(
-        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=doc,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     if repeats:
         parser.add_argument("--repeats", type=int, default=5, help="timed runs of each contender")

@@ -41,7 +41,7 @@ def write_text(path: Path, num_bytes: int) -> None:
 def main() -> None:
     """Write the text, prepare it in a child, and print the child's peak."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("--gigabytes", type=float, default=2.0)
     arguments = parser.parse_args()

@@ -80,6 +80,7 @@ def profile_training(options: argparse.Namespace, report: Report) -> None:
     report.table(f"A training step of {lanes} lanes × {tokens}", ["", *found], rows)
 
 
+@torch.no_grad()
 def profile_decoding(options: argparse.Namespace, report: Report) -> None:
     """Profile an eager step, and take steps of the decoder apart."""
     dim, window = options.embed_dim, options.window
@@ -90,17 +91,14 @@ def profile_decoding(options: argparse.Namespace, report: Report) -> None:
     report.table("An eager decoding step", ["", "share", "ms"], rows)
     model, rows = make_model(dim, window, options.device), []
     state = full_state(model, 1, window - 1, torch.float32)
-    h_BD = torch.zeros(1, dim, device=model.device)
+    h_BD, weight_VD = torch.zeros(1, dim, device=model.device), model.embedding.weight
     token_B = torch.zeros(1, dtype=torch.long, device=model.device)
     for dtype in TOLERANCE:
-        decoder = RingDecoder(model, 1, dtype)
+        decoder, bare = RingDecoder(model, 1, dtype), RingDecoder(model, 1, dtype, window=0)
         decoder.load(state)
         whole = median_ms(functools.partial(decoder.step, token_B))
-        softmax = median_ms(functools.partial(decoder._logits, h_BD))
-        model.set_window(0)
-        bare = RingDecoder(model, 1, dtype)
+        softmax = median_ms(functools.partial(model.softmax.logits, h_BD, weight_VD))
         weights = median_ms(functools.partial(bare.step, token_B)) - softmax
-        model.set_window(window)
         attention = whole - weights - softmax
         rows.append([dtype, *(f"{ms:.2f}" for ms in (weights, attention, softmax, whole))])
     columns = [

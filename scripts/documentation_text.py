@@ -69,7 +69,9 @@ def pieces_of(content: bytes) -> list[bytes]:
 def main() -> int:
     """Write the text; return the exit code."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument("folder", type=Path, help="where the packages are unpacked")
     parser.add_argument("out", type=Path, help="file that is written")

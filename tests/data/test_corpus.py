@@ -37,6 +37,15 @@ def test_splits_are_parts_of_one_read_only_map(corpus: Corpus) -> None:
         opened.split("tset")
 
 
+def test_a_part_of_a_split_counts_what_it_holds(corpus: Corpus) -> None:
+    split = corpus.split("train")
+    part = split.part(corpus.tokenizer, 100, 350)
+    text = corpus.tokenizer.decode(split.tokens[100:350])
+    assert (part.num_tokens, part.num_bytes) == (250, len(text))
+    assert part.num_words == len(text.split())
+    assert split.part(corpus.tokenizer, 2_600, 9_999).num_tokens == split.num_tokens - 2_600
+
+
 def set_in_train(key: str, value: object) -> Callable[[Manifest], object]:
     return lambda manifest: manifest["splits"]["train"].update({key: value})
 

@@ -30,6 +30,11 @@ _DECODE_TOKENS = 1 << 18
 _COUNTS = ("num_tokens", "num_bytes", "num_chars", "num_words")
 
 
+Tokens = npt.NDArray[np.unsignedinteger[Any]]
+#: Tokens that are decoded together to be counted.
+_CHUNK_TOKENS = 1 << 18
+
+
 @dataclass(frozen=True)
 class Split:
     """A part of a corpus.
@@ -43,7 +48,7 @@ class Split:
         sha256: Digest of the bytes; empty for `all`.
     """
 
-    tokens: npt.NDArray[np.unsignedinteger[Any]]
+    tokens: Tokens
     num_tokens: int
     num_bytes: int
     num_chars: int
@@ -59,15 +64,19 @@ class Split:
         """
         data, counter = as_bytes(text), TextCounter()
         counter.add(data)
-        tokens = tokenizer.encode(data)
-        return cls(
-            tokens,
-            len(tokens),
-            counter.num_bytes,
-            counter.num_chars,
-            counter.num_words,
-            hashlib.sha256(data).hexdigest(),
-        )
+        return cls._counted(tokenizer.encode(data), counter, hashlib.sha256(data).hexdigest())
+
+    def part(self, tokenizer: Tokenizer, start: int, stop: int) -> Split:
+        """Return the tokens `[start, stop)` as a split of their own, without a digest."""
+        tokens, counter = self.tokens[start:stop], TextCounter()
+        for first in range(0, len(tokens), _CHUNK_TOKENS):
+            counter.add(tokenizer.decode(tokens[first : first + _CHUNK_TOKENS]))
+        return self._counted(tokens, counter, sha256="")
+
+    @classmethod
+    def _counted(cls, tokens: Tokens, counter: TextCounter, sha256: str) -> Split:
+        sizes = (counter.num_bytes, counter.num_chars, counter.num_words)
+        return cls(tokens, len(tokens), *sizes, sha256)
 
 
 def corpus_folder(digest: str) -> Path:

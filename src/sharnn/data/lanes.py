@@ -24,9 +24,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from sharnn.data.corpus import Tokens
 from sharnn.errors import DataError
-
-Tokens = npt.NDArray[np.unsignedinteger[Any]]
 
 #: Random segment lengths of the original: standard deviation, minimum, and how often T is not halved.
 _LENGTH_STD = 5

@@ -15,7 +15,6 @@ FOLDER/
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import os
 import re
@@ -34,7 +33,6 @@ from sharnn import machine
 from sharnn.checkpoint import LoadedModel, RunFolder, load_model
 from sharnn.config import DataConfig
 from sharnn.data.corpus import Corpus, Split
-from sharnn.data.counting import TextCounter
 from sharnn.errors import DataError, SharnnError, TrainingError
 from sharnn.evaluate import SEGMENT_LENGTH, evaluate_static
 from sharnn.experiments.comparison.contenders import Plan
@@ -242,29 +240,20 @@ def beginning_of(split: Split, tokenizer: Tokenizer, share: float) -> Split:
     """
     if share == 1:
         return split
-    wanted, num_tokens = math.floor(share * split.num_bytes), 0
+    wanted = math.floor(share * split.num_bytes)
     if wanted == 0:
         raise DataError(
             f"share is {share:g}: of {split.num_bytes:,} bytes that is nothing to score, use a longer "
             "text or a larger share"
         )
     bytes_of_token = np.array([len(tokenizer.token_bytes(t)) for t in range(tokenizer.vocab_size)])
-    counter = TextCounter()
-    while counter.num_bytes < wanted:
+    num_tokens = num_bytes = 0
+    while num_bytes < wanted:
         chunk = split.tokens[num_tokens : num_tokens + _CHUNK_TOKENS]
-        ends = counter.num_bytes + np.cumsum(bytes_of_token[chunk])
-        chunk = chunk[: int(np.searchsorted(ends, wanted)) + 1]
-        counter.add(tokenizer.decode(chunk))
-        num_tokens += len(chunk)
-    return dataclasses.replace(
-        split,
-        tokens=split.tokens[:num_tokens],
-        num_tokens=num_tokens,
-        num_bytes=counter.num_bytes,
-        num_chars=counter.num_chars,
-        num_words=counter.num_words,
-        sha256="",
-    )
+        ends = num_bytes + np.cumsum(bytes_of_token[chunk])
+        taken = min(int(np.searchsorted(ends, wanted)) + 1, len(ends))
+        num_tokens, num_bytes = num_tokens + taken, int(ends[taken - 1])
+    return split.part(tokenizer, 0, num_tokens)
 
 
 def figures_of(run: RunRecord) -> Run:
