@@ -82,7 +82,7 @@ def test_a_failure_is_shown_and_loses_nothing(
     good, bad = f"good={SMALL}", f"bad={SMALL} --data.num_lanes 90000"
     both = ["--contender", good, "--contender", bad]
     assert call(tmp_path, "--budget", "4steps", "--seeds", "1", *both) == 1
-    assert "which said:\nerror: " in capsys.readouterr().err
+    assert "which printed:\nerror: " in capsys.readouterr().err
     table, runs = results(tmp_path)
     assert [run["contender"] for run in runs] == ["good"]
     assert "| good | " in table
@@ -94,8 +94,8 @@ def test_a_failure_is_shown_and_loses_nothing(
         (["--budget", "90s", "--jobs", "2"], "jobs is 2"),
         (["--budget", "90s", "30steps"], "budget is 90s, 30steps"),
         (["--budget", "soon"], "give a number and a unit"),
-        (["--budget", "90s", "--contender", "x=--optim.lr 1"], "recipe's name comes first"),
-        (["--budget", "90s", "--contender", "x=demo --train.seed 1"], "decides that"),
+        (["--budget", "90s", "--contender", "x=--optim.lr 1"], "the name of a recipe first"),
+        (["--budget", "90s", "--contender", "x=demo --train.seed 1"], "the comparison sets it"),
         (["--budget", "90s", "--contender", "x=demo --optim.rate 1"], "did you mean"),
         (["--budget", "90s", "--contenders", "lstm", "--contender", "lstm=demo"], "already"),
     ],

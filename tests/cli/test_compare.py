@@ -223,7 +223,7 @@ def test_a_budget_in_tokens_is_no_budget_for_different_tokens(
         (["transfomer", "text.txt"], 2, "did you mean 'transformer'"),
         (["text.txt", "text.txt"], 2, "recipe text.txt"),
         (["demo", "demo", "text.txt"], 2, "two recipes called 'demo'"),
-        (["tuned.yaml", "text.txt"], 2, "begins with the weights of base"),
+        (["tuned.yaml", "text.txt"], 2, "starts from the weights of base"),
         (["demo", "nothing.txt"], 1, "there is no text at nothing.txt"),
         (["demo", "-"], 2, "text is -"),
         (["demo", "text.txt", "--scale", "2"], 2, "--scale is 2"),

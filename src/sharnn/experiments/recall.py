@@ -1,10 +1,10 @@
-"""Does a model learn to recall? It is trained on made pairs, and scored on pairs that it has not seen.
+"""The recall task: train a model on key-value pairs, and score the values it is asked for on new pairs.
 
-Legend: B lanes · T tokens of a segment · V the bits of an asked digit: 4 is chance, 0 is certainty.
+Legend: B lanes · T tokens of a segment · N bytes of a lane · Q values that are asked for.
 
-The text is `data.recall_task`'s. Training's own loss would not tell: weights learn the pairs of a text by
-heart while these are asked for again and again. So what counts is another text, read by weights that
-stand still.
+The text is that of `data.recall_task`. Scores are bits for each digit of an asked value: 4 is chance, 0
+is certainty. The training loss would not do, because weights memorise the pairs of the training text,
+each of which is asked for many times. So scores are of another text, read by fixed weights.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ from sharnn.optim import make_optimizers
 
 _WARMUP_STEPS = 50
 _SCORED_LANES = 8
-#: Bytes of each lane that are scored, behind those that fill the memory.
+#: Bytes of each lane that are scored, after those that fill the memory.
 _SCORED_BYTES = 2048
-#: Added to a seed: texts to score are others than those to train on.
+#: Added to a seed, so that the scored texts differ from the training texts.
 _HELD_OUT = 1_000_003
 
 
 @dataclass(frozen=True)
 class RecallPlan:
-    """What is trained, on what, and for how long.
+    """A training on the recall task.
 
     Attributes:
-        model: Its settings.
-        optim: Those of its optimiser; the rate rises over 50 steps and stays.
-        task: The text.
+        model: Settings of the model.
+        optim: Settings of its optimizers; the rate rises over 50 steps and then stays.
+        task: Settings of the text.
         num_lanes: B.
         segment_length: T.
-        num_steps: Of training.
-        score_every: Steps from one score to the next.
-        window: Distances beyond it are scored apart, whatever the model's own window is.
-        seed: Of weights and texts.
+        num_steps: Training steps.
+        score_every: Steps between scores.
+        window: Distances beyond it are scored separately, whatever the model's own window is.
+        seed: Seed of weights and texts.
     """
 
     model: ModelConfig
@@ -59,13 +59,15 @@ class RecallPlan:
 
 @dataclass(frozen=True)
 class RecallScore:
-    """Mean bits of asked digits, by how far back their value last stood; NaN where none was.
+    """Mean bits of asked digits by the distance to the previous occurrence of their value.
+
+    A mean over no digits is NaN.
 
     Attributes:
-        step: Steps of training before.
-        tokens: Tokens read by then.
+        step: Training steps so far.
+        tokens: Tokens read so far.
         inside: Within a segment's length.
-        beyond: Further back, and within the window.
+        beyond: Further back than a segment, within the window.
         outside: Further back than the window.
         query_grad: Norm of the gradient of the first head's query in the last step; 0 without a head.
     """
@@ -81,11 +83,11 @@ class RecallScore:
 def train_on_recall(
     plan: RecallPlan, alter: Callable[[LanguageModel], None] | None = None
 ) -> Iterator[tuple[LanguageModel, RecallScore]]:
-    """Train from nothing on one pass over a text; yield the model and its score from time to time.
+    """Train from scratch on one pass over a text; yield the model and its score at intervals.
 
     Args:
-        plan: What is trained.
-        alter: Takes the model with the weights that it begins with.
+        plan: The training.
+        alter: May change the initial weights of the model.
     """
     torch.manual_seed(plan.seed)
     model = LanguageModel(plan.model)
@@ -125,11 +127,11 @@ def score_recall(
     seed: int = 0,
     skipped: int | None = None,
 ) -> tuple[float, float, float]:
-    """Return the mean bits of asked digits: within a segment, beyond it, and out of the window.
+    """Return the mean bits of asked digits: within a segment, beyond it, and outside the window.
 
-    A text that nobody was trained on is read in a few lanes, in segments, with the state carried; scored
-    is what stands behind the first `skipped` bytes, by default a window, when memories are full. What
-    stands at its very end (its eight furthest rows) is not counted: some digits of a value are out of it.
+    The model reads held-out text in a few lanes, in segments, with carried state. The first `skipped`
+    bytes of each lane (by default a window) fill the memory and are not scored. Neither are the eight
+    furthest rows of the window, because some digits of a value there are outside it.
     """
     skipped = window if skipped is None else skipped
     num_tokens = -(-(skipped + _SCORED_BYTES) // segment_length) * segment_length
@@ -164,7 +166,7 @@ def _lanes(task: RecallTask, num_lanes: int, num_bytes: int, seed: int) -> Tenso
 
 
 def _distances(lane_N: Tensor) -> Tensor:
-    """Return how far back each asked digit last stood, `[N]`; 0 for all other bytes."""
+    """Return the distance of each asked digit to its previous occurrence, `[N]`; 0 for other bytes."""
     asked = find_asked(bytes(lane_N.to(torch.uint8).numpy()))
     distances_N = np.zeros(len(lane_N), np.int64)
     distances_N[asked.positions_QN] = asked.distances_Q[:, None]

@@ -20,7 +20,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
-from sharnn.report.curves import COLOURS
+from sharnn.report.curves import COLOURS, dress
 from sharnn.report.tables import mean_and_spread
 
 Run = Mapping[str, Any]
@@ -51,7 +51,7 @@ def draw_comparison(
         for index, (name, by_budget) in enumerate(contenders.items())
     }
     _frame(axes, runs, axis)
-    _dress(axes, title, axis)
+    dress(axes, title, f"{axis} of training", "bits per byte")
     names: list[Any] = [handles[name] for name in best_first]
     style: dict[str, Any] = {
         "frameon": False, "fontsize": 9, "alignment": "left",
@@ -123,7 +123,7 @@ def _end(run: Run, axis: Axis) -> float:
 
 
 def _frame(axes: Axes, runs: Sequence[Run], axis: Axis) -> None:
-    """Limit the axes to all validations and scores, without the steep beginning of training curves."""
+    """Scale the axes to all validations and scores, without the steep beginning of training curves."""
     points = [point for run in runs for point in _placed(run["valid_curve"], axis)]
     ends = [_end(run, axis) for run in runs]
     bits = [run["bits_per_byte"] for run in runs] + [point[_BITS] for point in points]
@@ -132,19 +132,11 @@ def _frame(axes: Axes, runs: Sequence[Run], axis: Axis) -> None:
     axes.set_ylim(low - margin, max(bits) + margin)
     axes.set_xscale("log")
     axes.set_xlim(0.8 * min([point[_PLACE[axis]] for point in points] + ends), 1.15 * max(ends))
-
-
-def _dress(axes: Axes, title: str, axis: Axis) -> None:
-    axes.set_title(title, loc="left", fontsize=11, fontweight="bold")
-    axes.set_xlabel(f"{axis} of training")
-    axes.set_ylabel("bits per byte")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_minor_formatter(NullFormatter())
     seconds = FuncFormatter(lambda value, _: f"{value:,g}")
     axes.xaxis.set_major_formatter(seconds if axis == "seconds" else EngFormatter(sep=""))
-    axes.grid(alpha=0.25, linewidth=0.6)
-    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _kinds_of_line(runs: Sequence[Run]) -> list[Any]:

@@ -1,4 +1,4 @@
-"""The paper's table as a comparison: recipes under equal conditions, valid and test, files of results."""
+"""A comparison of recipes under equal conditions, scored on valid and test, as the paper's table is."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from sharnn.report import Table, draw_comparison, write_png
 from sharnn.report.page import folded, picture, whole_page
 from sharnn.train import resolve_device
 
-#: Files of a comparison in its folder, and the folder of runs at work, stopped or kept.
+#: Files of a comparison in its folder, and the folder of runs that are in training, stopped or kept.
 RESULTS, MARKDOWN, PICTURE, PAGE, RUNS = (
     "results.json", "results.md", "results.png", "report.html", "runs",
 )  # fmt: skip
@@ -56,15 +56,15 @@ class Comparison:
         contenders: Names of shipped recipes, YAML files, or NAME='RECIPE OPTIONS'.
         text: Known corpus, file, folder or glob.
         out: Folder of the results.
-        command: The command line, noted with each run.
-        budgets: How long each trains, all in time or none.
-        seeds: How many trainings of each.
-        scale: The share that width, lanes and text are shrunk to; 1 leaves recipes as they are.
-        jobs: Runs side by side.
-        threads: Of each run; None shares all among the jobs.
-        device: As `sharnn train` takes it.
-        again: Run what the results hold already, too.
-        keep: Leave run folders and logs in `out`.
+        command: The command line, recorded with each run.
+        budgets: How long each contender trains; all in time, or none.
+        seeds: Number of seeds for each contender and budget.
+        scale: Factor for widths, lanes and text; 1 leaves recipes as they are.
+        jobs: Number of runs in parallel.
+        threads: Threads of each run; None divides all threads by `jobs`.
+        device: As `train.device`.
+        again: Whether runs that are in the results already are repeated.
+        keep: Whether run folders and logs stay in `out`.
     """
 
     contenders: Sequence[str]
@@ -81,10 +81,10 @@ class Comparison:
     keep: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be compared.
+        """Check the settings.
 
         Raises:
-            ConfigError: Says what to change.
+            ConfigError: One is out of range, or two do not go together.
         """
         for name in ("jobs", "seeds", "threads"):
             value = getattr(self, name)
@@ -96,31 +96,17 @@ class Comparison:
             raise ConfigError("text is -, but every run reads it again: give a file")
 
 
-@dataclass(frozen=True)
-class Entry:
-    """A contender that takes part, and what the comparison changes of it."""
-
-    asked: Contender
-    changes: Sequence[Change]
-
-    @property
-    def contender(self) -> Contender:
-        """The contender with these changes."""
-        changed = {change.name: change.after for change in self.changes}
-        return replace(self.asked, given={**self.asked.given, **changed})
-
-
 def compare(comparison: Comparison, console: Console) -> list[Table]:
-    """Train and score what has not been yet, write all files, and return the tables.
+    """Train and score the runs that are not in the results, write all files, and return the tables.
 
     Args:
-        comparison: What to do.
+        comparison: What is compared.
         console: Where progress is shown.
 
     Raises:
         ConfigError: A recipe does not exist or cannot take part.
         DataError: The text is missing or too short, or the results are damaged.
-        TrainingError: A run failed; what was finished before is kept.
+        TrainingError: A run failed; the results of finished runs are kept.
     """
     contenders = named_contenders(comparison.contenders)
     recipes = {name: _recipe_of(name, c, comparison) for name, c in contenders.items()}
@@ -131,18 +117,14 @@ def compare(comparison: Comparison, console: Console) -> list[Table]:
     corpus = prepare([comparison.text])
     _check_text(corpus, comparison)
     _check_tokenizers(recipes, corpus, comparison)
-    entries = {
-        name: Entry(contenders[name], _changes(recipe, corpus, comparison))
-        for name, recipe in recipes.items()
-    }
-    conditions = {"text_digest": corpus.digest, "threads": threads, "scale": comparison.scale}
+    changed = {name: _changes(recipe, corpus, comparison) for name, recipe in recipes.items()}
     plans = make_plans(
-        {name: entry.contender for name, entry in entries.items()},
+        {name: _with_changes(contender, changed[name]) for name, contender in contenders.items()},
         comparison.budgets,
         range(comparison.seeds),
         comparison.text,
         device,
-        conditions,
+        {"text_digest": corpus.digest, "threads": threads, "scale": comparison.scale},
     )
     todo = missing_runs(plans, store, console, comparison.again)
     runner = Runner(
@@ -153,24 +135,24 @@ def compare(comparison: Comparison, console: Console) -> list[Table]:
     try:
         run_all(todo, comparison.jobs, runner, store, console)
     except BaseException:
-        if store.added:  # a call that came to nothing leaves the results as they were
-            _publish(comparison, entries, plans, store)
+        if store.added:  # otherwise the results stay as they were
+            _publish(comparison, changed, plans, store)
         raise
     finally:
-        with contextlib.suppress(OSError):  # they hold results, or runs that are kept or stopped
+        with contextlib.suppress(OSError):  # not empty: there are results, or kept or stopped runs
             runner.folder.rmdir()
             comparison.out.rmdir()
-    return _publish(comparison, entries, plans, store)
+    return _publish(comparison, changed, plans, store)
 
 
 def named_contenders(names: Sequence[str]) -> dict[str, Contender]:
-    """Return contenders by what they are called in the results.
+    """Return contenders by their names in the results.
 
     Args:
         names: Shipped recipes, YAML files, or NAME='RECIPE OPTIONS'.
 
     Raises:
-        ConfigError: Two have the same name, or one is not given as it should be.
+        ConfigError: Two have the same name, or one has none of these forms.
     """
     contenders: dict[str, Contender] = {}
     for text in names:
@@ -183,7 +165,7 @@ def named_contenders(names: Sequence[str]) -> dict[str, Contender]:
         if name in contenders:
             raise ConfigError(
                 f"there are two recipes called '{name}', {contenders[name].recipe} and {text}: rename "
-                "one, or leave it out"
+                "or remove one"
             )
         contenders[name] = contender
     return contenders
@@ -193,13 +175,13 @@ def _recipe_of(name: str, contender: Contender, comparison: Comparison) -> Recip
     """Return the recipe of a contender before the comparison changes it.
 
     Raises:
-        ConfigError: It does not exist, or begins with weights.
+        ConfigError: It does not exist, or starts from a model's weights.
     """
     recipe = contender.resolve(name, comparison.budgets[0])
     if recipe.train.init_from is not None:
         raise ConfigError(
-            f"recipe {contender.recipe} begins with the weights of {recipe.train.init_from}: a "
-            "comparison trains all from nothing, leave train.init_from out of it"
+            f"recipe {contender.recipe} starts from the weights of {recipe.train.init_from}: a "
+            "comparison trains from scratch, remove train.init_from"
         )
     return recipe
 
@@ -216,18 +198,17 @@ def _check_text(corpus: Corpus, comparison: Comparison) -> None:
 def _check_tokenizers(
     recipes: Mapping[str, Recipe], corpus: Corpus, comparison: Comparison
 ) -> None:
-    """Refuse to call a number of tokens the same budget for recipes whose tokens are not the same.
+    """Check that a budget in tokens or steps is not used for recipes with different tokenizers.
 
     Raises:
-        ConfigError: Says which they are.
+        ConfigError: It is.
     """
     tokenizers = {recipe.data.tokenizer or corpus.tokenizer.name for recipe in recipes.values()}
     counted = [b.text for b in comparison.budgets if b.amount.unit in ("tokens", "steps")]
     if len(tokenizers) > 1 and counted:
         raise ConfigError(
-            f"the budget is {counted[0]}, and the recipes read different tokens "
-            f"({', '.join(sorted(tokenizers))}), so that it is not as much text for each: give it in "
-            "time or epochs"
+            f"budget is {counted[0]}, which is not the same amount of text for recipes with different "
+            f"tokenizers ({', '.join(sorted(tokenizers))}): give a budget in time or epochs"
         )
 
 
@@ -238,18 +219,26 @@ def _changes(recipe: Recipe, corpus: Corpus, comparison: Comparison) -> list[Cha
     return changes(recipe, comparison.scale, train, valid)
 
 
+def _with_changes(contender: Contender, changed: Sequence[Change]) -> Contender:
+    settings = {change.name: change.after for change in changed}
+    return replace(contender, given={**contender.given, **settings})
+
+
 # ---------------------------------------------------------------------------------- the results
 
 
 def _publish(
-    comparison: Comparison, entries: Mapping[str, Entry], plans: Sequence[Plan], store: Store
+    comparison: Comparison,
+    changed: Mapping[str, Sequence[Change]],
+    plans: Sequence[Plan],
+    store: Store,
 ) -> list[Table]:
-    """Write table, picture and page of those plans that have run; return the tables."""
+    """Write tables, picture and page of the finished runs; return the tables."""
     shown = store.shown(plans)
     last = next(reversed(shown.values()))
     scores = [_measured(budget, runs) for budget, runs in shown.items()]
     scores += _published(list(last))
-    sizes = _what_changed(comparison, entries)
+    sizes = _what_changed(comparison, changed)
     by_name, axis = picture_of(shown)
     budgets = ", ".join(budget.text for budget in shown)
     title = f"{budgets} of training on {text_of(shown)}, scale {comparison.scale:g}"
@@ -303,41 +292,34 @@ def _measured(budget: Budget, runs: Mapping[str, Sequence[Run]]) -> Table:
 
 
 def _epoch_cell(runs: Sequence[Run]) -> str:
-    """Return the seconds in which a run reads all of its text once."""
+    """Return the seconds that reading the training text once takes."""
     speed = statistics.median(run["tokens_per_second"] for run in runs)
     return f"{runs[0]['epoch_tokens'] / speed:,.0f}"
 
 
 def _published(names: Sequence[str]) -> list[Table]:
-    """Return the table of published figures, or none where there are none."""
-    known = [name for name in names if name in PUBLISHED]
-    if not known:
-        return []
-    rows = []
-    for name in known:
-        figures = PUBLISHED[name]
-        rows.append(
-            [
-                name,
-                figures.system,
-                figures.valid or "–",
-                figures.test,
-                f"{figures.parameters}M",
-                f"{figures.epoch_seconds:,}" if figures.epoch_seconds else "–",
-            ]
-        )
-    return [
-        Table(
-            "Published, not measured here: bits per character of all of enwik8 at full size, s/epoch on "
-            "a Titan V",
-            ["recipe", "system", "valid", "test", "params", "s/epoch"],
-            rows,
-            texts=["system"],
-        )
+    """Return the table of published figures; none if there are no figures of these recipes."""
+    known = {name: PUBLISHED[name] for name in names if name in PUBLISHED}
+    rows = [
+        [
+            name,
+            figures.system,
+            figures.valid or "–",
+            figures.test,
+            f"{figures.parameters}M",
+            f"{figures.epoch_seconds:,}" if figures.epoch_seconds else "–",
+        ]
+        for name, figures in known.items()
     ]
+    title = (
+        "Published, not measured here: bits per character of all of enwik8 at full size, s/epoch on a "
+        "Titan V"
+    )
+    columns = ["recipe", "system", "valid", "test", "params", "s/epoch"]
+    return [Table(title, columns, rows, texts=["system"])] if rows else []
 
 
-#: Columns of the table of what was changed, and the setting that each tells of.
+#: Columns of the table of changes, and the setting of each.
 _CHANGED = {
     "width": "model.embed_dim",
     "Boom or FF": "model.boom_dim",
@@ -348,23 +330,16 @@ _CHANGED = {
 }
 
 
-def _what_changed(comparison: Comparison, entries: Mapping[str, Entry]) -> list[Table]:
-    """Return the table of what became of each recipe, a dash where it stayed; none if all did."""
-
-    def cell(entry: Entry, name: str) -> str:
-        found = next((change for change in entry.changes if change.name == name), None)
-        if found is None:
-            return "–"
-        before, after = (
-            f"{value:,}" if isinstance(value, int) else str(value)
-            for value in (found.before, found.after)
-        )
-        return f"{before} → {after}"
-
+def _what_changed(comparison: Comparison, changed: Mapping[str, Sequence[Change]]) -> list[Table]:
+    """Return the table of changed settings, a dash for an unchanged one; none without any change."""
+    cells = {
+        name: {change.name: str(change) for change in of_contender}
+        for name, of_contender in changed.items()
+    }
     columns = {
-        column: name
-        for column, name in _CHANGED.items()
-        if any(cell(entry, name) != "–" for entry in entries.values())
+        column: setting
+        for column, setting in _CHANGED.items()
+        if any(setting in row for row in cells.values())
     }
     if not columns:
         return []
@@ -373,21 +348,21 @@ def _what_changed(comparison: Comparison, entries: Mapping[str, Entry]) -> list[
             f"What scale {comparison.scale:g} and the budget changed in each recipe (before → here)",
             ["recipe", *columns],
             [
-                [name, *(cell(entry, setting) for setting in columns.values())]
-                for name, entry in entries.items()
+                [name, *(row.get(setting, "–") for setting in columns.values())]
+                for name, row in cells.items()
             ],
         )
     ]
 
 
 def _facts(every: Sequence[Run]) -> str:
-    """Return where the figures are from, and what the columns are."""
+    """Return how and where the figures were measured, and what the columns mean."""
     machines = ", ".join(sorted({run["machine"] for run in every}))
     return (
-        f"{measured_when(every)} {machines}. Mean ± standard deviation over n seeds. Of "
-        "each run the model that did best on the beginning of the valid split is scored. "
-        "params: as trained; folded: with the value gate folded to a vector. tokens/s: the median over "
-        "steps and seeds; s/epoch: what the text that a run reads would take at that speed."
+        f"{measured_when(every)} {machines}. Mean ± standard deviation over n seeds. The scored model of "
+        "each run is the one that was best on the beginning of the valid split during training. params: "
+        "as trained; folded: with the value gate folded to a vector. tokens/s: median over steps and "
+        "seeds; s/epoch: time to read the training text once at that speed."
     )
 
 

@@ -1,4 +1,4 @@
-"""Who takes part in a comparison, and which runs it asks for."""
+"""The contenders of a comparison, and its plan of runs."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from sharnn.config import Recipe, to_dict
 from sharnn.errors import ConfigError
 from sharnn.recipe import Sections, parse_settings, resolve_recipe
 
-#: From here on a contender's recipe may be another, see `Contender.long_recipe`.
+#: Budgets from this length on use `Contender.long_recipe` and `long_given`.
 LONG_SECONDS = 300
-#: Settings that the comparison decides, and no contender.
+#: Settings that the comparison sets and that contenders may not have.
 _DECIDED = ("data.texts", "train.budget", "train.seed", "train.device")
 
 
@@ -25,8 +25,8 @@ class Budget:
     """How long each contender may train.
 
     Attributes:
-        text: As typed.
-        amount: What it means.
+        text: As given.
+        amount: Its value.
     """
 
     text: str
@@ -34,32 +34,32 @@ class Budget:
 
     @classmethod
     def parse(cls, text: str) -> Budget:
-        """Return the budget that a text names.
+        """Return the budget of a text such as `90s`.
 
         Raises:
-            ConfigError: It names none.
+            ConfigError: The text has another form, or is zero.
         """
         amount = Amount.parse(text, "budget", share=False)
         if amount.value <= 0:
-            raise ConfigError(f"budget is '{text}': it must be more than nothing")
+            raise ConfigError(f"budget is '{text}': it must be above 0")
         return cls(text, amount)
 
     @property
     def timed(self) -> bool:
-        """Whether it is in time, which runs side by side would take from each other."""
+        """Whether the budget is in time, which parallel runs would take from each other."""
         return self.amount.unit == "seconds"
 
 
 @dataclass(frozen=True)
 class Contender:
-    """A recipe, and settings that win over its own.
+    """A recipe, and settings that override its own.
 
     Attributes:
-        recipe: Its name or file.
+        recipe: Name or file of the recipe.
         given: The settings, such as `{"model.embed_dim": 512}`.
         about: One line for the results.
-        long_recipe: The recipe of budgets from `LONG_SECONDS` on, where that is another.
-        long_given: Settings of these budgets, beside the others.
+        long_recipe: Another recipe for budgets of at least `LONG_SECONDS`.
+        long_given: Further settings for these budgets.
     """
 
     recipe: str
@@ -70,14 +70,16 @@ class Contender:
 
     @classmethod
     def parse(cls, name: str, words: Sequence[str]) -> Contender:
-        """Return the contender that a recipe and options of `sharnn train` behind it make.
+        """Return the contender given by a recipe, followed by settings as options of `sharnn train`.
 
         Raises:
-            ConfigError: No recipe is first, or an option is unknown or the comparison's to decide.
+            ConfigError: There is no recipe first, or a setting is unknown or set by the comparison.
         """
         recipe, *options = words
         if recipe.startswith("-"):
-            raise ConfigError(f"contender {name} begins with {recipe}: a recipe's name comes first")
+            raise ConfigError(
+                f"contender {name} begins with {recipe}: give the name of a recipe first"
+            )
         try:
             given = parse_settings(options)
         except ConfigError as failure:
@@ -85,26 +87,26 @@ class Contender:
         decided = next((setting for setting in given if setting in _DECIDED), None)
         if decided is not None:
             raise ConfigError(
-                f"contender {name} has {decided}: the comparison decides that for all"
+                f"contender {name} has {decided}: remove it, the comparison sets it for all"
             )
         return cls(recipe, given)
 
     def named(self, budget: Budget) -> tuple[str, dict[str, Any]]:
-        """Return the recipe's name and the given settings at a budget."""
+        """Return the recipe's name and the given settings for a budget."""
         if budget.timed and budget.amount.value >= LONG_SECONDS:
             return self.long_recipe or self.recipe, {**self.given, **self.long_given}
         return self.recipe, dict(self.given)
 
     def resolve(self, name: str, budget: Budget, **decided: Any) -> Recipe:
-        """Return the recipe that it trains, every setting resolved.
+        """Return the recipe to train, with every setting resolved.
 
         Args:
-            name: Of the contender, for errors.
+            name: The contender's name, for errors.
             budget: How long it trains.
-            decided: What the comparison decides: `texts`, `seed`, `device`.
+            decided: Settings of the comparison: `texts`, `seed`, `device`.
 
         Raises:
-            ConfigError: It has settings that do not exist or do not go together.
+            ConfigError: Settings do not exist or do not go together.
         """
         recipe, given = self.named(budget)
         given["train.budget"] = budget.text
@@ -116,7 +118,7 @@ class Contender:
             raise ConfigError(f"contender {name}: {failure}") from failure
 
     def as_typed(self, budget: Budget) -> str:
-        """Return the command line of `sharnn train` that gives these settings."""
+        """Return the command line of `sharnn train` with these settings."""
         recipe, given = self.named(budget)
         options = [word for key, value in given.items() for word in (f"--{key}", _as_word(value))]
         return shlex.join(["sharnn", "train", "--recipe", recipe, *options])
@@ -127,7 +129,7 @@ def _as_word(value: Any) -> str:
 
 
 def comparable_settings(recipe: Recipe) -> Sections:
-    """Return the settings of a recipe but for those that the comparison decides."""
+    """Return the settings of a recipe without those that the comparison sets."""
     sections = to_dict(recipe)
     for setting in _DECIDED:
         section, _, key = setting.partition(".")
@@ -139,13 +141,13 @@ def parse_named(text: str) -> tuple[str, Contender]:
     """Return the name and the contender of NAME='RECIPE OPTIONS'.
 
     Raises:
-        ConfigError: It has not that form.
+        ConfigError: The text has another form.
     """
     name, _, line = text.partition("=")
     try:
         words = shlex.split(line)
     except ValueError as failure:
-        raise ConfigError(f"contender '{line}' is no command line: {failure}") from failure
+        raise ConfigError(f"contender '{line}' is not a valid command line: {failure}") from failure
     if not (name and words):
         raise ConfigError(f"contender is '{text}': give NAME='RECIPE OPTIONS'")
     return name, Contender.parse(name, words)
@@ -153,14 +155,14 @@ def parse_named(text: str) -> tuple[str, Contender]:
 
 @dataclass(frozen=True)
 class Plan:
-    """A run that a comparison asks for.
+    """A planned run.
 
     Attributes:
-        name: The contender's.
-        budget: How long.
-        recipe: What it trains with, every setting resolved.
-        key: All that makes its figures, as JSON values: runs of the same key need not be repeated.
-        facts: What else the results say of it, as JSON values.
+        name: The contender's name.
+        budget: How long it trains.
+        recipe: The recipe, with every setting resolved.
+        key: Everything that determines its figures, as JSON values; see `run_store.key_of`.
+        facts: Further facts for the results, as JSON values.
     """
 
     name: str
@@ -171,7 +173,7 @@ class Plan:
 
     @property
     def seed(self) -> int:
-        """Seed of its weights."""
+        """Seed of the run."""
         return self.recipe.train.seed
 
     def __str__(self) -> str:
@@ -186,15 +188,15 @@ def make_plans(
     device: str,
     conditions: Mapping[str, Any],
 ) -> list[Plan]:
-    """Return all runs: a budget after the other, seeds one after the other, contenders in turn.
+    """Return all runs, ordered by budget, then seed, then contender.
 
     Args:
         contenders: By name.
         budgets: How long each trains.
-        seeds: Of the weights.
-        text: What they train on.
+        seeds: Seeds of the runs.
+        text: The text to train on.
         device: As `train.device`.
-        conditions: What else makes the figures of a run, as JSON values: part of every plan's key.
+        conditions: Further determinants of the figures, as JSON values: part of every plan's key.
 
     Raises:
         ConfigError: A contender has settings that do not exist or do not go together.

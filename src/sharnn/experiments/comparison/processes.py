@@ -1,4 +1,7 @@
-"""Processes of a comparison: started, waited for, and ended with it."""
+"""Child processes of an experiment, which never outlive it.
+
+The command line imports this module before all others of a comparison, so it must not import torch.
+"""
 
 from __future__ import annotations
 
@@ -19,27 +22,27 @@ _STOPPED_CODES = (INTERRUPTED, -signal.SIGINT, -signal.SIGTERM)
 
 
 class StoppedError(TrainingError):
-    """Work that was asked to end before it was done; what it has saved can be gone on with."""
+    """A run was stopped before it was complete. It can be resumed if it has saved a checkpoint."""
 
 
 class Processes:
-    """Processes whose output goes to files, and of which none outlives this one's work."""
+    """Child processes that print to files, and that can be stopped together from another thread."""
 
     def __init__(self) -> None:
         self._running: set[subprocess.Popen[bytes]] = set()
         self._stopped = False
 
     def run(self, command: Sequence[str], log: Path, environment: dict[str, str]) -> float:
-        """Wait for a process; return how many seconds it took.
+        """Run a process to its end; return how many seconds it took.
 
         Args:
-            command: In words.
-            log: Takes what it prints.
-            environment: Of the process.
+            command: Program and arguments.
+            log: File for its output.
+            environment: Its environment variables.
 
         Raises:
-            StoppedError: It was asked to end, and has said so by its exit code.
-            TrainingError: It cannot be started or failed; with the last lines it printed.
+            StoppedError: It was stopped.
+            TrainingError: It could not be started, or failed; with the last lines of its output.
         """
         started = time.monotonic()
         with log.open("wb") as output:
@@ -62,21 +65,21 @@ class Processes:
             raise StoppedError(f"stopped: {shlex.join(command)}")
         if code:
             raise TrainingError(
-                f"exit code {code} of {shlex.join(command)}, which said:\n{_last_lines(log)}"
+                f"exit code {code} of {shlex.join(command)}, which printed:\n{_last_lines(log)}"
             )
         return time.monotonic() - started
 
     def stop(self) -> None:
-        """Ask all to end, and those to come."""
+        """Stop all processes, also those that are started later."""
         self._stopped = True
         for process in list(self._running):
             process.terminate()
 
     def check(self) -> None:
-        """Let work in this process end too, once all was asked to.
+        """Stop work inside this process too; long work calls this now and then.
 
         Raises:
-            StoppedError: It was.
+            StoppedError: `stop` was called.
         """
         if self._stopped:
             raise StoppedError("stopped")
@@ -84,7 +87,7 @@ class Processes:
 
 @contextlib.contextmanager
 def interrupted_by_kill() -> Iterator[None]:
-    """Let a polite kill be a Ctrl-C, which asks the processes to end; for the main thread."""
+    """Treat SIGTERM like Ctrl-C: raise KeyboardInterrupt. Only the main thread can use this."""
 
     def interrupt(number: int, frame: Any) -> None:
         raise KeyboardInterrupt

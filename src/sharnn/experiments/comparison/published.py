@@ -1,7 +1,7 @@
-"""What was published of the systems that recipes stand for.
+"""Published results of the systems that recipes correspond to.
 
-All of it is of enwik8 in full, at full size: it stands beside what is measured here and is never taken
-into it.
+All are for the whole of enwik8 at full size. They are shown beside our measurements and used in no
+computation.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Published:
-    """A line of the paper's table (arXiv 1911.11423, table 1), and the time it tells.
+    """A row of the paper's table 1 (arXiv 1911.11423), and the paper's training time.
 
     Attributes:
-        system: What it is called there.
-        valid: Bits per character of enwik8's valid split, to the digit; None where none was published.
-        test: Of its test split.
-        parameters: As published, in millions.
-        epoch_seconds: Of training on a Titan V; None where none was published.
+        system: Name in the paper.
+        valid: Bits per character on enwik8's valid split, with the published digits; None if not given.
+        test: The same on the test split.
+        parameters: Number of parameters in millions.
+        epoch_seconds: Seconds of a training epoch on a Titan V; None if not given.
     """
 
     system: str
@@ -28,7 +28,7 @@ class Published:
     epoch_seconds: int | None = None
 
 
-#: By the name of the recipe; `plain-lstm` is no published system, so the nearest stands for it.
+#: By name of the recipe. `plain-lstm` is not a published system; it has the figures of the nearest one.
 PUBLISHED = {
     "paper-enwik8-one": Published("SHA-LSTM, one attention layer", "1.100", "1.076", 52, 1800),
     "paper-enwik8-all": Published("SHA-LSTM, attention in every layer", "1.096", "1.068", 54, 4020),

@@ -1,4 +1,4 @@
-"""The file of finished runs: a comparison that was stopped goes on where it was."""
+"""The file of finished runs, by which a stopped comparison is resumed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sharnn.recipe import RETIRED_SETTINGS
 
 #: A run's figures, as JSON values.
 Run = dict[str, Any]
-#: What is shown of a comparison: runs by contender, by budget.
+#: The finished runs of a comparison by budget, then by contender.
 Shown = dict[Budget, dict[str, list[Run]]]
 
 #: Everything that determines a run's figures. Only runs of `sharnn compare` have `scale`, only runs
@@ -30,12 +30,12 @@ KEY_NAMES = (
 
 @dataclass
 class Store:
-    """A JSON file of runs, each on a line of its own.
+    """A JSON file of runs, one on each line.
 
     Attributes:
         path: The file.
-        facts: What else it says, before the runs.
-        added: Runs written by this process.
+        facts: Other content of the file, before the runs.
+        added: Number of runs written by this process.
     """
 
     path: Path
@@ -46,7 +46,7 @@ class Store:
         """Return all runs.
 
         Raises:
-            DataError: The file is no such file.
+            DataError: The file is damaged or contains something else.
         """
         if not self.path.exists():
             return []
@@ -60,7 +60,7 @@ class Store:
         return runs
 
     def add(self, figures: Run) -> None:
-        """Write a run, in place of one of the same key."""
+        """Write a run; it replaces one of the same key."""
         key = key_of(figures)
         runs = [run for run in self.runs() if key_of(run) != key]
         lines = ",\n".join(json.dumps(run, ensure_ascii=False) for run in [*runs, figures])
@@ -70,13 +70,13 @@ class Store:
         self.added += 1
 
     def find(self, plan: Plan) -> Run | None:
-        """Return the run that a plan asks for, with the plan's name and facts."""
+        """Return the finished run of a plan, with the plan's name and facts."""
         key = key_of(plan.key)
         found = next((run for run in self.runs() if key_of(run) == key), None)
         return found and {**found, "contender": plan.name, **plan.facts}
 
     def shown(self, plans: Sequence[Plan]) -> Shown:
-        """Return those runs of the plans that there are."""
+        """Return the finished runs of plans."""
         shown: Shown = {}
         for plan in plans:
             if (run := self.find(plan)) is not None:
@@ -92,13 +92,16 @@ def all_runs(shown: Shown) -> Iterator[Run]:
 
 
 def key_of(run: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what makes the figures of a run, of a plan's key or of a run that is done."""
+    """Return what determines the figures of a run, given a plan's key or a finished run."""
     plain = {name: run.get(name) for name in KEY_NAMES if name != "settings"}
     return {**plain, "settings": _chosen_settings(run["settings"])}
 
 
 def _chosen_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out what has its default, so that a setting new to the package makes no old run another."""
+    """Return the settings without those at their default.
+
+    So a run is still found after the package has got a new setting.
+    """
     defaults = to_dict(Recipe())
     return {
         section: values

@@ -1,10 +1,8 @@
-"""A run of a comparison, from its plan to its figures.
+"""A run of a comparison: from its plan to its figures.
 
-Each is a process of its own, set up as a user's `sharnn train`; the model that did best while it trained
-is then scored in this process.
-
-A training that is stopped saves itself, and what makes its figures is written beside its folder: a plan
-of the same key goes on with it.
+Each run trains in its own process, which is set up as `sharnn train` is. Then the run's best model is
+scored in this process. A training that is stopped saves a checkpoint; its key is written beside its
+folder, and a later plan with the same key resumes it.
 
 FOLDER/
   NAME                a run folder
@@ -45,29 +43,29 @@ from sharnn.train import resolve_device
 from sharnn.train.trainer import train_tokens
 from sharnn.train.worker import resume_command, start_command
 
-#: Points of a training curve that are kept.
+#: Most points of a training curve that are kept.
 _CURVE_POINTS = 200
-#: Ending of the file that tells which run was stopped.
+#: Suffix of the file with the key of a stopped run.
 _STOPPED = ".stopped.json"
-#: Tokens whose bytes are looked at together.
+#: Tokens whose bytes are counted at a time.
 _CHUNK_TOKENS = 1 << 18
 
 
 @dataclass
 class Runner:
-    """Where runs take place, and what they have in common.
+    """Trains and scores runs of the same text.
 
     Attributes:
-        corpus: The text, prepared.
+        corpus: The prepared text.
         text: Its name.
-        device: As `sharnn train` takes it.
-        environment: Of the processes.
-        folder: Where run folders and logs are made.
-        keeps: Whether those of finished runs stay there.
-        command: The command line of the comparison, noted with each run.
-        splits: Scored of each run: `valid`, or `test` too.
-        share: Of each split that is scored, from its beginning.
-        processes: Those at work.
+        device: As `train.device`.
+        environment: Environment variables of the training processes.
+        folder: Folder of the run folders and logs.
+        keeps: Whether those of finished and failed runs stay there.
+        command: The command line of the comparison, recorded with each run.
+        splits: The scored splits: `valid`, or `test` as well.
+        share: Share of each split that is scored, from its beginning.
+        processes: The training processes.
     """
 
     corpus: Corpus
@@ -82,10 +80,10 @@ class Runner:
     processes: Processes = field(default_factory=Processes)
 
     def measure(self, plan: Plan) -> Run:
-        """Run a plan; return all its figures as JSON values.
+        """Run a plan; return its figures as JSON values.
 
         Raises:
-            SharnnError: It failed.
+            SharnnError: The run failed, or was stopped.
         """
         train, valid = self.corpus.split("train"), self.corpus.split("valid")
         facts = {
@@ -112,9 +110,9 @@ class Runner:
         return {**facts, **figures}
 
     def _folder_of(self, plan: Plan) -> Path:
-        """Return the folder of a stopped run of the same key, else make an empty one.
+        """Return the folder of a stopped run with the same key, or else a new one.
 
-        One that an earlier command kept stays as it is.
+        Folders that an earlier command kept are not used again.
         """
         stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", f"{plan.name}-{plan.budget.text}-seed{plan.seed}")
         number = 1
@@ -131,14 +129,14 @@ class Runner:
                 raise DataError(explain_os_error(failure, folder, "write")) from failure
 
     def _leave_stopped(self, plan: Plan, folder: Path) -> None:
-        """Let a later command go on with a training, if it has come as far as to be a run."""
+        """Let a later command resume a run, or remove it if it has not got so far."""
         if RunFolder(folder).exists():
             write_json(_beside(folder, _STOPPED), key_of(plan.key), DataError)
         else:
             _remove(folder)
 
     def _clear(self, folder: Path) -> None:
-        """Remove what a run leaves, but for what is kept."""
+        """Remove the files of a run, unless they are kept."""
         _beside(folder, _STOPPED).unlink(missing_ok=True)
         if not self.keeps:
             _remove(folder)
@@ -154,7 +152,7 @@ class Runner:
         try:
             took = self.processes.run(command, _beside(folder, ".log"), self.environment)
         finally:
-            recipe.unlink(missing_ok=True)  # the run folder has it, with what the run chose
+            recipe.unlink(missing_ok=True)  # the run folder has a copy
         run = read_run(folder)
         return {
             "wall_seconds": round(took, 1),
@@ -163,16 +161,18 @@ class Runner:
         }
 
     def score(self, plan: Plan, folder: Path, run: RunRecord) -> Run:
-        """Score a run's best model on the text that it was trained on, of which it may read a part.
+        """Score a run's best model on the splits of the text that it was trained on.
 
-        An experiment that scores models otherwise overrides this method.
+        An experiment that scores models in another way overrides this method.
 
-        A model whose reach depends on where segments begin is read in segments as long as those it
-        was trained with, for longer ones would leave it next to no memory.
+        With `reach: segment`, a position reaches less far the longer segments are, so such a model is
+        scored with the segment length that it was trained with.
         """
         corpus = Corpus.find(run.facts["corpus_digest"])
         if corpus is None:
-            raise DataError(f"{run.facts['corpus']} is gone from the cache: run the command again")
+            raise DataError(
+                f"{run.facts['corpus']} is no longer in the cache: run the command again"
+            )
         loaded, settings = load_model(folder, resolve_device(self.device)), plan.key["settings"]
         segmented = settings["model"]["reach"] == "segment"
         length = settings["data"]["segment_length"] if segmented else SEGMENT_LENGTH
@@ -209,19 +209,19 @@ def _remove(folder: Path) -> None:
 
 
 def _stopped_key(folder: Path) -> dict[str, Any] | None:
-    """Return the key of the stopped run in a folder, None where none waits to be gone on with."""
+    """Return the key of the stopped run in a folder, None if there is none to resume."""
     path = _beside(folder, _STOPPED)
     return read_json(path, DataError) if path.is_file() and RunFolder(folder).exists() else None
 
 
 def environment_for(threads: int | None, jobs: int) -> tuple[dict[str, str], int]:
-    """Return the environment of runs and their threads; scoring in this process uses no more.
+    """Return the environment variables of runs, and their number of threads; limits this process too.
 
-    Where nothing is asked for it is this process's own, so that what is measured is what a user gets.
+    By default they are this process's own, as they are for a user's `sharnn train`.
 
     Args:
-        threads: Of each run; None shares all among the jobs.
-        jobs: Runs side by side.
+        threads: Threads of each run; None divides all threads by `jobs`.
+        jobs: Number of runs in parallel.
     """
     used = threads or max(torch.get_num_threads() // jobs, 1)
     if threads is None and jobs == 1:
@@ -231,20 +231,20 @@ def environment_for(threads: int | None, jobs: int) -> tuple[dict[str, str], int
 
 
 def beginning_of(split: Split, tokenizer: Tokenizer, share: float) -> Split:
-    """Return the first tokens of a split that hold that share of its bytes.
+    """Return the first tokens of a split that contain a share of its bytes.
 
-    So whatever a contender's tokens are, the same text is scored, but for the last token's end.
+    So contenders with different tokenizers are scored on the same text, except the end of the last token.
 
     Raises:
-        DataError: That would be nothing.
+        DataError: The share is less than a byte.
     """
     if share == 1:
         return split
     wanted = math.floor(share * split.num_bytes)
     if wanted == 0:
         raise DataError(
-            f"share is {share:g}: of {split.num_bytes:,} bytes that is nothing to score, use a longer "
-            "text or a larger share"
+            f"share is {share:g}: that leaves nothing of {split.num_bytes:,} bytes to score, use a "
+            "longer text or a larger share"
         )
     bytes_of_token = np.array([len(tokenizer.token_bytes(t)) for t in range(tokenizer.vocab_size)])
     num_tokens = num_bytes = 0
@@ -257,7 +257,7 @@ def beginning_of(split: Split, tokenizer: Tokenizer, share: float) -> Split:
 
 
 def figures_of(run: RunRecord) -> Run:
-    """Return the figures of a training and its curves, each point `[tokens, seconds, bits]`."""
+    """Return the figures of a training, and its curves with points `[tokens, seconds, bits]`."""
     train = run.curves["smooth"].rows
     step = max(math.ceil(len(train) / _CURVE_POINTS), 1)
     return {

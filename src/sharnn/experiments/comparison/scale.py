@@ -1,18 +1,17 @@
-"""The scale of a comparison: width, lanes and text of every recipe shrink by one share.
+"""The scale of a comparison: it shrinks width, lanes and text of every recipe by one factor S.
 
 | setting | at scale S |
 |---|---|
 | model.embed_dim D | D', the multiple of 16, and of twice the heads, that is nearest to S·D |
-| model.boom_dim F | F·D'/D, so that D' is in it as often as D was in F |
+| model.boom_dim F | F·D'/D, at least D' |
 | model.num_heads H | S·H, at least 1: heads keep their width |
-| data.num_lanes B | S·B, a multiple of the groups of lanes, at least one a group |
-| data.max_train_tokens | S of the tokens of the train split, or of what the recipe reads of it |
+| data.num_lanes B | S·B, a multiple of `train.grad_accum_steps`, at least one for each |
+| data.max_train_tokens | S of the tokens that the recipe reads of the train split |
 
-Depth, window and segments stay: they are what the architectures are compared in.
+Depth, window and segment length stay, because the architectures are compared in them.
 
-Whatever the scale, a comparison decides how often and on how much is validated; and a warm-up in steps
-becomes the share of the budget that as many steps are of the paper's full training, for a short budget
-would end before it.
+At every scale, all recipes validate equally often on equally many tokens. A warm-up in steps would
+outlast a short budget. It becomes the share of the budget that it is of the paper's full training.
 """
 
 from __future__ import annotations
@@ -26,46 +25,53 @@ from sharnn.config import Recipe
 from sharnn.errors import ConfigError
 
 _WIDTH_MULTIPLE = 16
-#: Steps of the paper's 25 epochs over the 90 million bytes of enwik8's train split, in 16 lanes of
-#: segments that are 1024 tokens long, and half as long one time in twenty.
+#: Steps of the paper's training: 25 epochs over the 90 million bytes of enwik8's train split, in 16 lanes
+#: of segments of 1024 tokens, one in twenty of which is half as long.
 PAPER_STEPS = 25 * 90_000_000 / (16 * (0.95 * 1024 + 0.05 * 512))
-#: Between validations, and the most tokens that one reads: the same for all, for they cost of the budget.
+#: The interval of validations, and their most tokens. Validation takes part of a budget in time, so these
+#: are equal for all.
 VALIDATE_EVERY, VALIDATION_TOKENS = "10%", 65_536
 
 
 @dataclass(frozen=True)
 class Change:
-    """A setting of a recipe that the comparison has changed.
+    """A setting of a recipe that the comparison changes.
 
     Attributes:
         name: Such as `model.embed_dim`.
-        before: In the recipe; of `data.max_train_tokens` the tokens it would have read.
-        after: In the comparison.
+        before: Value in the recipe; for `data.max_train_tokens` the tokens that it would read.
+        after: Value in the comparison.
     """
 
     name: str
     before: Any
     after: Any
 
+    def __str__(self) -> str:
+        values = (f"{v:,}" if isinstance(v, int) else str(v) for v in (self.before, self.after))
+        return " → ".join(values)
+
 
 def check_scale(scale: float) -> None:
-    """Refuse a scale that shrinks nothing, or to nothing.
+    """Check a scale.
 
     Raises:
         ConfigError: It is not above 0 and at most 1.
     """
     if not 0 < scale <= 1:
-        raise ConfigError(f"scale is {scale:g}: give a share above 0, 1 for recipes as they are")
+        raise ConfigError(
+            f"scale is {scale:g}: give a share above 0 and at most 1, which leaves recipes as they are"
+        )
 
 
 def changes(recipe: Recipe, scale: float, train_tokens: int, valid_tokens: int) -> list[Change]:
-    """Return what a comparison makes of a recipe; what stays as it was is not named.
+    """Return the settings of a recipe that a comparison changes.
 
     Args:
-        recipe: As it is shipped.
+        recipe: The recipe as given.
         scale: S, above 0 and at most 1.
-        train_tokens: Of the whole train split.
-        valid_tokens: Of the whole valid split.
+        train_tokens: Tokens of the whole train split.
+        valid_tokens: Tokens of the whole valid split.
     """
     changed = [*_scaled(recipe, scale, train_tokens), *_decided(recipe, scale, valid_tokens)]
     return [change for change in changed if change.before != change.after]
@@ -104,7 +110,7 @@ def _decided(recipe: Recipe, scale: float, valid_tokens: int) -> list[Change]:
 
 
 def share_of_budget(warmup: str) -> str:
-    """Return a warm-up in steps as that share of the budget that it is of the paper's full training."""
+    """Return a warm-up in steps as the share of the budget that it is of the paper's training."""
     amount = Amount.parse(warmup, "optim.warmup")
     if amount.unit != "steps" or amount.value == 0:
         return warmup

@@ -1,4 +1,4 @@
-"""Contenders take turns, so that a noisy machine is as noisy for each."""
+"""The order of runs: contenders take turns, so that noise of the machine affects all of them alike."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sharnn.train.logger import format_seconds
 
 
 class Countdown:
-    """How many runs are left, and how long they will take by those that are done."""
+    """Counts the runs that are left, and estimates their time from the finished ones."""
 
     def __init__(self, plans: Sequence[Plan], jobs: int) -> None:
         self.total, self._jobs = len(plans), jobs
@@ -26,7 +26,7 @@ class Countdown:
         self._done: list[tuple[Plan, float]] = []
 
     def begin(self, plan: Plan) -> str:
-        """Say what begins."""
+        """Return a line that announces a run."""
         self._waiting.remove(plan)
         number = self.total - len(self._waiting)
         seconds = self.seconds_left()
@@ -34,12 +34,12 @@ class Countdown:
         return f"run {number} of {self.total}: {plan} · {len(self._waiting)} to follow{left}"
 
     def end(self, plan: Plan, seconds: float) -> None:
-        """Take the time of a run that ended, its scoring included."""
+        """Record the seconds of a finished run, its scoring included."""
         self._unfinished.remove(plan)
         self._done.append((plan, seconds))
 
     def seconds_left(self) -> float | None:
-        """Return the expected seconds of all that has not ended; None where nothing tells."""
+        """Return the expected seconds until all runs are done; None if there is nothing to go by."""
         expected = [self._expected(plan) for plan in self._unfinished]
         known = [seconds for seconds in expected if seconds is not None]
         return sum(known) / self._jobs if len(known) == len(expected) else None
@@ -58,10 +58,10 @@ class Countdown:
 
 
 def check_turns(budgets: Sequence[Budget], jobs: int) -> None:
-    """Refuse budgets that cannot be compared, and runs that would take time from each other.
+    """Check that budgets can be compared, and that parallel runs take no time from each other.
 
     Raises:
-        ConfigError: Says what to change.
+        ConfigError: They cannot, or they do.
     """
     timed = [budget.timed for budget in budgets]
     if any(timed) and not all(timed):
@@ -79,7 +79,7 @@ def check_turns(budgets: Sequence[Budget], jobs: int) -> None:
 def missing_runs(
     plans: Sequence[Plan], store: Store, console: Console, again: bool = False
 ) -> list[Plan]:
-    """Return those plans that the store holds no run of, or all if they are to run again; say so."""
+    """Return the plans without a finished run, or all if `again`; print how many runs are reused."""
     missing = [plan for plan in plans if again or store.find(plan) is None]
     if len(missing) < len(plans):
         held = f"{len(plans) - len(missing)} of {len(plans)} runs are in {store.path} already"
@@ -90,17 +90,18 @@ def missing_runs(
 def run_all(
     plans: Sequence[Plan], jobs: int, runner: Runner, store: Store, console: Console
 ) -> None:
-    """Run what is planned and store each as it ends; after a failure nothing new is begun.
+    """Run plans and store each result at once; after a failure no further run is started.
 
     Args:
-        plans: The runs, in their order.
-        jobs: Runs side by side.
-        runner: Where they take place.
+        plans: The runs, in order.
+        jobs: Number of runs in parallel.
+        runner: Trains and scores them.
         store: Takes their figures.
         console: Where progress is shown.
 
     Raises:
-        SharnnError: A run failed. Those beside it have been waited for.
+        SharnnError: A run failed. Runs parallel to it have been completed.
+        KeyboardInterrupt: The runs in progress have been stopped.
     """
     countdown, lock, failed = Countdown(plans, jobs), threading.Lock(), threading.Event()
 
@@ -116,7 +117,7 @@ def run_all(
         try:
             figures = runner.measure(plan)
         except BaseException:
-            failed.set()  # at once: the main thread would hear of it when the next run has begun
+            failed.set()  # at once: the main thread learns of it only after the next run has begun
             raise
         with lock:
             store.add(figures)
