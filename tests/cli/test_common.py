@@ -1,4 +1,4 @@
-"""What verbs share: options before the rest, and the model where none is named."""
+"""What verbs share: the model where none is named."""
 
 from __future__ import annotations
 
@@ -9,29 +9,9 @@ import pytest
 from rich.console import Console
 
 from models import ship, write_model
-from sharnn.cli.common import chosen_model, make_parser
+from sharnn.cli.common import chosen_model
 from sharnn.cli.main import VERBS, main
 from sharnn.errors import CheckpointError
-
-
-@pytest.mark.parametrize(
-    ("argv", "expected"),
-    [
-        ([], ["--"]),
-        (["a", "b"], ["--", "a", "b"]),
-        (["a", "--json", "b"], ["--json", "--", "a", "b"]),
-        (["a", "--size", "3", "b", "--size=4"], ["--size", "3", "--size=4", "--", "a", "b"]),
-        (["--size", "-1", "-"], ["--size", "-1", "--", "-"]),
-        (["a", "--", "--size", "--"], ["--", "a", "--size", "--"]),
-        (["a", "--size"], ["--size", "--", "a"]),
-        ([""], ["--", ""]),
-    ],
-)
-def test_options_stand_first(argv: list[str], expected: list[str]) -> None:
-    parser = make_parser("verb", "", "", "")
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--size", type=int)
-    assert parser.options_first(argv) == expected
 
 
 @pytest.mark.parametrize("terminal", [True, False])

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from cli.calls import fails
 from models import ship, write_model
 from sharnn.checkpoint import save_model
 from sharnn.cli.main import main
@@ -99,13 +100,13 @@ def test_texts_come_through_a_pipe(
         (["*.md"], 1, "the pattern *.md matches no file"),
         (["a.txt", "--window"], 2, "--window"),
         (["a.txt", "--windwo", "3"], 2, "did you mean '--window'"),
+        (["x", "y", "--protocol", "lax"], 2, "protocol"),
     ],
 )
 def test_wrong_calls(
     argv: list[str], code: int, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["evaluate", *argv]) == code
-    assert message in capsys.readouterr().err
+    fails(["evaluate", *argv], code, message, capsys)
 
 
 def test_without_a_shipped_model_one_must_be_named(
@@ -275,3 +276,19 @@ def test_what_is_not_finite_is_no_score(
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "nan gives the text no finite score (nan nats)" in captured.err
+
+
+def test_evaluate_prints_bits_per_byte(
+    tiny_run: Path, tiny_text: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evaluate", str(tiny_run), str(tiny_text), "--split", "test"]) == 0
+    lines = dict(line.split("  ", 1) for line in capsys.readouterr().out.splitlines())
+    assert 1 < float(lines["bits per byte"]) < 8
+    assert (
+        main(["evaluate", str(tiny_run / "last"), str(tiny_text), "--json", "--window", "400"]) == 0
+    )
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["num_bytes"] == 9_000
+    assert facts["split"] == "all"
+    assert main(["evaluate", str(tiny_run), str(tiny_text), "--protocol", "paper", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["unscored_bytes"] >= 8

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from cli.calls import fails
 from models import ship, write_model
 from sharnn.checkpoint import save_model
 from sharnn.cli.generate import run
@@ -204,3 +205,88 @@ def test_an_interrupt_leaves_what_was_written(folder: str, count: str) -> None:
     assert process.returncode == 130
     assert errors == b""
     assert out.endswith(b"\n")
+
+
+def test_generate_is_the_same_for_the_same_seed(
+    tiny_run: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    call = ["generate", str(tiny_run), "--prompt", "The ", "--max-bytes", "60"]
+    outputs = []
+    for seed in ("3", "3", "4"):
+        assert main([*call, "--seed", seed]) == 0
+        outputs.append(capfdbinary.readouterr().out)
+    assert outputs[0] == outputs[1] != outputs[2]
+    assert outputs[0].startswith(b"The ")
+    assert len(outputs[0].rstrip(b"\n")) <= 64
+    assert main([*call, "--num-samples", "2", "--seed", "3", "--json"]) == 0
+    first, second = (json.loads(line) for line in capfdbinary.readouterr().out.splitlines())
+    assert b"The " + first["text"].encode() == outputs[0].removesuffix(b"\n")
+    assert second["seed"] == 4
+
+
+@pytest.mark.parametrize("prompt", ["007", "null", "{", "a: b", "-x", "", "日本"])
+def test_prompts_arrive_as_typed(
+    tiny_run: Path, prompt: str, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    assert (
+        main(["generate", str(tiny_run), f"--prompt={prompt}", "--max-bytes", "5", "--json"]) == 0
+    )
+    assert json.loads(capfdbinary.readouterr().out)["prompt"] == prompt
+
+
+def test_a_character_that_the_prompt_begins_is_in_the_text(
+    tiny_run: Path, tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    (tmp_path / "prompt").write_bytes(b"abc\xf0\x9f")
+    call = [
+        "generate",
+        str(tiny_run),
+        "--prompt-file",
+        str(tmp_path / "prompt"),
+        "--max-bytes",
+        "20",
+    ]
+    assert main(call) == 0
+    plain = capfdbinary.readouterr().out.decode().removesuffix("\n")
+    assert main([*call, "--json"]) == 0
+    facts = json.loads(capfdbinary.readouterr().out)
+    assert facts["prompt"] == "abc"
+    assert facts["prompt"] + facts["text"] == plain
+
+
+def test_prompts_from_files_and_pipes(
+    tiny_run: Path, tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: object
+) -> None:
+    (tmp_path / "prompt").write_text("from a file")
+    call = ["generate", str(tiny_run), "--max-bytes", "4", "--json"]
+    assert main([*call, "--prompt-file", str(tmp_path / "prompt")]) == 0
+    assert json.loads(capfdbinary.readouterr().out)["prompt"] == "from a file"
+    result = subprocess.run(
+        [sys.executable, "-m", "sharnn", *call],
+        input=b"from a pipe",
+        capture_output=True,
+        check=True,
+    )
+    assert json.loads(result.stdout)["prompt"] == "from a pipe"
+
+
+@pytest.mark.usefixtures("terminal")
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["generate", "x", "--top-k", "0"], "top_k is 0"),
+        (["generate", "x", "--temperature", "0", "--top-p", "0.5"], "top_p does nothing"),
+        (["generate", "x", "--max-bytes", "-1"], "--max-bytes is -1"),
+        (["generate", "x", "--prompt"], "--prompt needs a text"),
+    ],
+)  # fmt: skip
+def test_wrong_calls_exit_with_2(
+    argv: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fails(argv, 2, message, capsys)
+
+
+@pytest.mark.usefixtures("terminal")
+def test_failures_exit_with_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    no = str(tmp_path / "no")
+    fails(["generate", no], 1, "a text to continue goes after --prompt", capsys)

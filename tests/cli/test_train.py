@@ -1,14 +1,17 @@
-"""`sharnn train --from`: goes on from what a model has learnt, and refuses what would not fit it."""
+"""`sharnn train`: begins, goes on, also from what a model has learnt, and refuses what cannot be."""
 
 from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
+from cli.calls import LANES, MODEL, QUICK, TINY, fails
 from models import ship, write_model
 from sharnn.checkpoint import load_model
 from sharnn.cli.main import main
@@ -17,25 +20,20 @@ from sharnn.train.trainer import Trainer
 from texts import write_text
 from train.runs import losses
 
-TINY = ["--device", "cpu", "--train.dtype", "fp32", "--train.validation_tokens", "300"]
-LANES = ["--data.num_lanes", "4", "--data.segment_length", "16"]
 # Without recall, by which the end of a text costs less than its beginning, whatever was learnt.
-MODEL = [
-    "--recipe", "demo", "--model.embed_dim", "16", "--model.num_layers", "2", "--model.window", "16",
-    "--model.recall_orders", "[]",
-]  # fmt: skip
+FORGETFUL = [*MODEL, "--model.recall_orders", "[]"]
 
 
 @pytest.fixture(scope="module")
-def text(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(write_text(tmp_path_factory.mktemp("text"), 9_000))
+def text(tiny_text: Path) -> str:
+    return str(tiny_text)
 
 
 @pytest.fixture(scope="module")
 def learnt(tmp_path_factory: pytest.TempPathFactory, text: str) -> Path:
     """A run that has learnt something of the text."""
     folder = tmp_path_factory.mktemp("runs") / "learnt"
-    call = ["train", text, "--out", str(folder), "--budget", "150steps", *MODEL, *TINY, *LANES]
+    call = ["train", text, "--out", str(folder), "--budget", "150steps", *FORGETFUL, *LANES, *QUICK]
     assert main(call) == 0
     return folder
 
@@ -51,7 +49,7 @@ def test_it_goes_on_from_what_was_learnt(
 ) -> None:
     out = tmp_path / "tuned"
     call = ["train", "--from", str(learnt), text, "--out", str(out), "--budget", "3steps"]
-    assert main([*call, *TINY, *LANES]) == 0
+    assert main([*call, *QUICK, *LANES]) == 0
     assert f"of {learnt} on {text}" in capsys.readouterr().err.replace("\n", " ")
     (_, first), (_, untrained) = losses(out)[0], losses(learnt)[0]
     assert first < untrained - 1.5
@@ -99,7 +97,7 @@ def test_resume_is_exact_and_needs_no_model(
 ) -> None:
     shutil.copytree(learnt, tmp_path / "model", symlinks=True)
     call = [
-        "train", "--from", str(tmp_path / "model"), text, "--budget", "12steps", *TINY, *LANES,
+        "train", "--from", str(tmp_path / "model"), text, "--budget", "12steps", *QUICK, *LANES,
         "--model.hidden_dropout", "0.2", "--train.checkpoint_every", "4steps",
         "--train.validate_every", "5steps",
     ]  # fmt: skip
@@ -126,10 +124,10 @@ def test_the_shipped_model_can_be_tuned(
     write_model(tmp_path / "shipped", dtype="int8")
     ship(tmp_path / "shipped", monkeypatch)
     call = ["train", "--from", "base", text, "--out", "tuned", "--budget", "2steps"]
-    assert main([*call, *TINY, *LANES]) == 0
+    assert main([*call, *QUICK, *LANES]) == 0
     assert load_model("tuned").card["fine-tuned from"] == "base"
     assert (
-        main(["train", "--from", "tuned", text, "--out", "again", *call[-2:], *TINY, *LANES]) == 0
+        main(["train", "--from", "tuned", text, "--out", "again", *call[-2:], *QUICK, *LANES]) == 0
     )
     assert load_model("again").card["fine-tuned from"] == "tuned"
 
@@ -140,7 +138,7 @@ def test_fine_tuning_drops_out_what_is_read_often(
 ) -> None:
     (tmp_path / "short.txt").write_text("Read again and again. " * 40)
     call = ["train", "--from", str(learnt), str(tmp_path / "short.txt"), "--budget", budget]
-    assert main([*call, "--out", str(tmp_path / "run"), *TINY]) == 0
+    assert main([*call, "--out", str(tmp_path / "run"), *QUICK]) == 0
     recipe = load_recipe_settings(str(tmp_path / "run" / "recipe.yaml"))
     names = ("input_dropout", "hidden_dropout", "output_dropout")
     assert [recipe["model"][name] for name in names] == [rate] * 3
@@ -239,3 +237,100 @@ def test_options_are_not_chosen_by_the_run(capsys: pytest.CaptureFixture[str]) -
 def test_texts_may_stand_in_several_places(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "a.txt", "--recipe", "demo", "b.txt", "--print-recipe"]) == 0
     assert yaml.safe_load(capsys.readouterr().out)["data"]["texts"] == ["a.txt", "b.txt"]
+
+
+# --------------------------------------------------------------- without --from
+
+
+def test_resume_after_the_end_goes_on_with_a_new_budget(tiny_run: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(tiny_run, tmp_path / "run", symlinks=True)
+    assert main(["train", "--resume", str(run), "--budget", "27steps"]) == 0
+    last = (run / "metrics.jsonl").read_text().splitlines()[-1]
+    assert json.loads(last)["step"] == 27
+
+
+def test_a_changed_text_is_refused_at_resume(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, folder = write_text(tmp_path, 3_000), tmp_path / "run"
+    assert main(["train", str(path), "--out", str(folder), "--budget", "2steps", *TINY]) == 0
+    path.write_text("another text altogether " * 99)
+    # As long as the cache holds what the run was begun with, the file is not needed.
+    assert main(["train", "--resume", str(folder), "--budget", "3steps"]) == 0
+    monkeypatch.setenv("SHARNN_CACHE", str(tmp_path / "new cache"))
+    fails(["train", "--resume", str(folder), "--budget", "4steps"], 1, "changed since", capsys)
+    path.unlink()
+    fails(["train", "--resume", str(folder), "--budget", "4steps"], 1, "no text at", capsys)
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["train", "--model.embed_dmi", "3"], "did you mean '--model.embed_dim'"),
+        (["train", "--bugdet", "3s"], "did you mean '--budget'"),
+        (["train", "--model.embed_dim", "many"], "model.embed_dim"),
+        (["train", "--model.embed_dim", "0"], "model.embed_dim is 0"),
+        (["train", "--model.hidden_dropout", "1.5"], "model.hidden_dropout is 1.5"),
+        (["train", "--recipe", "desktpo"], "did you mean 'desktop'"),
+        (["train", "--budget", "10 parsecs"], "give a number and a unit"),
+        (["train", "--budget", "0s"], "more than 0"),
+        (["train", "--device", "tpu"], "give auto, cpu, cuda or cuda:N"),
+        (["train", "--train.dtype", "int8"], "train.dtype"),
+        (["train", "--model.architecture", "lstm", "--model.window", "9"], "does nothing with model"),
+        (["train", "--optim.min_trust", "0.1"], "does nothing with optim.name 'muon'"),
+        (["train", "--train.grad_accum_steps", "7"], "must be a multiple"),
+        (["train", "--resume", "x", "--optim.lr", "1"], "--optim.lr would do nothing"),
+        (["train", "--resume", "x", "text"], "text would do nothing"),
+        (["train", "--resume", "x", "--from", "base"], "--from would do nothing"),
+    ],
+)  # fmt: skip
+def test_wrong_calls_exit_with_2(
+    argv: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fails(argv, 2, message, capsys)
+
+
+def test_failures_exit_with_1(
+    tiny_run: Path, tmp_path: Path, tiny_text: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = str(tmp_path / "out")
+    fails(["train", "no-such-file", "--out", out], 1, "no text at no-such-file", capsys)
+    (tmp_path / "empty").touch()
+    fails(["train", str(tmp_path / "empty"), "--out", out], 1, "is empty", capsys)
+    (tmp_path / "one").write_bytes(b"x")
+    fails(["train", str(tmp_path / "one"), "--out", out, *TINY], 1, "too few for 4 lanes", capsys)
+    assert not Path(out).exists()  # nothing is begun that cannot go on
+    fails(
+        ["train", str(tiny_text), "--out", str(tiny_run), *TINY],
+        2,
+        "already contains a run",
+        capsys,
+    )
+    fails(["train", "--resume", str(tmp_path)], 1, "is not a run folder", capsys)
+    call = ["train", str(tiny_text), "--out", out, *TINY]
+    fails([*call, "--model.vocab_size", "99"], 2, "leave it out", capsys)
+    fails([*call, "--data.tokenizer", "word"], 1, "be lost", capsys)
+    huge = ["--model.embed_dim", "20000", "--model.num_layers", "90"]
+    fails([*call, *huge], 1, "GiB are free", capsys)
+
+
+def test_unwritable_folders_are_told(
+    tmp_path: Path, tiny_text: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    out = str(tmp_path / "file" / "run")
+    call = ["train", str(tiny_text), "--out", out, "--budget", "2steps", *TINY]
+    fails(call, 1, "cannot write", capsys)
+
+
+def test_train_from_standard_input_with_tensorboard(tmp_path: Path, tiny_text: Path) -> None:
+    out = tmp_path / "piped"
+    command = [sys.executable, "-m", "sharnn", "train", "-", "--out", str(out), *TINY]
+    subprocess.run(
+        [*command, "--budget", "3steps", "--train.tensorboard", "true"],
+        input=tiny_text.read_bytes(),
+        check=True,
+        capture_output=True,
+    )
+    assert list((out / "tensorboard").glob("events*"))
+    assert main(["train", "--resume", str(out), "--budget", "5steps"]) == 0
