@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -107,7 +106,7 @@ def _time_unit(runs: Sequence[RunRecord]) -> tuple[float, str]:
     return (60.0, "minutes") if longest < 3 * 3600 else (3600.0, "hours")
 
 
-def dress(axes: Any, title: str, x_label: str, y_label: str, tick_size: int = 9) -> None:
+def dress(axes: Axes, title: str, x_label: str, y_label: str, tick_size: int = 9) -> None:
     """Give axes their title, labels and grid."""
     axes.set_title(title, loc="left", fontsize=tick_size + 2, fontweight="bold")
     axes.set_xlabel(x_label, fontsize=9)
@@ -118,7 +117,7 @@ def dress(axes: Any, title: str, x_label: str, y_label: str, tick_size: int = 9)
         axes.spines[side].set_visible(False)
 
 
-def _dress(axes: Any, title: str, x_label: str, y_label: str) -> None:
+def _dress(axes: Axes, title: str, x_label: str, y_label: str) -> None:
     dress(axes, title, x_label, y_label)
     if not axes.lines:
         axes.text(0.5, 0.5, "no finite value", ha="center", va="center", transform=axes.transAxes)

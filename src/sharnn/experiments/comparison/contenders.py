@@ -68,29 +68,6 @@ class Contender:
     long_recipe: str | None = None
     long_given: Mapping[str, Any] = field(default_factory=dict)
 
-    @classmethod
-    def parse(cls, name: str, words: Sequence[str]) -> Contender:
-        """Return the contender given by a recipe, followed by settings as options of `sharnn train`.
-
-        Raises:
-            ConfigError: There is no recipe first, or a setting is unknown or set by the comparison.
-        """
-        recipe, *options = words
-        if recipe.startswith("-"):
-            raise ConfigError(
-                f"contender {name} begins with {recipe}: give the name of a recipe first"
-            )
-        try:
-            given = parse_settings(options)
-        except ConfigError as failure:
-            raise ConfigError(f"contender {name}: {failure}") from failure
-        decided = next((setting for setting in given if setting in _DECIDED), None)
-        if decided is not None:
-            raise ConfigError(
-                f"contender {name} has {decided}: remove it, the comparison sets it for all"
-            )
-        return cls(recipe, given)
-
     def named(self, budget: Budget) -> tuple[str, dict[str, Any]]:
         """Return the recipe's name and the given settings for a budget."""
         if budget.timed and budget.amount.value >= LONG_SECONDS:
@@ -138,10 +115,10 @@ def comparable_settings(recipe: Recipe) -> Sections:
 
 
 def parse_named(text: str) -> tuple[str, Contender]:
-    """Return the name and the contender of NAME='RECIPE OPTIONS'.
+    """Return the name and the contender of NAME='RECIPE OPTIONS', with options of `sharnn train`.
 
     Raises:
-        ConfigError: The text has another form.
+        ConfigError: The text has another form, or a setting is unknown or set by the comparison.
     """
     name, _, line = text.partition("=")
     try:
@@ -150,7 +127,19 @@ def parse_named(text: str) -> tuple[str, Contender]:
         raise ConfigError(f"contender '{line}' is not a valid command line: {failure}") from failure
     if not (name and words):
         raise ConfigError(f"contender is '{text}': give NAME='RECIPE OPTIONS'")
-    return name, Contender.parse(name, words)
+    recipe, *options = words
+    if recipe.startswith("-"):
+        raise ConfigError(f"contender {name} begins with {recipe}: give the name of a recipe first")
+    try:
+        given = parse_settings(options)
+    except ConfigError as failure:
+        raise ConfigError(f"contender {name}: {failure}") from failure
+    for setting in given:
+        if setting in _DECIDED:
+            raise ConfigError(
+                f"contender {name} has {setting}: remove it, the comparison sets it for all"
+            )
+    return name, Contender(recipe, given)
 
 
 @dataclass(frozen=True)
