@@ -23,7 +23,7 @@ def test_a_run_is_found_by_what_makes_its_figures(tmp_path: Path) -> None:
     others = [make_plan(seed=1), make_plan(budget="11steps"), make_plan(embed_dim=32)]
     for condition in ({"scale": 0.5}, {"conditions": {"words": 3}}):
         others.append(dataclasses.replace(plan, key={**plan.key, **condition}))
-    assert [store.find(other) for other in others] == [None] * 5
+    assert store.find_all([*others, plan]) == [*[None] * 5, store.find(plan)]
 
 
 def test_a_run_takes_the_place_of_its_older_self(tmp_path: Path) -> None:

@@ -71,17 +71,26 @@ class Store:
 
     def find(self, plan: Plan) -> Run | None:
         """Return the finished run of a plan, with the plan's name and facts."""
-        key = key_of(plan.key)
-        found = next((run for run in self.runs() if key_of(run) == key), None)
-        return found and {**found, "contender": plan.name, **plan.facts}
+        return self.find_all([plan])[0]
+
+    def find_all(self, plans: Sequence[Plan]) -> list[Run | None]:
+        """Return the finished run of each plan, None for a plan that has none; read the file once."""
+        held = [(key_of(run), run) for run in self.runs()]
+        return [_find(plan, held) for plan in plans]
 
     def shown(self, plans: Sequence[Plan]) -> Shown:
         """Return the finished runs of plans."""
         shown: Shown = {}
-        for plan in plans:
-            if (run := self.find(plan)) is not None:
+        for plan, run in zip(plans, self.find_all(plans), strict=True):
+            if run is not None:
                 shown.setdefault(plan.budget, {}).setdefault(plan.name, []).append(run)
         return shown
+
+
+def _find(plan: Plan, held: Sequence[tuple[dict[str, Any], Run]]) -> Run | None:
+    wanted = key_of(plan.key)
+    found = next((run for key, run in held if key == wanted), None)
+    return found and {**found, "contender": plan.name, **plan.facts}
 
 
 def all_runs(shown: Shown) -> Iterator[Run]:
