@@ -80,8 +80,8 @@ def missing_runs(
     plans: Sequence[Plan], store: Store, console: Console, again: bool = False
 ) -> list[Plan]:
     """Return the plans without a finished run, or all if `again`; print how many runs are reused."""
-    held = store.find_all(plans)
-    missing = [plan for plan, run in zip(plans, held, strict=True) if again or run is None]
+    finished = store.find_all(plans)
+    missing = [plan for plan, run in zip(plans, finished, strict=True) if again or run is None]
     if len(missing) < len(plans):
         held = f"{len(plans) - len(missing)} of {len(plans)} runs are in {store.path} already"
         console.print(held, highlight=False, markup=False)
