@@ -2,40 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
-from sharnn.amounts import Amount, Progress
-from sharnn.config import ModelConfig, OptimConfig, to_dict
+from sharnn.config import DataConfig, ModelConfig, OptimConfig, to_dict
 from sharnn.errors import ConfigError
-from sharnn.recipe import load_recipe_settings, recipe_from_settings, resolve_recipe
-
-
-@pytest.mark.parametrize(
-    ("text", "value", "unit"),
-    [
-        ("90s", 90, "seconds"), ("10m", 600, "seconds"), ("1.5h", 5400, "seconds"),
-        ("5000steps", 5000, "steps"), ("1step", 1, "steps"), ("3epochs", 3, "epochs"),
-        ("50Mtokens", 50e6, "tokens"), ("2ktokens", 2000, "tokens"), ("5%", 0.05, "budget"),
-    ],
-)  # fmt: skip
-def test_amounts(text: str, value: float, unit: str) -> None:
-    amount = Amount.parse(text, "option")
-    assert (amount.value, amount.unit) == (pytest.approx(value), unit)
-
-
-@pytest.mark.parametrize("text", ["", "10", "m", "10 parsecs", "5Ms", "-3s", "101%", "3kepochs%"])
-def test_bad_amounts(text: str) -> None:
-    with pytest.raises(ConfigError, match="option is"):
-        Amount.parse(text, "option")
-
-
-def test_shares() -> None:
-    half = Progress(seconds=5, steps=10, epochs=1, tokens=100, budget=0.5)
-    for text in ("10s", "20steps", "2epochs", "200tokens", "100%"):
-        assert Amount.parse(text, "option").share_of(half) == 0.5
-    assert Amount.parse("0steps", "option").share_of(half) > 1
 
 
 @pytest.mark.parametrize(
@@ -93,46 +63,12 @@ def test_optimisers_that_cannot_be_meant(settings: dict[str, object]) -> None:
         OptimConfig(**settings)
 
 
-def test_recipe_files(tmp_path: Path) -> None:
-    path = tmp_path / "recipe.yaml"
-    path.write_text("model: {embed_dim: 32}\noptim: {betas: [0.8, 0.9], lr: 1.0e-2}\n")
-    recipe = recipe_from_settings(load_recipe_settings(str(path)))
-    assert (recipe.model.embed_dim, recipe.optim.betas, recipe.optim.lr) == (32, (0.8, 0.9), 0.01)
-    for text, message in {
-        "modle: {}": "did you mean 'model'",
-        "model: {embed_dmi: 3}": "did you mean 'embed_dim'",
-        "model: 3": "must hold settings",
-        "- 1": "must hold the sections",
-        "model: {": "is not YAML",
-    }.items():
-        path.write_text(text)
-        with pytest.raises(ConfigError, match=message):
-            load_recipe_settings(str(path))
-    path.write_text("model: {embed_dim: wide}")
-    with pytest.raises(ConfigError, match="embed_dim"):
-        recipe_from_settings(load_recipe_settings(str(path)))
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("train: {fit: null}", "train.fit is None"),
-        ("train: {fit: [1]}", "train.fit is .1."),
-        ("train: {fit: model.embed_dim}", "give a list of settings"),
-        ("train: {adapt: 5}", "train.adapt is 5"),
-        ("train: {init_from: 3}", "train.init_from is 3"),
-        ("model: {1: 2}", "there is no setting '1'"),
-        ("optim: {betas: [0.9]}", "optim.betas is '.0.9.': give .*a list of 2 numbers"),
-        ("train: {budget: 10}", "train.budget is '10': give a text"),
-    ],
-)
-def test_a_recipe_of_other_types_is_refused(tmp_path: Path, text: str, message: str) -> None:
-    (tmp_path / "recipe.yaml").write_text(text)
-    with pytest.raises(ConfigError, match=message):
-        resolve_recipe(str(tmp_path / "recipe.yaml"))
-
-
 def test_a_head_that_reaches_nothing_is_refused() -> None:
     for settings in ({"window": 0}, {"attention_layers": "none"}):
         with pytest.raises(ConfigError, match="reads_next is True, but no block has a head"):
             ModelConfig(residual=True, reads_next=True, **settings)
+
+
+def test_less_than_nothing_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"max_train_tokens is -1"):
+        DataConfig(max_train_tokens=-1)

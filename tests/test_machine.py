@@ -1,3 +1,5 @@
+"""What a processor can do, what a level allows of it, and how many threads may compute."""
+
 from __future__ import annotations
 
 import os
@@ -213,3 +215,95 @@ def test_a_wrong_level_is_refused_by_command_and_library() -> None:
 def test_import_of_sharnn_needs_no_torch() -> None:
     done = run("import sharnn, sys; print('torch' in sys.modules)", SHARNN_CPU="portable")
     assert done.stdout == "False\n"
+
+
+# ------------------------------------------------------------------------------------------ threads
+
+
+VERSION_2 = "0::/box/inner\n"
+VERSION_1 = "4:memory:/box\n3:cpu,cpuacct:/box/inner\n0::/\n"
+
+
+@pytest.fixture
+def eight_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give the machine eight cores, and no bound on them."""
+    monkeypatch.setattr(machine, "_CGROUPS", tmp_path / "groups")
+    monkeypatch.setattr(machine, "_OWN_CGROUPS", tmp_path / "own")
+    monkeypatch.setattr(machine, "_num_cores", lambda: 8)
+    for variable in ("OMP_NUM_THREADS", "OMP_THREAD_LIMIT", "OMP_DYNAMIC"):
+        monkeypatch.delenv(variable, raising=False)
+
+
+def version_1(group: str, quota: int) -> dict[str, str]:
+    return {f"{group}/cpu.cfs_quota_us": str(quota), f"{group}/cpu.cfs_period_us": "100000"}
+
+
+def write(path: Path, content: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content)
+
+
+@pytest.mark.usefixtures("eight_cores")
+@pytest.mark.parametrize(
+    ("own", "files", "threads"),
+    [
+        (VERSION_2, {"box/inner/cpu.max": "150000 100000\n"}, 2),  # rounded up
+        (VERSION_2, {"box/cpu.max": "100000 100000\n", "box/inner/cpu.max": "max 100000\n"}, 1),
+        (VERSION_2, {"cpu.max": "20000 100000\n"}, 1),  # a container is shown its own as the root
+        (VERSION_2, {"cpu.max": "3200000 100000\n"}, 8),  # time for more than there are cores
+        (VERSION_2, {"box/inner/cpu.max": "max 100000\n"}, None),
+        (VERSION_1, version_1("cpu/box/inner", 250_000), 3),
+        (VERSION_1, version_1("cpu", 50_000), 1),
+        (VERSION_1, version_1("cpu", -1), None),
+        (None, {"cpu.max": "100000 100000\n"}, None),
+    ],
+)  # fmt: skip
+def test_a_containers_quota_bounds_the_threads(
+    own: str | None, files: dict[str, str], threads: int | None, tmp_path: Path
+) -> None:
+    if own is not None:
+        write(tmp_path / "own", own)
+    for name, content in files.items():
+        write(tmp_path / "groups" / name, content)
+    assert machine.thread_bound() == threads
+
+
+@pytest.mark.usefixtures("eight_cores")
+@pytest.mark.parametrize(
+    ("variables", "quota", "threads"),
+    [
+        ({"OMP_NUM_THREADS": "3"}, 2, None),  # as the user says
+        ({"OMP_NUM_THREADS": "3,2", "OMP_THREAD_LIMIT": "2"}, 5, 2),
+        ({"OMP_NUM_THREADS": "2", "OMP_THREAD_LIMIT": "4"}, 1, None),
+        ({"OMP_THREAD_LIMIT": "3"}, None, 3),
+        ({"OMP_THREAD_LIMIT": "3"}, 2, 2),
+        ({"OMP_THREAD_LIMIT": "100"}, None, 8),
+        ({"OMP_NUM_THREADS": "many", "OMP_THREAD_LIMIT": ""}, 4, 4),
+        ({}, None, None),
+    ],
+)
+def test_what_the_user_says_counts_most(
+    variables: dict[str, str], quota: int | None, threads: int | None,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    write(tmp_path / "own", VERSION_2)
+    if quota is not None:
+        write(tmp_path / "groups" / "cpu.max", f"{quota}00000 100000")
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert machine.thread_bound() == threads
+
+
+@pytest.mark.usefixtures("eight_cores")
+def test_the_bound_is_set_for_the_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "6")
+    monkeypatch.setenv("OMP_THREAD_LIMIT", "2")
+    monkeypatch.setenv("OMP_DYNAMIC", "TRUE")
+    assert machine.threads_vary()
+    machine.bound_threads()  # torch is here already
+    assert os.environ["OMP_NUM_THREADS"] == "6"
+    assert machine.threads_vary()
+    monkeypatch.delitem(sys.modules, "torch")
+    machine.bound_threads()
+    assert os.environ["OMP_NUM_THREADS"] == "2"
+    assert not machine.threads_vary()

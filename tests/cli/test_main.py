@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -9,7 +10,7 @@ import time
 import pytest
 
 from cli.calls import fails
-from sharnn.cli.main import VERBS
+from sharnn.cli.main import VERBS, main
 
 
 @pytest.mark.parametrize(
@@ -44,3 +45,22 @@ def test_help_is_quick_and_needs_no_torch() -> None:
         assert result.returncode == 0, result.stderr
         assert "usage: sharnn" in result.stdout
         assert time.perf_counter() - started < 5  # half a second alone; tests run side by side
+
+
+@pytest.mark.parametrize("option", [["--threads", "1"], ["--threads=1"]])
+def test_every_verb_takes_threads(option: list[str]) -> None:
+    program = (
+        "import sys\nfrom sharnn.cli.main import main\ncode = main(sys.argv[1:])\n"
+        "import torch\nprint(torch.get_num_threads())\nraise SystemExit(code)\n"
+    )
+    command = [sys.executable, "-c", program, "data", *option, "list"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+    result = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[-1] == "1"
+
+
+@pytest.mark.parametrize("number", ["", "0", "-1", "all"])
+def test_a_number_of_threads_is_checked(number: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "list", "--threads", number]) == 2
+    assert f"--threads is '{number}'" in capsys.readouterr().err

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
 from sharnn.checkpoint import load_model
 from sharnn.errors import CheckpointError, DataError, TrainingError
+from sharnn.train import resume_run, start_run
 from sharnn.train.trainer import Trainer
 from train.runs import losses, make_trainer, tiny_corpus, tiny_recipe
 
@@ -215,3 +219,58 @@ def test_a_text_too_short_to_validate_is_trained_on_all_the_same(tmp_path: Path)
     assert outcome.counters.best_bits_per_byte is None
     assert (tmp_path / "run" / "last" / "model.safetensors").is_file()
     assert not (tmp_path / "run" / "best").exists()
+
+
+# ------------------------------------------------------------------ the beginning of a text
+
+BEGINNING = {"max_train_tokens": 401}  # 4 lanes of 100 tokens, and the last one's successor
+
+
+def test_only_the_beginning_is_read(tmp_path: Path) -> None:
+    corpus = tiny_corpus(tmp_path)
+    recipe = tiny_recipe(
+        model={"longest_ngram": 2, "ngram_min_count": 1, "ngram_rows": 64},
+        data={**BEGINNING, "random_segments": False},
+    )
+    trainer = make_trainer(tmp_path / "run", recipe, corpus)
+    assert trainer.lanes.lane_length == 100
+    segments = [trainer.lanes.next_segment() for _ in range(9)]
+    assert segments[-1].epoch == 1
+    read = np.concatenate([segment.inputs for segment in segments], axis=1)
+    assert np.array_equal(read.reshape(-1), corpus.split("train").tokens[:400])
+    other = make_trainer(
+        tmp_path / "other",
+        tiny_recipe(data={"max_train_tokens": 10**9}),
+        corpus,
+    )
+    assert other.lanes.lane_length == (corpus.split("train").num_tokens - 1) // 4
+
+
+def test_ngrams_are_counted_in_the_beginning(tmp_path: Path) -> None:
+    corpus = tiny_corpus(tmp_path)
+    ngrams = {"longest_ngram": 2, "ngram_min_count": 2, "ngram_rows": 4_096}
+    rows = []
+    for limit in (401, 0):
+        recipe = tiny_recipe(model=ngrams, data={"max_train_tokens": limit})
+        model = make_trainer(tmp_path / str(limit), recipe, corpus).model
+        assert model.ngrams is not None
+        rows.append(int((model.ngrams.keys_NR != model.ngrams.keys_NR.max()).sum()))
+    assert 0 < rows[0] < rows[1]
+
+
+def test_a_resume_stays_in_the_beginning(tmp_path: Path) -> None:
+    """Also where its lanes have begun again; the limit is the run's, not the command line's."""
+    corpus = tiny_corpus(tmp_path)
+    settings = {**BEGINNING, "texts": [str(tmp_path / "text.txt")]}
+    whole, half = (
+        tiny_recipe(data=settings, optim={"decay": "constant"}, train={"budget": budget})
+        for budget in ("30steps", "13steps")
+    )
+    make_trainer(tmp_path / "whole", whole, corpus).run()
+    said = io.StringIO()
+    console = Console(file=said, width=200)
+    start_run(half, tmp_path / "parts", console)
+    assert ": the first 401 tokens of " in said.getvalue()
+    outcome = resume_run(tmp_path / "parts", console, budget="30steps")
+    assert outcome.counters.epoch > 2
+    assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
