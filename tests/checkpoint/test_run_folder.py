@@ -126,7 +126,7 @@ def test_a_run_that_cannot_begin_leaves_no_folder(tmp_path: Path, recipe: Recipe
 def validated(trainer: Trainer, bits: float) -> None:
     """Take a step and validate it as if the model were so good."""
     trainer.step()
-    trainer._score_valid = lambda: bits
+    trainer.validation_text.score = lambda *_: (bits, 0)
     trainer.validate()
 
 

@@ -48,7 +48,7 @@ def make_trainer(folder: Path, recipe: Recipe, corpus: Corpus, resume: bool = Fa
     trainer = Trainer(recipe, corpus, run, precision)
     if resume:
         trainer.resume()
-    trainer.loggers = [MetricsFile(run.metrics_path)]
+    trainer.journal.loggers = [MetricsFile(run.metrics_path)]
     return trainer
 
 

@@ -23,6 +23,7 @@ from sharnn.recipe import FREE_MODEL_SETTINGS, load_recipe_settings, recipe_from
 from sharnn.text import WordTokenizer, save_tokenizer
 from sharnn.train.launch import resume_run, start_run
 from sharnn.train.trainer import Trainer
+from sharnn.train.validation import ValidationText
 from texts import write_text
 from train.runs import losses, tiny_recipe
 
@@ -144,11 +145,11 @@ def test_a_run_killed_before_its_first_checkpoint_begins_with_the_model_again(
     recipe = tuning_recipe(tmp_path / "model", write_text(tmp_path, 1_500), budget="6steps")
     start_run(recipe, tmp_path / "whole", CONSOLE)
 
-    def die(trainer: Trainer) -> None:
+    def die(*_: object) -> None:
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_score_valid", die)
+        patch.setattr(ValidationText, "score", die)
         with pytest.raises(Killed):
             start_run(recipe, tmp_path / "killed", CONSOLE)
     write_model(tmp_path / "model", seed=1)
@@ -287,7 +288,7 @@ def test_a_run_without_patience_left_goes_on_with_a_new_budget(tmp_path: Path) -
     steady = {"budget": "90steps", "validate_every": "2steps", "early_stop": 1}
     recipe = tiny_recipe(data={"texts": [str(text)]}, optim={"lr": 1.0}, train=steady)
     stopped = start_run(recipe, out, CONSOLE)
-    assert stopped.reason == "no better for 1 validations"
+    assert stopped.reason == "no improvement in 1 validations"
     step = stopped.counters.step
     assert resume_run(out, CONSOLE).counters.step == step
     assert resume_run(out, CONSOLE, "100steps").counters.step > step

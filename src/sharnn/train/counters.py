@@ -1,10 +1,10 @@
-"""The one object that holds all of a run that is neither weight nor tensor."""
+"""Training counters, saved in every checkpoint."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from sharnn.amounts import Amount, Progress
@@ -12,21 +12,21 @@ from sharnn.amounts import Amount, Progress
 
 @dataclass
 class Counters:
-    """How far a run is, and what it has seen on the way; all of it survives a restart.
+    """How far a run is, and what happened so far.
 
     Attributes:
         step: Optimiser steps, skipped ones included.
         tokens_seen: Over all lanes.
-        epoch: Passes over the training lanes, fractions included.
-        seconds: Wall-clock time of the run so far, validation and saving included.
+        epoch: Passes over the training lanes, with fractions.
+        seconds: Wall-clock time of the run so far, validating and saving included.
         skipped_steps: Steps without a finite loss and gradient.
-        skipped_in_a_row: Of these, the latest without one between them that went well.
-        best_bits_per_byte: Of all validations.
-        best_step: When that was.
-        validations_without_best: Since then.
-        last_bits_per_byte: Of the latest validation.
-        seconds_validating: Of `seconds`, those in which it scored.
-        seconds_saving: Of `seconds`, those in which it wrote checkpoints and best models.
+        skipped_in_a_row: Those since the last step with both.
+        best_bits_per_byte: Best of all validations.
+        best_step: Step of that validation.
+        validations_without_best: Validations since then.
+        last_bits_per_byte: Of the latest validation; None if it was not finite.
+        seconds_validating: Part of `seconds` that was spent on scoring.
+        seconds_saving: Part of `seconds` that was spent on writing checkpoints and best models.
     """
 
     step: int = 0
@@ -48,11 +48,33 @@ class Counters:
         return self.seconds_validating + self.seconds_saving
 
     def progress(self, budget: Amount) -> Progress:
-        """Return the progress in every unit."""
-        plain = Progress(self.seconds, self.step, self.epoch, self.tokens_seen)
-        return Progress(
-            plain.seconds, plain.steps, plain.epochs, plain.tokens, budget.share_of(plain)
-        )
+        """Return the progress in every unit, and its share of `budget`."""
+        units = self.seconds, self.step, self.epoch, self.tokens_seen
+        return Progress(*units, budget.share_of(Progress(*units)))
+
+    def add_step(self, num_tokens: int, epoch: float, finite: bool) -> None:
+        """Count a step.
+
+        Args:
+            num_tokens: Tokens of its segment over all lanes.
+            epoch: Passes over the lanes after it.
+            finite: Whether loss and gradient were finite; it is a skipped step otherwise.
+        """
+        self.step += 1
+        self.tokens_seen += num_tokens
+        self.epoch = epoch
+        self.skipped_steps += not finite
+        self.skipped_in_a_row = 0 if finite else self.skipped_in_a_row + 1
+
+    def add_validation(self, bits_per_byte: float) -> bool:
+        """Count a validation; return whether it is the best so far."""
+        finite, best = math.isfinite(bits_per_byte), self.best_bits_per_byte
+        is_best = finite and (best is None or bits_per_byte < best)
+        self.last_bits_per_byte = bits_per_byte if finite else None
+        self.validations_without_best = 0 if is_best else self.validations_without_best + 1
+        if is_best:
+            self.best_bits_per_byte, self.best_step = bits_per_byte, self.step
+        return is_best
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON values."""
@@ -62,35 +84,3 @@ class Counters:
     def from_dict(cls, values: Mapping[str, Any]) -> Counters:
         """Undo `to_dict`."""
         return cls(**values)
-
-
-#: What a share may be short of a whole number by rounding: 0.3 / 0.1 is less than 3.
-_ROUNDING = 1e-9
-
-
-@dataclass
-class Cadence:
-    """Says when something that happens every so often is due.
-
-    Attributes:
-        every: The interval.
-        count: How many have passed.
-    """
-
-    every: Amount
-    count: int = field(default=0)
-
-    def due(self, progress: Progress) -> bool:
-        """Whether an interval has ended since the last time; asking counts it."""
-        passed = self._passed(progress)
-        if passed <= self.count:
-            return False
-        self.count = passed
-        return True
-
-    def go_on(self, count: int, progress: Progress) -> None:
-        """Take what had passed before a restart; of a budget that has grown since, less has passed."""
-        self.count = min(count, self._passed(progress))
-
-    def _passed(self, progress: Progress) -> int:
-        return math.floor(self.every.share_of(progress) + _ROUNDING)

@@ -1,4 +1,4 @@
-"""Where a run writes down how it goes: metrics.jsonl always, the terminal, TensorBoard if asked."""
+"""Loggers of a run: metrics.jsonl, the terminal and TensorBoard."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from sharnn.errors import ConfigError, TrainingError
 from sharnn.files import explain_os_error
 
-#: Seconds between lines where the output is no terminal.
+#: Seconds between two lines if the output is not a terminal.
 _LINE_SECONDS = 15.0
 
 
 class RunLogger(Protocol):
-    """Takes the records of a run: dicts with `kind`, `step` and what belongs to the kind."""
+    """Receives the records of a run: dicts with `kind`, `step` and the values of that kind."""
 
     def log(self, record: dict[str, Any]) -> None:
-        """Take one record."""
+        """Receive one record."""
         ...
 
     def close(self) -> None:
-        """Write what is left."""
+        """Write what is pending, and close."""
         ...
 
 
 class MetricsFile:
-    """Appends records to metrics.jsonl, one JSON object a line, at once visible to readers."""
+    """Appends records to metrics.jsonl, one JSON object a line, which readers see at once."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -44,7 +44,7 @@ class MetricsFile:
         """Append one line.
 
         Raises:
-            TrainingError: It cannot be written, on a full disk say.
+            TrainingError: It cannot be written, because the disk is full for example.
         """
         try:
             self._file.write(json.dumps(record) + "\n")
@@ -72,7 +72,7 @@ class TensorBoardLogger:
         self._writer = SummaryWriter(str(folder))
 
     def log(self, record: dict[str, Any]) -> None:
-        """Write the numbers of a record under its kind."""
+        """Write the numbers of a record as scalars named after its kind."""
         if record["kind"] not in self._KINDS:
             return
         for name, value in record.items():
@@ -85,7 +85,7 @@ class TensorBoardLogger:
 
 
 class TerminalLogger:
-    """Shows rate, time left, bits per byte and memory: a bar on a terminal, lines elsewhere."""
+    """Shows bits per byte, speed, memory and time left: as a bar on a terminal, else as lines."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -95,7 +95,7 @@ class TerminalLogger:
         self._bits: float | None = None
 
     def __enter__(self) -> TerminalLogger:
-        """Begin to show the bar."""
+        """Show the bar."""
         if self.console.is_terminal:
             self._bar = Progress(
                 TextColumn("{task.percentage:>3.0f}%"),
@@ -113,7 +113,7 @@ class TerminalLogger:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Take the bar down."""
+        """Remove the bar."""
         self.close()
 
     def log(self, record: dict[str, Any]) -> None:
@@ -128,7 +128,7 @@ class TerminalLogger:
             self._print_end(record)
 
     def close(self) -> None:
-        """Take the bar down."""
+        """Remove the bar."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
@@ -136,7 +136,7 @@ class TerminalLogger:
     def _show_step(self, record: dict[str, Any]) -> None:
         bits = record["bits_per_byte"]
         if bits is not None:
-            # Smoothed over some twenty steps, so that the eye can follow.
+            # Smoothed over about twenty steps, to be readable.
             self._bits = bits if self._bits is None else 0.95 * self._bits + 0.05 * bits
         text = self._describe(record)
         if self._bar is not None and self._task is not None:
@@ -177,15 +177,15 @@ class TerminalLogger:
 
 
 def describe_plan(record: dict[str, Any]) -> str:
-    """Return in words how often a run will validate and save, and what that costs."""
+    """Return a sentence: how often a run will validate and save, and the share of the budget."""
     tokens, times = record["validation_tokens"], record["validations"]
     parts = []
     if times:
         text = "" if tokens is None else f" {tokens:,} tokens"
         parts.append(f"validate{text} {_times(times)}")
     parts.append(f"save {_times(record['checkpoints'])}")
-    asked = f", for {', '.join(record['asked'])} are as asked" if record["asked"] else ""
-    return f"plan: {' and '.join(parts)}, about {record['share']:.1%} of the budget{asked}"
+    fixed = f" ({', '.join(record['fixed'])} as given)" if record["fixed"] else ""
+    return f"plan: {' and '.join(parts)}, about {record['share']:.1%} of the budget{fixed}"
 
 
 def _times(number: int) -> str:
@@ -193,7 +193,7 @@ def _times(number: int) -> str:
 
 
 def format_seconds(seconds: float | None) -> str:
-    """Return a time as `42s`, `3m05s` or `2h10m`; `?` where it is unknown."""
+    """Return a duration as `42s`, `3m05s` or `2h10m`; `?` if it is unknown."""
     if seconds is None:
         return "?"
     whole = max(int(seconds), 0)
