@@ -53,7 +53,7 @@ def objects(capture: Capture) -> list[dict[str, object]]:
     "text", ["The ", "123", "{", "[1, 2]", "null", "~", "- a", "--- a", "'q", "a: b\n", "#", "é"]
 )
 def test_texts_arrive_as_typed(folder: str, text: str, capfdbinary: Capture) -> None:
-    assert run([folder, "--prompt", text, "--stop", text, "--max-bytes", "4", "--json"]) == 0
+    assert run([folder, "-p", text, "--stop", text, "-n", "4", "--json"]) == 0
     assert objects(capfdbinary)[0]["prompt"] == text
 
 

@@ -43,7 +43,8 @@ def test_words_are_ranked_by_frequency() -> None:
         (b" the \n the  cat \n", r"line 2, byte 6"),
         (b"the \n", r"line 1, byte 1"),
         (b" the \n the ", r"line 2, byte 5: b' ' does not have"),
-        (b" the \n the", r"line 2, byte 5: the text's end"),
+        (b" the \n dog", r"line 2, byte 2: the word 'dog'"),
+        (b" the <eos>", r"line 1, byte 6: the word '<eos>'"),
         (b" the \n ", r"line 2, byte 1"),
         (b" the\tcat \n", r"line 1, byte 5"),
         (b" the \r\n", r"line 1, byte 6"),
@@ -55,6 +56,13 @@ def test_texts_that_would_lose_bytes_are_refused(text: bytes, message: str) -> N
     tokenizer = WordTokenizer(["<eos>", "the", "cat"])
     with pytest.raises(DataError, match=message):
         tokenizer.encode(text)
+
+
+@pytest.mark.parametrize("text", [b" the", b" the \n the cat", b"", b" the \n"])
+def test_the_last_line_may_end_after_any_word(text: bytes) -> None:
+    tokenizer = WordTokenizer(["<eos>", "the", "cat"])
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+    assert tokenizer.last_cut(text) == text.rfind(b"\n") + 1
 
 
 @given(wikitext, st.binary(max_size=3), st.integers(0, 100))

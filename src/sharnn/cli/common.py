@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 #: Columns of what is printed to a file or pipe; no table here is wider.
 _FILE_WIDTH = 200
+#: Short forms of options, in every verb that has them.
+SHORT_FORMS = {"--out": "-o", "--prompt": "-p", "--max-bytes": "-n"}
 MODEL_HELP = (
     "model folder, run folder for its best, or 'base' for the model that comes with sharnn (unless such "
     "a folder is called base); without MODEL it is the one that comes with sharnn"

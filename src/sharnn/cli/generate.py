@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sharnn.cli.common import (
+    SHORT_FORMS,
     add_model,
     chosen_model,
     error_console,
@@ -167,9 +168,10 @@ def _take_texts(argv: list[str]) -> tuple[list[str], dict[str, list[str]]]:
     """
     rest: list[str] = []
     texts: dict[str, list[str]] = {option: [] for option in _TEXT_OPTIONS}
-    arguments = iter(argv)
+    arguments, long = iter(argv), {SHORT_FORMS[name]: name for name in texts if name in SHORT_FORMS}
     for argument in arguments:
         name, equals, value = argument.partition("=")
+        name = long.get(name, name)
         if name not in texts:
             rest.append(argument)
         elif equals:

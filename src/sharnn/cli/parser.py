@@ -8,14 +8,12 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace, set_parsing_settings
 
+from sharnn.cli.common import SHORT_FORMS
 from sharnn.cli.synonyms import like_option
 from sharnn.config import SECTIONS
 from sharnn.errors import ConfigError
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
-
-#: Short forms of options, in every verb that has them.
-_SHORT = {"--out": "-o", "--prompt": "-p", "--max-bytes": "-n"}
 
 
 class _Formatter(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -71,7 +69,7 @@ class VerbParser(ArgumentParser):
 
     def add_argument(self, *names: Any, **settings: Any) -> Any:
         """Add an argument, with its short form if it has one."""
-        short = [_SHORT[name] for name in names if name in _SHORT]
+        short = [SHORT_FORMS[name] for name in names if name in SHORT_FORMS]
         return super().add_argument(*short, *names, **settings)
 
     def show_settings(self, *names: str) -> None:

@@ -88,7 +88,7 @@ class WordTokenizer(Vocabulary):
         return cls([_as_text(word) for word, _ in ranked])
 
     def encode(self, data: bytes | str) -> npt.NDArray[np.unsignedinteger[Any]]:
-        """Return the tokens of whole lines.
+        """Return the tokens of lines, of which the last may be unfinished and end after any word.
 
         Raises:
             UnencodableText: A line does not have the form, or a word is not in the vocabulary.
@@ -138,7 +138,7 @@ def _as_text(word: bytes) -> str:
 
 
 def _words_of(data: bytes) -> list[bytes]:
-    """Return the words of whole lines, with `<eos>` for the end of each line.
+    """Return the words of lines, with `<eos>` for the end of each line; the last may be unfinished.
 
     Raises:
         UnencodableText: Joining the words would not restore `data`; the place is the first byte that
@@ -147,10 +147,10 @@ def _words_of(data: bytes) -> list[bytes]:
     lines = [line.split() for line in data.split(b"\n")]
     unfinished = lines.pop()
     rebuilt = b"".join(b" " + b" ".join(line) + _LINE_END if line else _LINE_END for line in lines)
-    words = [word for line in lines for word in (*line, _EOS_WORD)]
+    rebuilt += b"".join(b" " + word for word in unfinished)
+    words = [*(word for line in lines for word in (*line, _EOS_WORD)), *unfinished]
     if rebuilt != data:
-        ending = b"".join(b" " + word for word in unfinished)
-        offset = _first_difference(rebuilt + ending, data)
+        offset = _first_difference(rebuilt, data)
         found = (
             f"{data[offset : offset + _EXCERPT_BYTES]!r}"
             if offset < len(data)
@@ -161,7 +161,7 @@ def _words_of(data: bytes) -> list[bytes]:
             "the end of every line), so bytes would be lost: use the byte tokenizer"
         )
         raise UnencodableText(reason, data, offset)
-    if (offset := data.find(b" " + _EOS_WORD + b" ")) >= 0:
+    if (offset := (data + b" ").find(b" " + _EOS_WORD + b" ")) >= 0:
         reason = f"the word '{EOS}' is reserved for the end of a line: use the byte tokenizer"
         raise UnencodableText(reason, data, offset + 1)
     return words
