@@ -22,6 +22,14 @@ def know_ngrams(model: LanguageModel) -> LanguageModel:
     return model
 
 
+def stir(model: LanguageModel, deviation: float = 0.3) -> LanguageModel:
+    """Add noise to all weights, so that every gate and every row matters; return the model."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(deviation * torch.randn_like(parameter))
+    return model
+
+
 def make_model(seed: int = 0, **settings: object) -> LanguageModel:
     torch.manual_seed(seed)
     config = ModelConfig(**{"embed_dim": 16, "num_layers": 2, "window": 8, **settings})

@@ -13,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models import know_ngrams
+from models import know_ngrams, stir
 from sharnn.config import ModelConfig
 from sharnn.errors import ConfigError
 from sharnn.generation import kernel_step
@@ -43,10 +43,7 @@ def make_model(kind: str, window: int = 5, dim: int = 8) -> LanguageModel:
     sizes = {"vocab_size": VOCAB, "embed_dim": dim, "num_layers": 3, "window": window}
     sizes["boom_dim"] = dim // 8 * (29 if kind == "ragged-boom" else 20)
     model = know_ngrams(LanguageModel(ModelConfig(**{**sizes, **KINDS[kind]}))).double().eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.3 * (8 / dim) ** 0.5 * torch.randn_like(parameter))
-    return model
+    return stir(model, 0.3 * (8 / dim) ** 0.5)
 
 
 def needs_compiler(model: LanguageModel) -> None:

@@ -7,7 +7,7 @@ import shutil
 import pytest
 import torch
 
-from models import make_model
+from models import make_model, stir
 from sharnn.generation import kernel_embed
 from sharnn.generation.kernel_embed import KernelEmbedding
 from sharnn.model import LanguageModel
@@ -27,11 +27,7 @@ KINDS = {
 
 
 def model_of(kind: str, dtype: torch.dtype = torch.float32) -> LanguageModel:
-    model = make_model(vocab_size=VOCAB, residual=True, **KINDS[kind]).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.3 * torch.randn_like(parameter))
-    model = model.to(dtype)
+    model = stir(make_model(vocab_size=VOCAB, residual=True, **KINDS[kind]).eval()).to(dtype)
     if not kernel_embed.available(model):
         assert shutil.which("g++") is None, "there is a compiler, but the kernel does not build"
         pytest.skip("no C++ compiler here")

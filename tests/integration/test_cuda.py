@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from models import know_ngrams
+from models import know_ngrams, stir
 from models import make_model as small_model
 from sharnn.config import ModelConfig
 from sharnn.generation import Session
@@ -46,11 +46,7 @@ def _exact_products() -> Iterator[None]:
 def make_model(name: str, ops: Any = FAST) -> LanguageModel:
     torch.manual_seed(0)
     sizes = {"vocab_size": 11, "embed_dim": 32, "num_layers": 3, "boom_dim": 80, "window": 20}
-    model = know_ngrams(LanguageModel(ModelConfig(**{**sizes, **CONFIGS[name]}), ops))
-    with torch.no_grad():
-        for parameter in model.parameters():  # make every gate and every row matter
-            parameter.add_(0.3 * torch.randn_like(parameter))
-    return model
+    return stir(know_ngrams(LanguageModel(ModelConfig(**{**sizes, **CONFIGS[name]}), ops)))
 
 
 def read(

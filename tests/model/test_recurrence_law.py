@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from models import know_ngrams
+from models import know_ngrams, stir
 from sharnn.config import ModelConfig
 from sharnn.model import LanguageModel, RecurrentState
 from sharnn.ops import FAST, REFERENCE, Ops
@@ -40,11 +40,7 @@ def make_model(name: str, window: int = 6, ops: Ops = FAST) -> LanguageModel:
     torch.manual_seed(0)
     sizes = {"vocab_size": VOCAB, "embed_dim": 8, "num_layers": 3, "boom_dim": 20, "window": window}
     config = ModelConfig(**{**sizes, **CONFIGS[name]})
-    model = know_ngrams(LanguageModel(config, ops)).double().eval()
-    with torch.no_grad():
-        for parameter in model.parameters():  # make every gate and every row matter
-            parameter.add_(0.3 * torch.randn_like(parameter))
-    return model
+    return stir(know_ngrams(LanguageModel(config, ops)).double().eval())
 
 
 def tokens_of(seed: int, num_tokens: int = NUM_TOKENS) -> Tensor:

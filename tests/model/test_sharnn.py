@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from models import stir
 from sharnn.config import ModelConfig
 from sharnn.errors import ConfigError
 from sharnn.model import LanguageModel, RecurrentState, count_parameters
@@ -84,9 +85,7 @@ def test_folding_changes_no_output(overparam: bool) -> None:
     config = ModelConfig(
         embed_dim=16, window=9, attention_layers="all", overparam_value_gate=overparam
     )
-    model = LanguageModel(config).double().eval()
-    for parameter in model.parameters():
-        parameter.add_(0.2 * torch.randn_like(parameter))
+    model = stir(LanguageModel(config).double().eval(), 0.2)
     folded = model.fold()
     tokens = torch.randint(256, (2, 20))
     ours, _ = folded(tokens, folded.initial_state(2))
