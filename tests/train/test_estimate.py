@@ -1,4 +1,4 @@
-"""What a run may plan with."""
+"""Operations of a step, and the memory of a container."""
 
 from __future__ import annotations
 
@@ -9,16 +9,12 @@ import pytest
 import torch
 
 from sharnn.config import Recipe
-from sharnn.errors import TrainingError
 from sharnn.model import count_parameters
 from sharnn.train import estimate
 from sharnn.train.estimate import available_memory_bytes
-from sharnn.train.precision import Precision
-from sharnn.train.probe import StepTimes
 from train.runs import tiny_recipe
 
 CPU = torch.device("cpu")
-PRECISION = Precision(CPU, torch.float32)
 FREE = psutil.virtual_memory().total
 VERSION_1 = {
     "memory/memory.limit_in_bytes": "3000000", "memory/memory.usage_in_bytes": "2500000",
@@ -48,34 +44,6 @@ def test_a_containers_limit_is_kept(
         (tmp_path / name).write_text(content)
     monkeypatch.setattr(estimate, "_CGROUP", tmp_path)
     assert least <= available_memory_bytes(CPU) <= most
-
-
-@pytest.mark.parametrize(
-    ("budget", "tokens", "seconds"),
-    [
-        ("10s", 12_800, 10),
-        ("5steps", 640, 0.5),
-        ("2epochs", 2_000, 1.5625),
-        ("256tokens", 256, 0.2),
-    ],
-)
-def test_a_budget_goes_as_far_as_steps_are_quick(
-    budget: str, tokens: float, seconds: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(StepTimes, "seconds", lambda *_: 0.1)
-    recipe = tiny_recipe(data={"segment_length": 32}, train={"budget": budget})
-    found = estimate.estimate_run(recipe, StepTimes(PRECISION, budget), lane_tokens=1_000)
-    assert found.tokens_per_second == pytest.approx(1_280)
-    assert (found.tokens, found.seconds) == pytest.approx((tokens, seconds))
-
-
-def test_what_has_no_room_is_refused() -> None:
-    recipe = tiny_recipe()
-    times = StepTimes(PRECISION, "1m")
-    estimate.check_memory(recipe, times)
-    times.free_bytes = 1 << 20
-    with pytest.raises(TrainingError, match=r"0\.0 GiB are free on cpu: lower data.num_lanes"):
-        estimate.check_memory(recipe, times)
 
 
 def test_muon_counts_among_what_a_step_multiplies() -> None:

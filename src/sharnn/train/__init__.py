@@ -1,4 +1,4 @@
-"""Training: one loop, resumable at any point, and what stands around it."""
+"""Training: a loop that resumes exactly, and the choice of sizes, estimates and records around it."""
 
 from sharnn.train.launch import resume_run, start_run
 from sharnn.train.precision import Precision, resolve_device

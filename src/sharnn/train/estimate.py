@@ -1,6 +1,6 @@
-"""What a run will take, said before it starts.
+"""Weights, operations and memory that training a recipe needs, and the memory of this machine.
 
-Legend: B lanes · T tokens of a segment · D embed_dim · F boom_dim · V vocab_size · W window.
+Legend: D embed_dim · F boom_dim.
 """
 
 from __future__ import annotations
@@ -9,29 +9,22 @@ import dataclasses
 import functools
 import json
 import math
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import psutil
 import torch
 
-from sharnn.amounts import Amount
 from sharnn.config import ModelConfig, Recipe, to_dict
-from sharnn.errors import TrainingError
 from sharnn.model import count_parameters
 from sharnn.train.precision import Precision
 
-if TYPE_CHECKING:
-    from sharnn.train.probe import StepTimes
-
-#: Multiply-adds times two for each weight and feature in a step of Muon: five times three products.
+#: Operations of Muon for each weight and feature: three products in each of five iterations.
 _MUON_FLOPS = 30
-#: Slots of a table of recall in training at most.
+#: Upper limit for the slots of a recall table in training.
 _TRAINING_SLOTS = 1 << 14
-#: Lanes in which a run reads its valid split.
+#: Lanes in which a run validates.
 VALIDATION_LANES = 16
-#: Where Linux tells a container its limit, its use and the kinds of that, in both versions of cgroups.
+#: Files with a container's memory limit, its usage and the kinds of usage, in both versions of cgroups.
 _CGROUP = Path("/sys/fs/cgroup")
 _CGROUP_FILES = (
     ("memory.max", "memory.current", "memory.stat"),
@@ -39,69 +32,8 @@ _CGROUP_FILES = (
 )
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """Expected cost of a run.
-
-    Attributes:
-        num_parameters: Weights.
-        memory_bytes: Peak of weights, gradients, moments, activations and states.
-        tokens_per_second: Training speed.
-        seconds: Time to the end of the budget.
-        tokens: Tokens seen by then.
-    """
-
-    num_parameters: int
-    memory_bytes: int
-    tokens_per_second: float
-    seconds: float
-    tokens: float
-
-
-def estimate_run(recipe: Recipe, times: StepTimes, lane_tokens: int) -> Estimate:
-    """Estimate a run from its settings and what steps take here.
-
-    Args:
-        recipe: With a resolved model.
-        times: Of steps; one of this recipe should have been measured.
-        lane_tokens: Tokens of an epoch over all lanes.
-    """
-    step_tokens = recipe.data.num_lanes * recipe.data.segment_length
-    rate = step_tokens / times.seconds(recipe)
-    tokens = planned_tokens(recipe, times, lane_tokens)
-    budget = Amount.parse(recipe.train.budget, "train.budget")
-    seconds = budget.value if budget.unit == "seconds" else tokens / rate
-    memory = memory_bytes(recipe, times.precision)
-    return Estimate(count_parameters(recipe.model), memory, rate, seconds, tokens)
-
-
-def planned_tokens(recipe: Recipe, times: StepTimes, lane_tokens: int) -> float:
-    """Return how many tokens a run will read; only of a budget in time does it depend on `times`."""
-    budget = Amount.parse(recipe.train.budget, "train.budget")
-    step_tokens = recipe.data.num_lanes * recipe.data.segment_length
-    if budget.unit == "seconds":
-        return budget.value * step_tokens / times.seconds(recipe)
-    return budget.value * {"tokens": 1, "epochs": lane_tokens, "steps": step_tokens}[budget.unit]
-
-
-def check_memory(recipe: Recipe, times: StepTimes) -> None:
-    """Refuse a run that cannot fit.
-
-    Raises:
-        TrainingError: More is needed than the device had free; says what would lower it.
-    """
-    needed = memory_bytes(recipe, times.precision)
-    if needed > times.free_bytes:
-        raise TrainingError(
-            f"training needs about {needed / 2**30:.1f} GiB and {times.free_bytes / 2**30:.1f} GiB are "
-            f"free on {times.precision.device}: lower data.num_lanes, data.segment_length, "
-            "model.window, model.embed_dim or model.recall_slots, raise train.grad_accum_steps, or "
-            "switch train.activation_checkpointing on"
-        )
-
-
 def available_memory_bytes(device: torch.device) -> float:
-    """Return the memory that can still be had on `device`, in bytes."""
+    """Return the free memory of `device` in bytes, within the limit of a container."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     free = psutil.virtual_memory().available
@@ -109,9 +41,9 @@ def available_memory_bytes(device: torch.device) -> float:
 
 
 def _left_in_cgroup(limit: str, usage: str, stat: str) -> float:
-    """Return what a container's limit leaves of the memory, in bytes; infinity where there is none.
+    """Return the bytes that a container's limit leaves; infinity without a limit.
 
-    What its use counts of files that were read can be given up at once, and is not taken off.
+    Cached files count as usage there, but are free: the system drops them when memory is needed.
     """
     try:
         most = int((_CGROUP / limit).read_text())
@@ -124,19 +56,19 @@ def _left_in_cgroup(limit: str, usage: str, stat: str) -> float:
 
 
 def used_memory_bytes(device: torch.device) -> int:
-    """Return the memory of this process on `device`, in bytes; on CUDA its peak."""
+    """Return the bytes that this process uses on `device`; on CUDA the peak."""
     if device.type == "cuda":
         return torch.cuda.max_memory_reserved(device)
     return psutil.Process().memory_info().rss
 
 
 def training_slots(model: ModelConfig) -> int:
-    """Return the slots of a table of recall in training.
+    """Return the slots of a recall table in training.
 
-    A lane reads but a part of the text, and a checkpoint holds the tables of all lanes; how many slots
-    there are later is no matter of training (EXPERIMENTS.md).
+    Each lane reads only a part of the text, and a checkpoint contains the tables of all lanes. A model
+    that was trained with few slots can be used with more (EXPERIMENTS.md).
     """
-    return min(model.recall_slots or 0, _TRAINING_SLOTS)
+    return min(model.recall_slots, _TRAINING_SLOTS)
 
 
 def flops_per_token(recipe: Recipe) -> float:
@@ -170,11 +102,11 @@ def attention_flops_per_token(recipe: Recipe) -> float:
 
 
 def step_flops(recipe: Recipe, segment_length: int | None = None) -> float:
-    """Return multiply-adds times two of a step, those of Muon among them.
+    """Return the operations of a step, those of Muon included.
 
     Args:
-        recipe: With a resolved model.
-        segment_length: Tokens of each lane, the recipe's where not given.
+        recipe: All settings.
+        segment_length: Tokens of each lane; default: the recipe's.
     """
     num_tokens = recipe.data.num_lanes * (segment_length or recipe.data.segment_length)
     flops = num_tokens * flops_per_token(recipe)
@@ -184,42 +116,42 @@ def step_flops(recipe: Recipe, segment_length: int | None = None) -> float:
 
 
 def block_weights(model: ModelConfig) -> int:
-    """Return the weights of the blocks."""
+    """Return the number of weights in the blocks."""
     return multiplied_weights(model) - model.vocab_size * model.embed_dim
 
 
 def multiplied_weights(model: ModelConfig) -> int:
-    """Return the weights that every token meets: all but tables that are looked up."""
-    met = dataclasses.replace(
+    """Return the number of weights that take part in products: all but tables that are looked up."""
+    without_tables = dataclasses.replace(
         model, longest_ngram=0, ngram_rows=0, ngram_min_count=0, recall_orders=[], recall_slots=0
     )
-    return _counted(json.dumps(to_dict(met)))
+    return _count_weights(json.dumps(to_dict(without_tables)))
 
 
 @functools.cache
-def _counted(settings: str) -> int:
-    """Return the parameters of a model; that takes a few ms, and sizes are asked for again and again."""
+def _count_weights(settings: str) -> int:
+    """Return the number of weights of a model; cached, because it takes a few ms."""
     return count_parameters(ModelConfig(**json.loads(settings)))
 
 
 def memory_bytes(recipe: Recipe, precision: Precision) -> int:
-    """Return the peak of weights, gradients, moments, activations and states."""
+    """Return the estimated peak of weights, gradients, moments, activations and states."""
     model, data = recipe.model, recipe.data
-    width, boom = model.embed_dim, model.boom_dim or 0
+    width, boom = model.embed_dim, model.boom_dim
     small = 4 if precision.dtype == torch.float32 else 2
     parameters = 4 * count_parameters(model)
     moments = 2 if recipe.optim.name != "muon" else 1.5
     means = 1 if recipe.optim.average > 0 else 0
     lanes = data.num_lanes // recipe.train.grad_accum_steps
     tokens = lanes * data.segment_length
-    # Per token a block keeps its normed inputs, the LSTM's gates and cells, and two F-wide values.
-    # With checkpointing just one block does, and its gradient; the others keep what enters them.
+    # For each token a block keeps its normalised inputs, the LSTM's gates and cells, and two values of
+    # width F. With checkpointing only one block does, with its gradient; the others keep their input.
     whole_blocks = 2 if recipe.train.activation_checkpointing else model.num_layers
     per_token = whole_blocks * (16 * width + 2 * boom) * small
     if recipe.train.activation_checkpointing:
         per_token += 4 * model.num_layers * width
     per_token += _num_heads(recipe) * 6 * width * small + 3 * model.vocab_size * 4
-    rows = recipe.model.window * data.num_lanes * width * small
+    rows = model.window * data.num_lanes * width * small
     memory_rows = _num_heads(recipe) * (2 if model.architecture == "transformer" else 1) * rows
     attended = memory_rows // recipe.train.grad_accum_steps * 2
     slots = training_slots(model) * data.num_lanes + model.recall_slots * VALIDATION_LANES
@@ -230,7 +162,7 @@ def memory_bytes(recipe: Recipe, precision: Precision) -> int:
 
 
 def _num_heads(recipe: Recipe) -> int:
-    """Number of blocks that attend."""
+    """Return the number of blocks that attend."""
     if recipe.model.architecture == "transformer":
         return recipe.model.num_layers
     return len(recipe.model.attending_blocks)

@@ -20,7 +20,7 @@ from sharnn.model import LanguageModel
 from sharnn.recipe import FREE_MODEL_SETTINGS, load_recipe_settings, recipe_from_settings
 from sharnn.text import Tokenizer, load_tokenizer
 from sharnn.train.autosize import fit
-from sharnn.train.estimate import check_memory, estimate_run
+from sharnn.train.forecast import check_memory, forecast_run
 from sharnn.train.logger import (
     MetricsFile,
     RunLogger,
@@ -264,19 +264,19 @@ def _announce(recipe: Recipe, corpus: Corpus, times: StepTimes, console: Console
     lane_length(num_tokens, recipe.data.num_lanes)
     check_memory(recipe, times)
     times.measure(recipe)
-    estimate, precision = estimate_run(recipe, times, num_tokens), times.precision
+    cost, precision = forecast_run(recipe, times, num_tokens), times.precision
     part = f"the first {num_tokens:,} tokens of " if num_tokens < train.num_tokens else ""
     model, origin = recipe.model, recipe.train.init_from
     console.print(
-        f"{model.architecture}: {estimate.num_parameters:,} parameters "
+        f"{model.architecture}: {cost.num_parameters:,} parameters "
         f"({model.num_layers} × {model.embed_dim}, window {model.window})"
         f"{f' of {origin}' if origin is not None else ''} on {corpus.name}: "
         f"{part}{train.num_bytes:,} bytes to train on\n"
         f"{recipe.data.num_lanes} lanes × {recipe.data.segment_length} tokens, "
         f"{recipe.optim.name}, {precision.name} on {precision.device}\n"
-        f"estimate: {estimate.memory_bytes / 2**30:.1f} GiB, "
-        f"{estimate.tokens_per_second:,.0f} tokens/s, {format_seconds(estimate.seconds)} for "
-        f"{estimate.tokens / 1e6:,.1f}M tokens ({estimate.tokens / num_tokens:.2g} epochs)",
+        f"estimate: {cost.memory_bytes / 2**30:.1f} GiB, "
+        f"{cost.tokens_per_second:,.0f} tokens/s, {format_seconds(cost.seconds)} for "
+        f"{cost.tokens / 1e6:,.1f}M tokens ({cost.tokens / num_tokens:.2g} epochs)",
         highlight=False,
     )
     if not ValidationText(corpus, recipe.train.validation_tokens).can_be_scored:

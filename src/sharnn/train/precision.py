@@ -1,4 +1,4 @@
-"""Where a run computes, and in which dtype."""
+"""Device and dtype of a run."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def resolve_device(name: str) -> torch.device:
-    """Return the device that `auto`, `cpu`, `cuda` or `cuda:N` means here.
+    """Return the device that `auto`, `cpu`, `cuda` or `cuda:N` names on this machine.
 
     Raises:
-        ConfigError: There is no such device on this machine.
+        ConfigError: There is no such device.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -32,24 +32,25 @@ def resolve_device(name: str) -> torch.device:
         raise ConfigError(f"device '{name}' is not supported: give auto, cpu, cuda or cuda:N")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ConfigError(
-            f"device '{name}' is not here: this PyTorch sees {torch.cuda.device_count()} CUDA devices"
+            f"device '{name}' does not exist: PyTorch finds {torch.cuda.device_count()} CUDA devices, "
+            "give one of them, or cpu"
         )
     return device
 
 
 @dataclass(frozen=True)
 class Precision:
-    """Weights and optimiser stay in float32; matrix products run in `dtype`."""
+    """Device, and dtype of matrix products; weights and optimiser are always in float32."""
 
     device: torch.device
     dtype: torch.dtype
 
     @classmethod
     def resolve(cls, device: torch.device, name: str) -> Precision:
-        """Return what `auto`, `fp32`, `bf16` or `fp16` means on `device`.
+        """Return the precision that `auto`, `fp32`, `bf16` or `fp16` names on `device`.
 
         Raises:
-            ConfigError: The device cannot train in that dtype, or emulates it.
+            ConfigError: The device does not support training in that dtype, or emulates it.
         """
         if name == "auto":
             name = "bf16" if has_fast_bf16(device) else "fp32"
@@ -63,7 +64,7 @@ class Precision:
         return cls(device, _DTYPES[name])
 
     def prepare(self) -> None:
-        """Set what makes this process quick; on CUDA, float32 products run as TF32 from now on."""
+        """Set up this process for speed: from now on CUDA runs float32 products as TF32."""
         if self.device.type == "cuda":
             torch.set_float32_matmul_precision("high")
         else:
@@ -81,5 +82,5 @@ class Precision:
         return torch.autocast(self.device.type, self.dtype)
 
     def grad_scaler(self) -> torch.amp.GradScaler:
-        """Return a loss scaler, at work for fp16 alone."""
+        """Return a loss scaler, which is enabled only for fp16."""
         return torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)

@@ -1,6 +1,6 @@
-"""Training in a process of its own, for experiments: a recipe file in, a run folder out.
+"""Training in a separate process, for experiments: from a recipe file to a run folder.
 
-The process is set up as the command line sets up its own, so that what is measured is what a user gets.
+The process is set up in the same way as by the command line, so that measurements apply to its users.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from sharnn.errors import INTERRUPTED, SharnnError
 from sharnn.recipe import load_recipe_settings, recipe_from_settings
 from sharnn.train.launch import resume_run, start_run
 
-# The process must be tuned before torch is imported, which this package does.
+# The process must be set up before torch is imported, which importing `sharnn.train` does.
 _PROGRAM = (
     "from sharnn.machine import tune_process; tune_process(); "
     "from sharnn.train.worker import main; raise SystemExit(main())"
@@ -23,17 +23,17 @@ _PROGRAM = (
 
 
 def start_command(recipe_file: Path, run: Path) -> list[str]:
-    """Return the command line of a training."""
+    """Return the command line that trains a recipe."""
     return [sys.executable, "-c", _PROGRAM, str(run), str(recipe_file)]
 
 
 def resume_command(run: Path) -> list[str]:
-    """Return the command line that goes on with a training."""
+    """Return the command line that resumes a run."""
     return [sys.executable, "-c", _PROGRAM, str(run)]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Train `RUN RECIPE`, or go on with `RUN`; return the exit code."""
+    """Train with the arguments `RUN RECIPE`, or resume with `RUN`; return the exit code."""
     run, *recipe_file = sys.argv[1:] if argv is None else argv
     console = Console(stderr=True, soft_wrap=True)
     try:
