@@ -1,13 +1,23 @@
-"""Files of recipes are read, and what is wrong in them is told."""
+"""Recipes are read and written, and what is wrong in them is named."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
+from sharnn.config import Recipe, to_dict
 from sharnn.errors import ConfigError
-from sharnn.recipe import load_recipe_settings, recipe_from_settings, resolve_recipe
+from sharnn.recipe import (
+    load_recipe_settings,
+    recipe_from_settings,
+    resolve_recipe,
+    resolve_settings,
+    settings_to_yaml,
+)
 
 
 def test_recipe_files(tmp_path: Path) -> None:
@@ -47,3 +57,39 @@ def test_a_recipe_of_other_types_is_refused(tmp_path: Path, text: str, message: 
     (tmp_path / "recipe.yaml").write_text(text)
     with pytest.raises(ConfigError, match=message):
         resolve_recipe(str(tmp_path / "recipe.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "then"),
+    [
+        ("desktop", {}, {"model.embed_dim": 64}),
+        ("desktop", {"model.embed_dim": 128}, {"model.embed_dim": 64, "model.num_layers": 6}),
+        ("desktop", {}, {"model.longest_ngram": 0, "model.recall_orders": [], "train.fit": []}),
+        ("desktop", {}, {"optim.name": "lamb"}),
+        ("one-head", {"model.attention_layers": "all"}, {"model.num_layers": 2}),
+        ("paper-enwik8-one", {"model.boom_dim": 2048}, {"model.num_layers": 6}),
+        ("transformer", {}, {"model.architecture": "lstm"}),
+    ],
+)
+def test_a_recipe_written_as_yaml_does_the_same_with_other_settings(
+    tmp_path: Path, name: str, first: dict[str, Any], then: dict[str, Any]
+) -> None:
+    """What is derived from other settings is derived again, and what was given is kept."""
+    path = tmp_path / "printed: recipe.yaml"
+    path.write_text(settings_to_yaml(resolve_settings(name, first)))
+    assert resolve_recipe(str(path)) == resolve_recipe(name, first)
+    assert resolve_recipe(str(path), then) == resolve_recipe(name, {**first, **then})
+
+
+def test_a_recipe_written_as_yaml_names_every_setting() -> None:
+    text = settings_to_yaml({"data": {"texts": ["a: b", "'ü #1"]}, "model": {"embed_dim": 64}})
+    assert yaml.safe_load(text)["data"]["texts"] == ["a: b", "'ü #1"]
+    assert "  # boom_dim: 256\n" in text
+    assert "  # attention_layers: [2]\n" in text
+    named = re.findall(r"^  (?:# )?(\w+): .", text, re.MULTILINE)
+    assert named == [key for values in to_dict(Recipe()).values() for key in values]
+
+
+def test_a_recipe_with_a_name_too_long_for_a_file_does_not_exist() -> None:
+    with pytest.raises(ConfigError, match="there is no recipe 'xxx"):
+        load_recipe_settings("x" * 300)

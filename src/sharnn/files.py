@@ -50,6 +50,7 @@ def explain_os_error(error: OSError, path: Path, doing: str) -> str:
         errno.ENOENT: "no such file or folder: check the spelling",
         errno.EEXIST: "a file is in the way: move it, or give another path",
         errno.EISDIR: "it is a folder, a file was expected: give the path of a file",
+        errno.ENAMETOOLONG: "the name is too long: give a shorter one",
         errno.ENOTDIR: "a part of the path is a file, a folder was expected: check the path",
     }
     reason = advice.get(error.errno or 0, error.strerror or str(error))

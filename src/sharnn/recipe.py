@@ -7,6 +7,8 @@ the recipe over the defaults in `config`. This module imports no torch.
 from __future__ import annotations
 
 import dataclasses
+import math
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -81,7 +83,7 @@ def load_recipe_settings(name_or_file: str) -> Sections:
     path = Path(name_or_file)
     if name_or_file in shipped:
         path = _recipes_folder() / f"{name_or_file}.yaml"
-    elif not path.exists():
+    elif not os.path.exists(path):  # False for a name that is too long
         raise ConfigError(
             f"there is no recipe '{name_or_file}'{did_you_mean(name_or_file, shipped)}: give a file "
             f"or one of {', '.join(shipped)}"
@@ -153,19 +155,50 @@ def recipe_from_settings(sections: Mapping[str, Any]) -> Recipe:
     Raises:
         ConfigError: A value is of the wrong type or out of range.
     """
+    typed = _typed(sections)
+    return Recipe(**{section: config(**typed[section]) for section, config in SECTIONS.items()})
+
+
+def settings_to_yaml(sections: Mapping[str, Any]) -> str:
+    """Return sections of settings as a recipe with all settings.
+
+    Those that are derived from others are comments, so that the recipe, used with another `embed_dim`,
+    derives them again.
+
+    Raises:
+        ConfigError: A value is of the wrong type or out of range.
+    """
+    typed, recipe = _typed(sections), to_dict(recipe_from_settings(sections))
+    lines = ["# Commented settings are derived from the others; uncomment one to fix its value."]
+    for section, values in recipe.items():
+        lines.append(f"{section}:")
+        for key, value in values.items():
+            given = typed[section][key]
+            derived = given is None and value is not None
+            shown = list(given) if isinstance(given, tuple) else value if derived else given
+            text = yaml.safe_dump(
+                shown, default_flow_style=True, width=math.inf, allow_unicode=True
+            )
+            text = text.removesuffix("...\n").strip()  # the end of a document that is a scalar
+            lines.append(f"  {'# ' if derived else ''}{key}: {text}")
+    return "\n".join(lines) + "\n"
+
+
+def _typed(sections: Mapping[str, Any]) -> Sections:
+    """Return all settings with their types, defaults filled in; those to derive are None.
+
+    Raises:
+        ConfigError: A value is of the wrong type.
+    """
     from jsonargparse import ArgumentError
 
     try:
         parsed = _settings_parser().parse_object(dict(sections))
     except ArgumentError as failure:
         raise ConfigError(explain_value(str(failure))) from failure
-    built = {}
-    for section, config in SECTIONS.items():
-        values = dict(parsed[section])
-        if "betas" in values:
-            values["betas"] = tuple(values["betas"])
-        built[section] = config(**values)
-    return Recipe(**built)
+    typed = {section: dict(parsed[section]) for section in SECTIONS}
+    typed["optim"]["betas"] = tuple(typed["optim"]["betas"])
+    return typed
 
 
 def _settings_parser() -> ArgumentParser:
@@ -204,10 +237,19 @@ def resolve_recipe(
     given: Mapping[str, Any] | None = None,
     read_model: Callable[[str], ModelConfig] | None = None,
 ) -> Recipe:
-    """Return the recipe that a name and given settings mean.
+    """Return the recipe that `resolve_settings` makes, all values checked and derived."""
+    return recipe_from_settings(resolve_settings(name, given, read_model))
+
+
+def resolve_settings(
+    name: str | None = None,
+    given: Mapping[str, Any] | None = None,
+    read_model: Callable[[str], ModelConfig] | None = None,
+) -> Sections:
+    """Return the settings of a recipe with given settings in place of its own.
 
     A recipe's settings of another architecture, optimiser or model than the given one are dropped.
-    What is given is neither chosen by the run (`train.fit`) nor adapted by it (`train.adapt`).
+    The run neither chooses (`train.fit`) nor adapts (`train.adapt`) what is given.
 
     Args:
         name: Of a shipped recipe, or a file; `desktop` when not given, `finetune` where the given
@@ -239,7 +281,7 @@ def resolve_recipe(
     for setting, value in given.items():
         section, _, key = setting.partition(".")
         sections.setdefault(section, {})[key] = value
-    return recipe_from_settings(sections)
+    return sections
 
 
 def _check_names(train: Mapping[str, Any]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,9 @@ from sharnn.recipe import (
     SHORT_OPTIONS,
     add_settings,
     load_recipe_settings,
+    recipe_from_settings,
+    resolve_settings,
+    settings_to_yaml,
     shipped_recipes,
 )
 
@@ -86,20 +88,19 @@ def _parser() -> VerbParser:
 
 
 def _start(options: dict[str, Any]) -> int:
-    from sharnn.recipe import resolve_recipe
-
     given = {name: value for name, value in options.items() if "." in name}
     for option, setting in SHORT_OPTIONS.items():
         if (value := options.get(option.removeprefix("--"))) is not None:
             given[setting] = value
     if options.get("texts"):
         given["data.texts"] = list(options["texts"])
-    recipe = resolve_recipe(options.get("recipe"), given, _settings_of)
-    if not recipe.data.texts:
-        recipe = replace(recipe, data=replace(recipe.data, texts=[DEFAULT_TEXT]))
+    sections = resolve_settings(options.get("recipe"), given, _settings_of)
+    data = sections.setdefault("data", {})
+    data["texts"] = data.get("texts") or [DEFAULT_TEXT]
     if options.get("print_recipe"):
-        print(recipe.to_yaml(), end="")
+        print(settings_to_yaml(sections), end="")
         return 0
+    recipe = recipe_from_settings(sections)
     out = Path(options["out"]) if options.get("out") else _default_out(recipe.data.texts[0])
     from sharnn.train import start_run
 

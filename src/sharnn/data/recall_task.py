@@ -64,11 +64,16 @@ class RecallTask:
             raise ConfigError(
                 f"store_share is {self.store_share}: it must be above 0 and at most 1"
             )
-        if self.pairs >= 16**self.key_digits:
+        if self.pairs.bit_length() > _BITS_PER_DIGIT * self.key_digits:
             raise ConfigError(
-                f"{self.pairs} pairs need more than the {16**self.key_digits} keys of key_digits "
-                f"{self.key_digits}: raise key_digits"
+                f"pairs is {self.pairs}, but key_digits {self.key_digits} gives only "
+                f"{16**self.key_digits} keys: give fewer pairs or more digits"
             )
+
+    @property
+    def shortest_line(self) -> int:
+        """Bytes of a line that stores a pair."""
+        return self.key_digits + self.value_digits + len("=;")
 
 
 @dataclass(frozen=True)
@@ -122,6 +127,11 @@ def make_recall_text(
     """
     if seed < 0:
         raise ConfigError(f"seed is {seed}: it must be 0 or more")
+    if num_bytes < task.shortest_line:
+        raise ConfigError(
+            f"num_bytes is {num_bytes}, but a line has {task.shortest_line}: give more bytes or fewer "
+            "digits"
+        )
     text, bits, recalled = bytearray(), 0.0, 0.0
     lines = _lines(task, np.random.default_rng(seed))
     for number, (line, line_bits, recalled_bits) in enumerate(lines):
@@ -131,8 +141,6 @@ def make_recall_text(
         bits, recalled = bits + line_bits, recalled + recalled_bits
         if report is not None and number % _LINES_PER_REPORT == 0:
             report(len(text), num_bytes)
-    if not text:
-        raise ConfigError(f"{num_bytes} bytes are less than a line: raise the number of bytes")
     return MadeText(bytes(text), bits, recalled)
 
 
