@@ -92,11 +92,11 @@ def test_context_is_read_and_not_counted(capsys: pytest.CaptureFixture[str]) -> 
         (["a.txt", "--window", "0"], 2, "the window is 0 rows"),
         (["a.txt", "--window", "-1"], 2, "a window of -1 rows"),
         (["a.txt", "--max-bytes", "0"], 2, "--max-bytes is 0"),
-        (["a.txt", "--max-bytes", "1000000"], 2, "of 1 to 20,000 bytes"),
+        (["a.txt", "--max-bytes", "1000000"], 2, "a page shows 1 to 20,000 bytes"),
         (["a.txt", "--context", "typo"], 1, "there is no text at typo"),
         (["one"], 1, "the text has 1 token"),
         (["a.txt", "--layre", "0"], 2, "did you mean '--layer'"),
-        (["a.txt", "--out", "a.txt"], 1, "a.txt"),
+        (["a.txt", "--out", "a.txt"], 2, "--out a.txt is a file"),
     ],
 )
 def test_wrong_calls(

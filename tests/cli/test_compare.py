@@ -158,7 +158,7 @@ def stop_in_training(argv: list[str], run: Path) -> None:
             time.sleep(0.01)
         process.send_signal(signal.SIGINT)
         assert process.stderr is not None
-        assert "the same command goes on" in process.stderr.read()
+        assert "the same command resumes" in process.stderr.read()
     assert process.returncode == 130
     records = [json.loads(line) for line in read(run / "metrics.jsonl").splitlines()]
     assert records[-1]["reason"] == "interrupted"
@@ -200,7 +200,7 @@ def test_a_stopped_comparison_says_how_to_go_on(
 
     monkeypatch.setattr("sharnn.experiments.comparison.runner.Runner.measure", interrupted)
     assert call(["tiny.yaml"]) == 130
-    assert "the same command goes on" in capsys.readouterr().err
+    assert "the same command resumes" in capsys.readouterr().err
 
 
 def test_a_budget_in_tokens_is_no_budget_for_different_tokens(
@@ -218,8 +218,10 @@ def test_a_budget_in_tokens_is_no_budget_for_different_tokens(
     [
         ([], 2, "there is nothing to compare"),
         (["text.txt"], 2, "there is no recipe to train on text.txt"),
-        (["text.txt", "tiny.yaml"], 2, "tiny.yaml is a recipe by its name"),
+        (["text.txt", "tiny.yaml"], 2, "tiny.yaml is a recipe, and there is no TEXT"),
         (["demo", "transformer"], 2, "transformer is a recipe, and there is no TEXT"),
+        (["demo", "wide=demo"], 2, "wide=demo is a recipe, and there is no TEXT"),
+        (["demo", "text.txt", "--out", "text.txt"], 2, "--out text.txt is a file"),
         (["transfomer", "text.txt"], 2, "did you mean 'transformer'"),
         (["text.txt", "text.txt"], 2, "recipe text.txt"),
         (["demo", "demo", "text.txt"], 2, "two recipes called 'demo'"),

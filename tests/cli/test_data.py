@@ -45,7 +45,7 @@ def test_prepare_then_info(text: str, capsys: pytest.CaptureFixture[str]) -> Non
     assert [facts["splits"][s]["num_bytes"] for s in ("train", "valid", "test")] == [1800, 100, 100]
     code, out, _ = run(capsys, "info", facts["folder"], "--verify")
     assert code == 0
-    assert "every byte is the one that was prepared" in out
+    assert "verified: all digests match" in out
 
 
 def test_info_tells_a_damaged_folder(text: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -129,13 +129,35 @@ def test_make_recall_writes_a_text_and_what_it_costs(
     code, told, _ = run(capsys, *arguments)
     assert code == 0
     assert f"{out.stat().st_size:,} bytes" in told
-    assert "with all recalled" in told
+    assert "with perfect recall" in told
     written = out.read_bytes()
     assert written.count(b";") == written.count(b"=")
     code, _, err = run(capsys, *arguments)
     assert code == 2
-    assert "is there already" in err
+    assert "exists already" in err
     assert out.read_bytes() == written
     code, _, err = run(capsys, *arguments[:2], "--out", f"{out}2", "--longest", "3")
     assert code == 2
-    assert "longest is 3" in err
+    assert "--longest is 3 and --shortest 16" in err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--value-digits", "1000000"], "--bytes is 1000000, but a line has 1000006 bytes"),
+        (["--store-share", "2"], "--store-share is 2.0"),
+        (["--pairs", "99999999"], "--pairs is 99999999, but --key-digits 4 gives only 65536 keys"),
+        (["--seed", "-1"], "--seed is -1"),
+        (["--bytes", "3"], "--bytes is 3"),
+        (["--out", "x" * 300], "the name is too long"),
+    ],
+)
+def test_a_recall_text_that_cannot_be_made_is_refused(
+    tmp_path: Path, options: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = ["--out", str(tmp_path / "new" / "recall.txt")] if "--out" not in options else []
+    code, printed, err = run(capsys, "make", "recall", *out, *options)
+    assert (code, printed) == (2, "")
+    assert message in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "new").exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,17 @@ import torch
 from cli.calls import fails
 from models import ship, write_model
 from sharnn.checkpoint import save_model
+from sharnn.cli.evaluate import word_perplexity
 from sharnn.cli.main import main
-from sharnn.evaluate import DYNAMIC_SEGMENT_LENGTH, ContinuousCache, RmsRule, SgdRule
+from sharnn.evaluate import (
+    DYNAMIC_SEGMENT_LENGTH,
+    PAPER_LANES,
+    ContinuousCache,
+    RmsRule,
+    Score,
+    SgdRule,
+)
+from sharnn.evaluate.static import SEGMENT_LENGTH
 from sharnn.text import ByteTokenizer
 from texts import write_text
 
@@ -94,7 +104,7 @@ def test_texts_come_through_a_pipe(
         (["typo"], 1, "there is neither a model nor a text at typo"),
         (["enwik"], 1, "did you mean 'enwik8'"),
         (["new", "a.txt"], 1, "the run new has no checkpoint yet"),
-        (["a.txt", "run"], 2, "run is a model and stands behind a text: MODEL goes first"),
+        (["a.txt", "run"], 2, "run is a model, but comes after a text: MODEL goes first"),
         (["a.txt", "typo"], 1, "there is no text at typo"),
         (["model", "typo"], 1, "there is no text at typo"),
         (["*.md"], 1, "the pattern *.md matches no file"),
@@ -240,8 +250,8 @@ def test_more_slots_of_recall_are_taken_and_none_where_nothing_is_recalled(
     assert few["bits_per_byte"] == score(["recalls", "long.txt"], capsys)["bits_per_byte"]
     assert many["bits_per_byte"] != few["bits_per_byte"]
     for model, slots, message in (
-        ("recalls", "300", "power of two"),
-        ("model", "256", "nothing is"),
+        ("recalls", "300", "--recall-slots is 300: it must be a power of two"),
+        ("model", "256", "--recall-slots does nothing with model"),
     ):
         assert main(["evaluate", model, "long.txt", "--recall-slots", slots]) == 2
         assert message in capsys.readouterr().err
@@ -257,11 +267,40 @@ def test_help_knows_the_defaults(capsys: pytest.CaptureFixture[str]) -> None:
         main(["evaluate", "--help"])
     words = " ".join(capsys.readouterr().out.split())
     sgd, rms, cache = SgdRule(), RmsRule(), ContinuousCache(1)
-    assert f"(sgd {sgd.lr}, rms {rms.lr})" in words
-    assert f"(sgd {sgd.decay}, rms {rms.decay})" in words
-    assert f"below 1 ({cache.weight})" in words
-    assert f"alike ({cache.flatness})" in words
-    assert f"the weights move ({DYNAMIC_SEGMENT_LENGTH})" in words
+    assert f"learning rate (default: sgd {sgd.lr}, rms {rms.lr})" in words
+    assert f"per update (default: sgd {sgd.decay}, rms {rms.decay})" in words
+    assert f"below 1 (default: {cache.weight})" in words
+    assert f"similar states (default: {cache.flatness})" in words
+    assert f"per forward pass (default: {SEGMENT_LENGTH}, with paper 1024)" in words
+    assert f"between two updates (default: {DYNAMIC_SEGMENT_LENGTH})" in words
+    assert f"(default: valid {PAPER_LANES['valid']}, others {PAPER_LANES['test']})" in words
+
+
+@pytest.mark.parametrize(
+    ("text", "row"),
+    [
+        (b"a" * 600, r"10\^\d[\d,]*\.\d"),
+        (b"\x80" * 600, r"10\^\d[\d,]*\.\d"),
+        (b" " * 600, "none: the text has no words"),
+    ],
+)
+def test_a_word_perplexity_is_never_infinite(
+    text: bytes, row: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("words.txt").write_bytes(text)
+    assert main(["evaluate", "model", "words.txt"]) == 0
+    printed = capsys.readouterr().out
+    assert re.search(rf"^word perplexity  {row}$", printed, re.MULTILINE), printed
+    assert re.search(r"\b(inf|nan)\b", printed) is None
+    assert ("bits per char  none: no characters" in printed) == text.startswith(b"\x80")
+
+
+@pytest.mark.parametrize(
+    ("nats", "printed"), [(20.0, "54.60"), (50.0, "22,026.47"), (1e6, "10^86,858.9")]
+)
+def test_word_perplexities_are_readable(nats: float, printed: str) -> None:
+    score = Score("strict", nats, num_tokens=30, num_bytes=30, num_chars=30, num_words=5)
+    assert word_perplexity(score) == printed
 
 
 @pytest.mark.parametrize("options", [[], ["--json"]])

@@ -274,10 +274,10 @@ def test_prompts_from_files_and_pipes(
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["generate", "x", "--top-k", "0"], "top_k is 0"),
-        (["generate", "x", "--temperature", "0", "--top-p", "0.5"], "top_p does nothing"),
+        (["generate", "x", "--top-k", "0"], "--top-k is 0"),
+        (["generate", "x", "--temperature", "0", "--top-p", "0.5"], "--top-p does nothing"),
         (["generate", "x", "--max-bytes", "-1"], "--max-bytes is -1"),
-        (["generate", "x", "--prompt"], "--prompt needs a text"),
+        (["generate", "x", "--prompt"], "--prompt needs a value"),
     ],
 )  # fmt: skip
 def test_wrong_calls_exit_with_2(

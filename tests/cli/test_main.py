@@ -17,6 +17,7 @@ from sharnn.cli.main import VERBS, main
     ("argv", "message"),
     [
         (["trian"], "did you mean 'train'"),
+        (["evaluate", "x" * 300], "the name is too long: give a shorter one"),
         (["data", "prepear"], "did you mean 'prepare'"),
     ],
 )  # fmt: skip

@@ -3,29 +3,44 @@
 from __future__ import annotations
 
 import pytest
+from jsonargparse import ArgumentError
 
 from sharnn.cli.common import make_parser
 from sharnn.cli.main import main
 
 
 @pytest.mark.parametrize(
-    ("argv", "expected"),
+    ("argv", "names", "size"),
     [
-        ([], ["--"]),
-        (["a", "b"], ["--", "a", "b"]),
-        (["a", "--json", "b"], ["--json", "--", "a", "b"]),
-        (["a", "--size", "3", "b", "--size=4"], ["--size", "3", "--size=4", "--", "a", "b"]),
-        (["--size", "-1", "-"], ["--size", "-1", "--", "-"]),
-        (["a", "--", "--size", "--"], ["--", "a", "--size", "--"]),
-        (["a", "--size"], ["--size", "--", "a"]),
-        ([""], ["--", ""]),
+        ([], [], None),
+        (["a", "b"], ["a", "b"], None),
+        (["a", "--json", "b"], ["a", "b"], None),
+        (["a", "--size", "3", "b", "--size=4"], ["a", "b"], "4"),
+        (["--size", "-1m", "-"], ["-"], "-1m"),
+        (["--size", "---", "a"], ["a"], "---"),
+        (["a", "--", "--size", "--"], ["a", "--size", "--"], None),
+        ([""], [""], None),
     ],
 )
-def test_options_stand_first(argv: list[str], expected: list[str]) -> None:
+def test_options_may_stand_anywhere(argv: list[str], names: list[str], size: str | None) -> None:
     parser = make_parser("verb", "", "", "")
+    parser.add_argument("names", nargs="*")
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--size", type=int)
-    assert parser.options_first(argv) == expected
+    parser.add_argument("--size", type=str)
+    options = parser.parse_scattered(argv)
+    assert (options.names, options.size, options.json) == (names, size, "--json" in argv)
+
+
+@pytest.mark.parametrize(
+    "argv", [["a", "--size"], ["--size", "--json", "a"], ["--size", "--", "a"]]
+)
+def test_an_option_does_not_take_another_as_its_value(argv: list[str]) -> None:
+    parser = make_parser("verb", "", "", "")
+    parser.add_argument("names", nargs="*")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--size", type=str)
+    with pytest.raises(ArgumentError, match="--size: expected one argument"):
+        parser.parse_scattered(argv)
 
 
 @pytest.mark.parametrize(

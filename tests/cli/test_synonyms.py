@@ -54,7 +54,7 @@ def test_the_help_of_training_begins_with_what_most_people_need(
         shown.append(capsys.readouterr().out)
     short, whole, _ = shown
     assert len(short.splitlines()) < 85 < len(whole.splitlines()) / 2
-    for name in ("-o OUT, --out OUT", "--optim.lr", "--budget", "--help-all"):
+    for name in ("-o RUN, --out RUN", "--optim.lr", "--budget", "--help-all"):
         assert name in short
     assert "--optim.betas" in whole
     assert "--optim.betas" not in short

@@ -137,7 +137,7 @@ def test_import(text: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -
         (
             ["train", "TEXT", "--kind", "bpe", "--vocab-size", "300", "--out", "there.json"],
             2,
-            "is there already",
+            "exists already",
         ),
         (["train", "TEXT", "--vocabsize", "300"], 2, "did you mean '--vocab-size'?"),
         (

@@ -72,7 +72,7 @@ def test_the_bound_counts_what_cannot_be_known() -> None:
         ({"pairs": 0}, "pairs is 0"),
         ({"shortest": 90, "longest": 9}, "longest is 9 and shortest 90"),
         ({"store_share": 0.0}, "store_share is 0"),
-        ({"pairs": 16, "key_digits": 1}, "16 pairs need more than the 16 keys"),
+        ({"pairs": 16, "key_digits": 1}, "pairs is 16, but key_digits 1 gives only 16 keys"),
     ],
 )
 def test_what_cannot_be_made_is_refused(wrong: dict[str, float], message: str) -> None:
@@ -81,7 +81,10 @@ def test_what_cannot_be_made_is_refused(wrong: dict[str, float], message: str) -
 
 
 def test_less_than_a_line_and_seeds_below_0_are_refused() -> None:
-    with pytest.raises(ConfigError, match="5 bytes are less than a line"):
+    with pytest.raises(ConfigError, match="num_bytes is 5, but a line has 10 bytes"):
         make_recall_text(RecallTask(), 5)
+    # Refused at once, not after a line of that length was made.
+    with pytest.raises(ConfigError, match="but a line has 1000000000000006 bytes"):
+        make_recall_text(RecallTask(value_digits=10**15), 10**6)
     with pytest.raises(ConfigError, match="seed is -1"):
         make_recall_text(RecallTask(), 500, seed=-1)

@@ -1,1 +1,1 @@
-"""The command line: one file a verb."""
+"""The command line: each verb is a module."""

@@ -1,18 +1,22 @@
-"""`sharnn attention`: show where the head looks."""
+"""`sharnn attention`: show what the head attends to."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sharnn.cli.common import (
-    MODEL_HELP,
+    MODEL_OR_TEXT,
+    add_device,
+    add_model_and_texts,
     chosen_model,
     error_console,
     make_parser,
     model_and_texts,
-    prepare_bar,
+    named,
+    output_folder,
+    print_facts,
+    progress_bar,
 )
 from sharnn.errors import ConfigError
 
@@ -24,31 +28,31 @@ if TYPE_CHECKING:
     from sharnn.report import AttentionPaths
     from sharnn.text import Tokenizer
 
-HELP = "show where the head looks"
+HELP = "show what the head attends to"
 
-_DESCRIPTION = """\
-Read TEXT with MODEL in one lane and show where its head looks: a picture (by distance, and as the text
-goes on), a page in which every character that is pointed at tells what the head looked at to predict it,
-and the numbers as JSON and as a table, beside those of a head that looks everywhere alike. A known corpus
-is read in its test split, any other text whole. docs/attention.md has the formula of every number.
+_DESCRIPTION = f"""\
+Read TEXT with MODEL in one lane and record its attention weights. Writes a picture (weights by distance,
+and along the text), a page in which each character that the mouse points at shows what the head attended
+to when predicting it, and the statistics as JSON. Prints the statistics as a table, beside those of a
+uniform head. A known corpus is read in its test split, any other text as a whole. docs/attention.md has
+the formulas.
 
-The first argument is MODEL if it is 'base', a model folder or a run folder. If it is none of these,
-all arguments are TEXT, and the model is 'base', which comes with sharnn."""
+{MODEL_OR_TEXT}"""
 
 _EXAMPLES = """\
 examples:
   sharnn attention my.txt                                 (with the model that comes with sharnn)
   sharnn attention runs/mine other.txt --out look
-  sharnn attention runs/mine part2.txt --context part1.txt  (read before, neither counted nor shown)
+  sharnn attention runs/mine part2.txt --context part1.txt  (read first, not counted or shown)
   sharnn attention runs/paper-all other.txt --layer 3 --window 5000"""
 
 
-#: More would make a page that no browser likes.
+#: A page with more would be slow in a browser.
 _MOST_BYTES = 20_000
 
 
 def run(argv: list[str]) -> int:
-    """Parse, read, write the files, and print the numbers."""
+    """Parse, read, write the files, and print the statistics."""
     options = _parse(argv)
 
     from sharnn.checkpoint import BASE, load_model
@@ -58,17 +62,18 @@ def run(argv: list[str]) -> int:
     from sharnn.train import resolve_device
 
     model, texts = model_and_texts(options.names, "attention", "to read")
+    out = output_folder(options.out)
     console = error_console()
     loaded = load_model(chosen_model(model, console), resolve_device(options.device))
-    heads_to_read(loaded.model, options.layer, options.window)  # before a long text is read
-    with prepare_bar(console) as progress:
+    heads_to_read(loaded.model, options.layer, options.window)  # fails before a long text is read
+    with progress_bar(console) as progress:
         corpus = prepare(texts, tokenizer=loaded.tokenizer, progress=progress)
         context = options.context and prepare(
             options.context, tokenizer=loaded.tokenizer, progress=progress
         )
     split_name = "test" if corpus.own_splits else "all"
     split = corpus.split(split_name)
-    with prepare_bar(console) as progress:
+    with progress_bar(console) as progress:
         reading = read_attention(
             loaded.model,
             loaded.tokenizer,
@@ -77,7 +82,7 @@ def run(argv: list[str]) -> int:
             layer=options.layer,
             window=options.window,
             num_shown=_num_shown(loaded.tokenizer, split.tokens, options.max_bytes),
-            report=progress and (lambda done, total: progress("tokens read", done, total)),
+            report=named(progress, "tokens read"),
         )
     facts: dict[str, Any] = {
         "model": str(loaded.folder),
@@ -89,7 +94,7 @@ def run(argv: list[str]) -> int:
         "bits_per_byte": reading.bits_per_token * split.num_tokens / split.num_bytes,
     }
     title = _title(model or BASE, facts, reading)
-    paths = write_attention(reading, loaded.tokenizer, title, facts, Path(options.out))
+    paths = write_attention(reading, loaded.tokenizer, title, facts, out)
     if options.json:
         print(json.dumps({**facts, **reading.to_dict()}))
     else:
@@ -99,39 +104,37 @@ def run(argv: list[str]) -> int:
 
 def _parse(argv: list[str]) -> Namespace:
     parser = make_parser("attention", "[MODEL] TEXT… [options]", _DESCRIPTION, _EXAMPLES)
+    add_model_and_texts(parser, "to read")
     parser.add_argument(
-        "names", nargs="*", metavar="[MODEL] TEXT", help=f"{MODEL_HELP}; and what to read"
-    )
-    parser.add_argument("--out", type=str, default="attention", help="folder of the files")
-    parser.add_argument(
-        "--max-bytes",
-        type=int,
-        default=4000,
-        help="of the text shown; the numbers are of all of it",
+        "--out", type=str, default="attention", metavar="FOLDER", help="folder of the files"
     )
     parser.add_argument(
-        "--context", type=str, action="append",
-        help="a text that is read before, neither counted nor shown; may be given several times",
+        "--max-bytes", type=int, default=4000,
+        help="bytes shown on the page; the statistics are of the whole text",
     )  # fmt: skip
     parser.add_argument(
-        "--layer", type=int | None, help="the block to look at, from 0 (default: all that attend)"
+        "--context", type=str, action="append", metavar="TEXT",
+        help="text to read first, not counted or shown; can be repeated",
+    )  # fmt: skip
+    parser.add_argument(
+        "--layer", type=int | None, help="block to show, from 0 (default: all with a head)"
     )
     parser.add_argument(
         "--window", type=int | None, help="memory rows in reach (default: the model's)"
     )
-    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument("--json", action="store_true", help="print the numbers as one JSON object")
+    add_device(parser)
+    parser.add_argument("--json", action="store_true", help="print the statistics as a JSON object")
     options = parser.parse_scattered(argv)
     if not 1 <= options.max_bytes <= _MOST_BYTES:
         raise ConfigError(
-            f"--max-bytes is {options.max_bytes}: of 1 to {_MOST_BYTES:,} bytes of the text a page can "
-            "show what is looked at (the numbers are of the whole text)"
+            f"--max-bytes is {options.max_bytes}: a page shows 1 to {_MOST_BYTES:,} bytes (the "
+            "statistics are of the whole text)"
         )
     return options
 
 
 def _num_shown(tokenizer: Tokenizer, tokens: Tokens, max_bytes: int) -> int:
-    """Return how many tokens of the text are shown: one at least, and else no more bytes than asked."""
+    """Return the number of tokens shown: as many as fit into `max_bytes`, but at least one."""
     num_bytes = 0
     for index, token in enumerate(tokens[:max_bytes].tolist()):
         num_bytes += len(tokenizer.token_bytes(token))
@@ -149,20 +152,11 @@ def _title(model: str, facts: dict[str, Any], reading: AttentionReading) -> str:
 def _print_table(
     title: str, bits_per_byte: float, reading: AttentionReading, paths: AttentionPaths
 ) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
     from sharnn.report import attention_rows
 
     print(title)
     print(f"bits per byte  {bits_per_byte:.4f}\n")
-    (_, heading), *rows = attention_rows(reading)
-    table = Table(box=None, pad_edge=False)
-    for name in ("", *heading):
-        table.add_column(name, no_wrap=True)
-    for name, cells in rows:
-        table.add_row(name, *cells)
-    Console().print(table)
+    print_facts(attention_rows(reading))
     print(f"\npage      {paths.html}")
     for png in paths.pngs:
         print(f"picture   {png}")

@@ -1,8 +1,9 @@
-"""What verbs share: parsers, consoles and a bar for preparing texts."""
+"""What several verbs use: parsers, MODEL and TEXT arguments, output paths, consoles and tables."""
 
 from __future__ import annotations
 
 import glob
+import itertools
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,24 +17,27 @@ from sharnn.errors import ConfigError, DataError, SharnnError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from jsonargparse import ArgumentParser
-    from rich.console import Console
+    from jsonargparse import ArgumentParser, Namespace
+    from rich.console import Console, RenderableType
 
     from sharnn.cli.parser import VerbParser
+    from sharnn.data.download import Progress
     from sharnn.report import Table
 
-#: Columns of what is printed to a file or pipe; no table here is wider.
+#: Columns of a table that is printed to a file or pipe; no table here is wider.
 _FILE_WIDTH = 200
-#: Short forms of options, in every verb that has them.
-SHORT_FORMS = {"--out": "-o", "--prompt": "-p", "--max-bytes": "-n"}
 MODEL_HELP = (
-    "model folder, run folder for its best, or 'base' for the model that comes with sharnn (unless such "
-    "a folder is called base); without MODEL it is the one that comes with sharnn"
+    "a model folder, a run folder (its best checkpoint), or 'base', the model that comes with sharnn "
+    "unless a folder is called base (default: the model that comes with sharnn)"
 )
+MODEL_OR_TEXT = """\
+If the first argument is 'base', a model folder or a run folder, it is MODEL. Otherwise all arguments are
+TEXT, and the model is 'base', which comes with sharnn."""
+TEXT_HELP = "known corpus, file, folder, glob in quotes, or - for standard input"
 
 
 def make_parser(verb: str, usage: str, description: str, examples: str) -> VerbParser:
-    """Return the parser of a verb; it is imported here, for the list of verbs needs none."""
+    """Return the parser of a verb. The import is here because the list of verbs needs no parser."""
     from sharnn.cli.parser import VerbParser
 
     return VerbParser(verb, usage, description, examples)
@@ -45,16 +49,16 @@ def run_subverb(
     runs: Mapping[str, Callable[[list[str]], int]],
     help_texts: Sequence[str],
 ) -> int:
-    """Run what a verb's first argument names, such as `list` of `sharnn data list`.
+    """Run the subverb that the first argument names, such as `list` in `sharnn data list`.
 
     Args:
         verb: The verb.
-        argv: What was typed after it; `help_texts` are printed where that is nothing, or asks for help.
-        runs: By name, what takes the rest and returns the exit code.
-        help_texts: Usage, what it is about, and examples.
+        argv: The arguments after it; without any, or with `--help`, the `help_texts` are printed.
+        runs: For each subverb, a function that takes the other arguments and returns the exit code.
+        help_texts: Usage, description and examples.
 
     Raises:
-        ConfigError: There is none of that name.
+        ConfigError: There is no such subverb.
     """
     if not argv or argv[0] in ("-h", "--help"):
         print(*help_texts, sep="\n")
@@ -69,18 +73,21 @@ def run_subverb(
 
 @contextmanager
 def naming_options(options: Mapping[str, str]) -> Iterator[None]:
-    """Let an error of the library that names an argument name the option instead.
+    """Replace the names of library arguments by options in the messages of errors.
 
     Args:
-        options: By the argument's name, as in `stride is 0` or `(stride)`.
+        options: The option of each argument. An argument is recognised in the forms `stride is 0`,
+            `stride does nothing`, `stride 0` and `(stride)`.
 
     Raises:
-        SharnnError: The same error, translated.
+        SharnnError: The error of the block, with another message.
     """
     try:
         yield
     except SharnnError as failure:
-        names = re.compile(rf"\b({'|'.join(options)})\b(?= is\b| \d|\))")
+        names = re.compile(
+            rf"(?<![\w.])({'|'.join(map(re.escape, options))})(?= (?:is|does)\b| \d|\))"
+        )
         translated = names.sub(lambda name: options[name[0]], str(failure))
         if translated == str(failure):
             raise
@@ -88,15 +95,40 @@ def naming_options(options: Mapping[str, str]) -> Iterator[None]:
 
 
 def add_model(parser: ArgumentParser) -> None:
-    """Give a parser MODEL, which may be left out; see `chosen_model`."""
+    """Add the optional argument MODEL; see `chosen_model`."""
     parser.add_argument("model", nargs="?", metavar="MODEL", help=MODEL_HELP)
 
 
+def add_model_and_texts(parser: ArgumentParser, aim: str) -> None:
+    """Add the arguments [MODEL] TEXT… as `names`; see `model_and_texts`."""
+    parser.add_argument(
+        "names", nargs="*", metavar="[MODEL] TEXT", help=f"{MODEL_HELP}; texts {aim}: {TEXT_HELP}"
+    )
+
+
+def add_device(parser: ArgumentParser) -> None:
+    """Add the option --device."""
+    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or cuda:N")
+
+
+def add_source(parser: ArgumentParser) -> None:
+    """Add the option --from of the verbs that prepare texts; see `local_source`."""
+    parser.add_argument(
+        "--from", dest="source", type=str | None, metavar="PATH",
+        help="local copy of a known corpus: its archive, the unpacked folder, or the file in it",
+    )  # fmt: skip
+
+
+def local_source(options: Namespace) -> Path | None:
+    """Return the path that was given as --from."""
+    return Path(options.source).expanduser() if options.source is not None else None
+
+
 def chosen_model(given: str | None, console: Console) -> str | Path:
-    """Return MODEL, or where none was given the shipped model's folder, and say so on a terminal.
+    """Return MODEL, or the folder of the shipped model if none was given, which a terminal shows.
 
     Raises:
-        CheckpointError: None was given, and this installation comes without.
+        CheckpointError: None was given, and this installation has no shipped model.
     """
     from sharnn.checkpoint import BASE, shipped_model
 
@@ -109,19 +141,19 @@ def chosen_model(given: str | None, console: Console) -> str | Path:
 
 
 def model_and_texts(names: list[str], verb: str, aim: str) -> tuple[str | None, list[str]]:
-    """Tell MODEL and TEXT apart by what they name, not by their number.
+    """Split positional arguments into MODEL and TEXTs: the first is MODEL if there is such a model.
 
     Args:
         names: The positional arguments.
         verb: The verb that was called.
-        aim: What a text is for, such as `to score`.
+        aim: What the verb does to a text, such as `to score`.
 
     Returns:
-        MODEL, None where it was left out, and the TEXTs.
+        MODEL, or None if it was left out, and the TEXTs.
 
     Raises:
-        ConfigError: There is no TEXT, or MODEL does not stand first.
-        DataError: The first is neither a model nor a text.
+        ConfigError: There is no TEXT, or MODEL is not first.
+        DataError: The first argument is neither a model nor a text.
     """
     from sharnn.checkpoint import is_model
 
@@ -132,7 +164,7 @@ def model_and_texts(names: list[str], verb: str, aim: str) -> tuple[str | None, 
         if len(names) == 1:
             raise ConfigError(
                 f"{first} is a model, and there is no TEXT {aim} with it: sharnn {verb} {first} TEXT… "
-                f"({aim} it as a text, name the model first: sharnn {verb} base {first})"
+                f"({aim} {first} as a text, put a model before it: sharnn {verb} base {first})"
             )
         return first, names[1:]
     if not _may_be_text(first):
@@ -143,14 +175,14 @@ def model_and_texts(names: list[str], verb: str, aim: str) -> tuple[str | None, 
     late = next((name for name in names if is_model(name)), None)
     if late is not None:
         raise ConfigError(
-            f"{late} is a model and stands behind a text: MODEL goes first ({aim} it as a text, name the "
-            f"model: sharnn {verb} base TEXT…)"
+            f"{late} is a model, but comes after a text: MODEL goes first ({aim} {late} as a text, put a "
+            f"model before all texts: sharnn {verb} base TEXT…)"
         )
     return None, names
 
 
 def _may_be_text(name: str) -> bool:
-    """Return whether something is there to read, or there was a pattern to find it by."""
+    """Return whether `name` is a corpus, a glob, standard input, or an existing path."""
     from sharnn.data.corpora import KNOWN_CORPORA
     from sharnn.data.sources import STDIN
 
@@ -164,23 +196,50 @@ def _like_a_corpus(name: str) -> str:
     return did_you_mean(name, KNOWN_CORPORA)
 
 
+def new_file(out: str) -> Path:
+    """Return the path of a file to write.
+
+    Raises:
+        ConfigError: It exists already.
+    """
+    path = Path(out).expanduser()
+    if path.exists():
+        raise ConfigError(f"--out {path} exists already: give another file, or remove it first")
+    return path
+
+
+def output_folder(out: str) -> Path:
+    """Return the path of a folder to write to; it need not exist.
+
+    Raises:
+        ConfigError: It is a file.
+    """
+    path = Path(out).expanduser()
+    if path.exists() and not path.is_dir():
+        raise ConfigError(f"--out {path} is a file: give a folder")
+    return path
+
+
 def error_console() -> Console:
-    """Return a console on standard error, where progress belongs."""
+    """Return a console on standard error, for progress and notices."""
     from rich.console import Console
 
     return Console(stderr=True, soft_wrap=True)
 
 
 @contextmanager
-def prepare_bar(console: Console) -> Iterator[Callable[[str, int, int | None], None] | None]:
-    """Yield a callback that shows how far a text is prepared; None where no terminal shows it."""
+def progress_bar(console: Console) -> Iterator[Progress | None]:
+    """Yield a callback that shows progress as a bar; None if standard error is no terminal."""
     if not console.is_terminal:
         yield None
         return
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+    from rich import progress
 
-    columns: list[Any] = [TextColumn("{task.description}"), BarColumn(), DownloadColumn()]
-    with Progress(*columns, TransferSpeedColumn(), console=console, transient=True) as bar:
+    columns = (
+        progress.TextColumn("{task.description}"), progress.BarColumn(), progress.DownloadColumn(),
+        progress.TransferSpeedColumn(),
+    )  # fmt: skip
+    with progress.Progress(*columns, console=console, transient=True) as bar:
         tasks: dict[str, Any] = {}
 
         def show(what: str, done: int, total: int | None) -> None:
@@ -191,12 +250,31 @@ def prepare_bar(console: Console) -> Iterator[Callable[[str, int, int | None], N
         yield show
 
 
-def print_tables(tables: Iterable[Table]) -> None:
-    """Print tables, to a file or pipe as wide as they are."""
+def named(progress: Progress | None, what: str) -> Callable[[int, int], None] | None:
+    """Return a callback that shows progress under the name `what`; None if nothing shows it."""
+    return progress and (lambda done, total: progress(what, done, total))
+
+
+def print_rich(*tables: RenderableType) -> None:
+    """Print tables of rich; a file or pipe gets them at full width."""
     from rich.console import Console
 
     console = Console()
     if not console.is_terminal:
         console.width = _FILE_WIDTH
     for table in tables:
-        console.print(table.to_rich())
+        console.print(table)
+
+
+def print_tables(tables: Iterable[Table]) -> None:
+    """Print tables of a report."""
+    print_rich(*(table.to_rich() for table in tables))
+
+
+def print_facts(facts: Iterable[tuple[str, Sequence[str]]]) -> None:
+    """Print names, each with its values in columns."""
+    rows = [[name, *values] for name, values in facts]
+    columns = itertools.zip_longest(*rows, fillvalue="")
+    widths = [max(map(len, column)) for column in columns]
+    for row in rows:
+        print("  ".join(map(str.ljust, row, widths)).rstrip())

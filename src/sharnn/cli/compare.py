@@ -1,13 +1,20 @@
-"""`sharnn compare`: train recipes under equal conditions and print what each reaches."""
+"""`sharnn compare`: train recipes under equal conditions and compare their scores."""
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sharnn.cli.common import error_console, make_parser, naming_options, print_tables
+from sharnn.cli.common import (
+    add_device,
+    error_console,
+    make_parser,
+    naming_options,
+    output_folder,
+    print_tables,
+)
 from sharnn.errors import INTERRUPTED, ConfigError
 from sharnn.experiments.comparison.processes import interrupted_by_kill
 from sharnn.recipe import shipped_recipes
@@ -15,15 +22,15 @@ from sharnn.recipe import shipped_recipes
 if TYPE_CHECKING:
     from sharnn.cli.parser import VerbParser
 
-HELP = "train recipes under equal conditions and print their table"
+HELP = "train recipes under equal conditions and compare their scores"
 
 _DESCRIPTION = """\
-Train every RECIPE equally long on TEXT, a seed after the other and the recipes in turn, each as a
-'sharnn train' of its own; score the best model of each on valid and test (protocol 'strict'); print
-the table, with what was published beside it, and write it with a picture and a page into --out.
+Train every RECIPE on TEXT with the same budget and seeds, each in its own 'sharnn train' process. Score
+the best model of each run on valid and test (protocol 'strict'). Print a table, with published scores
+beside it, and write the table, a picture and a page to --out.
 
---scale 0.25 makes a quarter of all widths, lanes and text, so that the whole table runs on a laptop.
-A stopped comparison goes on where it was: the same command trains what is missing."""
+--scale 0.25 reduces widths, lanes and text to a quarter, so that the paper's table runs on a laptop. To
+resume a stopped comparison, run the same command again."""
 
 _PAPER = "paper-enwik8-one paper-enwik8-all paper-no-attention plain-lstm transformer"
 #: Arguments of the library whose names in messages are replaced by options.
@@ -39,7 +46,7 @@ def run(argv: list[str]) -> int:
         with interrupted_by_kill(), naming_options(_OPTIONS):
             return _compare(argv)
     except KeyboardInterrupt:
-        print("sharnn: stopped; the same command goes on", file=sys.stderr)
+        print("sharnn: stopped; the same command resumes", file=sys.stderr)
         return INTERRUPTED
 
 
@@ -57,38 +64,39 @@ def _make_parser() -> VerbParser:
         "names",
         nargs="*",
         metavar="RECIPE TEXT",
-        help="recipes, each a name, a file or NAME='RECIPE OPTIONS', and last what to train on",
+        help="recipes, each a name, a file or NAME='RECIPE OPTIONS'; the last argument is TEXT",
     )
     parser.add_argument(
         "--budget",
         type=str,
         default="10m",
-        help="of each run: 90s, 10m, 5000steps, 3epochs, 50Mtokens; or several, as in 30s,90s",
+        help="budget of each run: 90s, 10m, 5000steps, 3epochs, 50Mtokens; or several: 30s,90s",
     )
-    parser.add_argument("--seeds", type=int, default=3, help="trainings of each recipe")
+    parser.add_argument("--seeds", type=int, default=3, help="runs of each recipe and budget")
     parser.add_argument(
-        "--scale", type=float, default=1.0, help="share that widths, lanes and text are shrunk to"
-    )
-    parser.add_argument("--out", type=str, default="comparison", help="folder of the results")
-    parser.add_argument(
-        "--jobs", type=int, default=1, help="runs side by side, not with time budgets"
+        "--scale", type=float, default=1.0, help="factor for widths, lanes and text"
     )
     parser.add_argument(
-        "--threads", type=int | None, help="of each run (default: all, shared by the jobs)"
-    )
-    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument(
-        "--again", action="store_true", help="train what the results hold already, too"
+        "--out", type=str, default="comparison", metavar="FOLDER", help="folder of the results"
     )
     parser.add_argument(
-        "--keep", action="store_true", help="leave run folders and logs in the results' folder"
+        "--jobs", type=int, default=1, help="parallel runs; not with budgets in time"
     )
+    parser.add_argument(
+        "--threads", type=int | None, help="threads of each run (default: all, divided by --jobs)"
+    )
+    add_device(parser)
+    parser.add_argument(
+        "--again", action="store_true", help="repeat runs that are in the results already"
+    )
+    parser.add_argument("--keep", action="store_true", help="keep run folders and logs in --out")
     return parser
 
 
 def _compare(argv: list[str]) -> int:
     options = _make_parser().parse_scattered(argv)
     contenders, text = _contenders_and_text(options.names)
+    out = output_folder(options.out)
 
     from sharnn.experiments.comparison.compare import PAGE, Comparison, compare
     from sharnn.experiments.comparison.contenders import Budget
@@ -96,7 +104,7 @@ def _compare(argv: list[str]) -> int:
     comparison = Comparison(
         contenders,
         text,
-        out=Path(options.out),
+        out=out,
         command=shlex.join(["sharnn", "compare", *argv]),
         budgets=[Budget.parse(budget) for budget in dict.fromkeys(options.budget.split(","))],
         seeds=options.seeds,
@@ -122,12 +130,13 @@ def _contenders_and_text(names: list[str]) -> tuple[list[str], str]:
         raise ConfigError("there is nothing to compare: sharnn compare RECIPE… TEXT")
     *recipes, text = names
     shipped = shipped_recipes()
-    if text in shipped:
-        raise ConfigError(f"{text} is a recipe, and there is no TEXT to train on: name it last")
-    if text.endswith((".yaml", ".yml")):
-        raise ConfigError(f"{text} is a recipe by its name, and there is no TEXT: name it last")
+    is_recipe = text in shipped or text.endswith((".yaml", ".yml"))
+    if is_recipe or ("=" in text and not os.path.exists(text)):
+        raise ConfigError(
+            f"{text} is a recipe, and there is no TEXT to train on: give TEXT as the last argument"
+        )
     if not recipes:
         raise ConfigError(
-            f"there is no recipe to train on {text}: name one or several of {', '.join(shipped)}"
+            f"there is no recipe to train on {text}: give one or more of {', '.join(shipped)}"
         )
     return recipes, text

@@ -1,4 +1,4 @@
-"""`sharnn data`: the known corpora, and texts prepared for training."""
+"""`sharnn data`: list known corpora, prepare texts for training, make a recall text."""
 
 from __future__ import annotations
 
@@ -8,22 +8,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sharnn.cli.common import (
+    TEXT_HELP,
+    add_source,
     error_console,
+    local_source,
     make_parser,
+    named,
     naming_options,
-    prepare_bar,
+    new_file,
+    print_rich,
+    progress_bar,
     run_subverb,
 )
 from sharnn.errors import ConfigError
 
 if TYPE_CHECKING:
     from jsonargparse import Namespace
-    from rich.table import Table
 
     from sharnn.cli.parser import VerbParser
     from sharnn.data.corpus import Corpus
 
-HELP = "list known corpora, prepare texts, tell what is in them"
+HELP = "list known corpora, prepare texts, count what is in them"
 
 _USAGE = """\
 usage: sharnn data list
@@ -33,32 +38,40 @@ usage: sharnn data list
 """
 
 _ABOUT = """\
-'train' and 'evaluate' prepare what they read by themselves; these verbs do it ahead of time, from a
-local copy, or tell what is in a text. Prepared texts lie in the cache folder ($SHARNN_CACHE moves it).
+'train' and 'evaluate' prepare their texts themselves. These verbs prepare a text in advance or from a
+local copy, and count its bytes, words and tokens. Prepared texts are kept in the cache folder, which
+$SHARNN_CACHE moves.
 """
 
 _EXAMPLES = """\
 examples:
   sharnn data prepare enwik8                                 download, check, prepare
   sharnn data prepare enwik8 --from ~/Downloads/enwik8.zip   without a network
-  sharnn data prepare 'notes/**/*.md' more.txt.gz            texts one after the other
+  sharnn data prepare 'notes/**/*.md' more.txt.gz            several texts, joined
   zcat logs.gz | sharnn data prepare -                       standard input
-  sharnn data info wikitext-2 --verify                       counts; read all, compare digests
-  sharnn data make recall --out recall.txt --bytes 4000000   pairs to recall: does a memory work?"""
+  sharnn data info wikitext-2 --verify                       count, and compare digests
+  sharnn data make recall --out recall.txt --bytes 4000000   a text that tests a memory"""
 
 _ABOUT_RECALL = """\
-Make a text that shows whether a model recalls: lines store pairs of hexadecimal digits, k=v;, or ask for
-one that stood before, ?k=v;. A digit of an asked value costs 4 bits where it is not recalled, and nothing
-where it is; how far back it stood is spread evenly over the logarithm of the distance. Prints what such a
-text costs in bits per byte with all recalled and with nothing recalled.
+Make a text that tests a model's memory. A line stores a pair of hexadecimal numbers, k=v;, or queries a
+stored one, ?k=v;. A digit of a queried value costs 0 bits with perfect recall and 4 bits without. The
+distance to the previous occurrence of the value is log-uniform. Prints the bits per byte of the text with
+perfect recall and without recall.
 """
 
-#: Columns of a table that goes to a file or pipe, where lines have no end.
-_WIDE = 200
+#: Settings of a recall text, each with its help.
+_RECALL_SETTINGS = {
+    "pairs": "number of live pairs: a new one replaces the least recently used",
+    "key_digits": "digits of a key",
+    "value_digits": "digits of a value",
+    "shortest": "smallest distance in bytes from a queried value to its previous occurrence",
+    "longest": "largest distance",
+    "store_share": "share of the lines that store a new pair",
+}
 
 
 def run(argv: list[str]) -> int:
-    """Run one of the verbs."""
+    """Run one of the subverbs."""
     runs = {"list": _list, "prepare": _prepare, "info": _info, "make": _make}
     return run_subverb("data", argv, runs, (_USAGE, _ABOUT, _EXAMPLES))
 
@@ -68,13 +81,12 @@ def _list(argv: list[str]) -> int:
 
     from sharnn.data.corpora import KNOWN_CORPORA
 
-    make_parser("data list", "", "Known corpora: their names are TEXTs.", _EXAMPLES).parse_args(
-        argv
-    )
+    about = "List the known corpora. Their names can be given as TEXT."
+    make_parser("data list", "", about, _EXAMPLES).parse_args(argv)
     table = Table("corpus", "tokens", "licence", "what it is", box=None)
     for corpus in KNOWN_CORPORA.values():
         table.add_row(corpus.name, corpus.tokenizer, corpus.licence, corpus.description)
-    _print_table(table)
+    print_rich(table)
     return 0
 
 
@@ -86,7 +98,7 @@ def _prepare(argv: list[str]) -> int:
 
 def _info(argv: list[str]) -> int:
     parser = _text_parser("info")
-    parser.add_argument("--verify", action="store_true", help="read everything, compare digests")
+    parser.add_argument("--verify", action="store_true", help="read all of it and compare digests")
     parser.add_argument("--json", action="store_true", help="print the manifest as JSON")
     options = parser.parse_args(argv)
     corpus = _opened(options) or _prepared(options)
@@ -97,7 +109,7 @@ def _info(argv: list[str]) -> int:
     else:
         _print_corpus(corpus)
         if options.verify:
-            print("every byte is the one that was prepared")
+            print("verified: all digests match")
     return 0
 
 
@@ -105,74 +117,62 @@ def _make(argv: list[str]) -> int:
     from sharnn.data.recall_task import RecallTask, make_recall_text
     from sharnn.files import atomic_file
 
-    what = {
-        "pairs": "pairs that can be asked for at a time",
-        "key-digits": "digits of a key",
-        "value-digits": "digits of a value",
-        "shortest": "least distance in bytes from an asked value to where it last stood",
-        "longest": "greatest distance",
-        "store-share": "share of the lines that store a new pair",
-    }
     parser = make_parser("data make", "recall --out FILE [options]", _ABOUT_RECALL, _EXAMPLES)
-    parser.add_argument("what", choices=["recall"], metavar="recall", help="the one kind there is")
-    parser.add_argument("--out", required=True, metavar="FILE", help="file to write")
-    parser.add_argument("--bytes", type=int, default=1_000_000, help="of the text, at most")
+    parser.add_argument("what", choices=["recall"], metavar="recall", help="the only kind")
+    parser.add_argument(
+        "--out", required=True, metavar="FILE", help="file to write; folders above it are made"
+    )
+    parser.add_argument("--bytes", type=int, default=1_000_000, help="maximum size in bytes")
     parser.add_argument("--seed", type=int, default=0, help="the same seed makes the same text")
-    for name, help_text in what.items():
-        default = getattr(RecallTask, name.replace("-", "_"))
-        parser.add_argument(f"--{name}", type=type(default), default=default, help=help_text)
+    options_of = {name: f"--{name.replace('_', '-')}" for name in _RECALL_SETTINGS}
+    for name, help_text in _RECALL_SETTINGS.items():
+        default = getattr(RecallTask, name)
+        parser.add_argument(options_of[name], type=type(default), default=default, help=help_text)
     options = parser.parse_args(argv)
-    settings = {name: options[name] for name in (key.replace("-", "_") for key in what)}
-    out = Path(options.out)
-    if out.exists():
-        raise ConfigError(f"{out} is there already: choose another file, or remove it")
-    with prepare_bar(error_console()) as progress:
+    out = new_file(options.out)
+    with (
+        progress_bar(error_console()) as progress,
+        naming_options({**options_of, "num_bytes": "--bytes", "seed": "--seed"}),
+    ):
         made = make_recall_text(
-            RecallTask(**settings),
+            RecallTask(**{name: options[name] for name in _RECALL_SETTINGS}),
             options.bytes,
             options.seed,
-            progress and (lambda done, total: progress("making pairs", done, total)),
+            named(progress, "making pairs"),
         )
     with atomic_file(out) as file:
         file.write(made.text)
-    print(f"{out}: {len(made.text):,} bytes, {made.num_asked:,} of them digits to recall")
-    print(f"with all recalled  {made.bound:.4f} bits per byte")
-    print(f"with none recalled {made.without_recall:.4f} bits per byte")
+    print(f"{out}: {len(made.text):,} bytes, {made.num_asked:,} of them digits of queried values")
+    print(f"with perfect recall  {made.bound:.4f} bits per byte")
+    print(f"without recall       {made.without_recall:.4f} bits per byte")
     return 0
 
 
 def _text_parser(verb: str) -> VerbParser:
-    """Return a parser of TEXT… and how to prepare them."""
+    """Return a parser of TEXTs and the options that prepare them."""
     parser = make_parser(f"data {verb}", "TEXT… [options]", _ABOUT, _EXAMPLES)
-    what = "known corpus, file, folder, glob in quotes, or - for standard input"
-    if verb == "info":
-        what += "; or the FOLDER of a prepared corpus"
-    parser.add_argument("texts", nargs="+", metavar="TEXT", help=what)
+    folder = "; or the FOLDER of a prepared corpus" if verb == "info" else ""
+    parser.add_argument("texts", nargs="+", metavar="TEXT", help=TEXT_HELP + folder)
     parser.add_argument(
         "--tokenizer",
         type=str | None,
         help="byte, word, or NAME.json made by 'sharnn tokenizer train' (default: the corpus's)",
     )
-    parser.add_argument(
-        "--from",
-        dest="source",
-        type=str | None,
-        help="local copy of a known corpus: the zip, the folder it unpacks to, or the file in it",
-    )
+    add_source(parser)
     return parser
 
 
 def _opened(options: Namespace) -> Corpus | None:
-    """Open the folder of a prepared corpus, if that is what was named.
+    """Return the prepared corpus that TEXT names; None if it names a text.
 
     Raises:
-        ConfigError: Options for preparing it were given too.
+        ConfigError: Options that prepare a text were given too.
         DataError: The folder is damaged.
     """
     from sharnn.data.corpus import MANIFEST, TOKENIZER, TOKENS, Corpus
 
     folder = options.texts[0]
-    # Two of the files are enough: a folder that has lost one is damaged, not a text.
+    # Two of the three files are enough: a folder without the third is a damaged corpus, not a text.
     parts = sum(
         os.path.isfile(os.path.join(folder, part)) for part in (MANIFEST, TOKENIZER, TOKENS)
     )
@@ -186,10 +186,12 @@ def _opened(options: Namespace) -> Corpus | None:
 def _prepared(options: Namespace) -> Corpus:
     from sharnn.data.prepare import prepare
 
-    source = Path(options.source).expanduser() if options.source is not None else None
-    with prepare_bar(error_console()) as progress, naming_options({"local_source": "--from"}):
+    with progress_bar(error_console()) as progress, naming_options({"local_source": "--from"}):
         return prepare(
-            options.texts, tokenizer=options.tokenizer, local_source=source, progress=progress
+            options.texts,
+            tokenizer=options.tokenizer,
+            local_source=local_source(options),
+            progress=progress,
         )
 
 
@@ -204,17 +206,8 @@ def _print_corpus(corpus: Corpus) -> None:
         table.add_row(name, *(f"{count:,}" for count in counts), entry["sha256"][:12])
     tokenizer = corpus.tokenizer
     print(f"{corpus.name}: {tokenizer.name} tokens, vocabulary of {tokenizer.vocab_size:,}")
-    _print_table(table)
+    print_rich(table)
     if corpus.manifest["licence"]:
         print(f"licence {corpus.manifest['licence']}")
     print(f"folder  {corpus.folder}")
     print(f"digest  {corpus.digest}")
-
-
-def _print_table(table: Table) -> None:
-    from rich.console import Console
-
-    console = Console()
-    if not console.is_terminal:
-        console.width = _WIDE
-    console.print(table)

@@ -1,4 +1,4 @@
-"""`sharnn demo`: the whole way once, on text that every Python carries."""
+"""`sharnn demo`: train, score and sample a small model on the standard library of this Python."""
 
 from __future__ import annotations
 
@@ -10,25 +10,33 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sharnn.cli.common import error_console, make_parser, prepare_bar
+from sharnn.cli.common import error_console, make_parser, named, progress_bar
+from sharnn.recipe import load_recipe_settings
 
 if TYPE_CHECKING:
     from sharnn.evaluate import Score
 
-HELP = "train, score and sample a small model on Python's own library"
+HELP = "train, score and sample a small model on Python's standard library"
 
 _DESCRIPTION = """\
-Train the 'demo' recipe on the standard library of this Python, score it on files it has not seen
-beside what gzip, bzip2 and xz make of them, sample it, and draw its learning curves."""
+Train the recipe 'demo' on the standard library of this Python. Then score the model on held-out files,
+beside gzip, bzip2 and xz, sample it, and plot its learning curves."""
 
 _CORPUS, _RECIPE, _PROMPT = "python-stdlib", "demo", "def read_"
 
 
 def run(argv: list[str]) -> int:
-    """Do it all, and say what was done."""
+    """Run all steps."""
     parser = make_parser("demo", "[--out RUN] [--budget 90s]", _DESCRIPTION, "")
-    parser.add_argument("--out", type=str | None, help="folder of the run (a new one in runs/)")
-    parser.add_argument("--budget", type=str | None, help="when training ends (the recipe's)")
+    parser.add_argument(
+        "--out",
+        type=str | None,
+        metavar="RUN",
+        help="run folder (default: a new one in runs/)",
+    )
+    parser.add_argument(
+        "--budget", type=str | None, help=f"length of training (default: {_budget()})"
+    )
     options = parser.parse_args(argv)
     out = Path(options.out) if options.out else _new_folder()
 
@@ -45,6 +53,10 @@ def run(argv: list[str]) -> int:
     return report.run([str(out)])
 
 
+def _budget() -> str:
+    return str(load_recipe_settings(_RECIPE)["train"]["budget"])
+
+
 def _new_folder() -> Path:
     number = 1
     while (folder := Path("runs") / f"demo-{number}").exists():
@@ -53,25 +65,16 @@ def _new_folder() -> Path:
 
 
 def _score(out: Path) -> None:
-    """Print the strict score of the held-out files in a table with three compressors."""
+    """Score the held-out files with protocol 'strict', and print the score beside three compressors."""
     from sharnn.checkpoint import load_model
     from sharnn.data.prepare import prepare
     from sharnn.evaluate import evaluate_static
     from sharnn.train import resolve_device
 
-    loaded, corpus, console = (
-        load_model(out, resolve_device("auto")),
-        prepare([_CORPUS]),
-        error_console(),
-    )
-    split = corpus.split("test")
-    with prepare_bar(console) as progress:
+    loaded, split = load_model(out, resolve_device("auto")), prepare([_CORPUS]).split("test")
+    with progress_bar(error_console()) as progress:
         score = evaluate_static(
-            loaded.model,
-            loaded.tokenizer,
-            split,
-            report=progress
-            and (lambda done, total: progress("scoring held-out files", done, total)),
+            loaded.model, loaded.tokenizer, split, report=named(progress, "scoring held-out files")
         )
     _print_scores(score, split.tokens.tobytes())
 

@@ -7,19 +7,20 @@ import math
 from typing import TYPE_CHECKING, Any, Literal
 
 from sharnn.cli.common import (
-    MODEL_HELP,
+    MODEL_OR_TEXT,
+    add_device,
+    add_model_and_texts,
     chosen_model,
     error_console,
     make_parser,
     model_and_texts,
+    named,
     naming_options,
-    prepare_bar,
+    progress_bar,
 )
 from sharnn.errors import CheckpointError, ConfigError, DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from jsonargparse import Namespace
 
     from sharnn.checkpoint import LoadedModel
@@ -30,18 +31,19 @@ if TYPE_CHECKING:
 
 HELP = "score a text in bits per byte"
 
-_DESCRIPTION = """\
-Score TEXT with MODEL. A known corpus is scored on its test split, any other text whole, unless
---split says otherwise. 'strict' reads the text in one lane and scores every byte exactly once;
-'paper' does as the code of 2019 did (lanes that start cold, a tail that is never scored); 'ideal'
-predicts every token from an empty state and exactly the --context tokens before it.
+_DESCRIPTION = f"""\
+Score TEXT with MODEL in bits per byte. A known corpus is scored on its test split, any other text as a
+whole; --split takes another part.
 
-With 'strict' the model may adapt to what it has read, never to what comes: --dynamic lets its weights
-learn (a copy's: MODEL stays as it is), --cache mixes in what followed states like this one. Such
-scores compare with one another, not with those of fixed weights.
+--protocol strict reads the text in one lane and scores every byte exactly once. paper does what the 2019
+code did: lanes start from an empty state, and a tail is not scored. ideal predicts every token from an
+empty state and exactly the --context tokens before it.
 
-The first argument is MODEL if it is 'base', a model folder or a run folder. If it is none of these,
-all arguments are TEXT, and the model is 'base', which comes with sharnn."""
+With strict, the model can adapt to the text that it has read: --dynamic updates the weights of a copy
+(dynamic evaluation), and --cache adds a continuous cache. Compare such scores with each other, not with
+those of fixed weights.
+
+{MODEL_OR_TEXT}"""
 
 _EXAMPLES = """\
 examples:
@@ -50,7 +52,7 @@ examples:
   cat other.txt | sharnn evaluate runs/mine -
   sharnn evaluate runs/mine enwik8 --split valid
   sharnn evaluate runs/mine other.txt --window 20000      (a longer memory than trained with)
-  sharnn evaluate runs/mine long.txt --dtype int8         (quicker)
+  sharnn evaluate runs/mine long.txt --dtype int8         (faster)
   sharnn evaluate runs/mine long.txt --recall-slots 1048576
   sharnn evaluate runs/mine other.txt --dynamic sgd --cache 2000
   sharnn evaluate runs/mine other.txt --dynamic rms --statistics my.txt
@@ -58,29 +60,29 @@ examples:
   sharnn evaluate runs/paper enwik8 --protocol paper --segment-length 1024"""
 
 
-#: What each protocol has no use for, and why.
+#: Options without effect in each protocol, and the reason.
 _USELESS = {
     "strict": {
-        "lanes": "which reads in one lane",
-        "context": "which carries all it has read",
+        "lanes": "which reads one lane",
+        "context": "which carries the state through the text",
         "stride": "which has no windows",
     },
     "paper": {
-        "context": "which carries all that a lane has read",
+        "context": "which carries the state through each lane",
         "stride": "which has no windows",
-        "dynamic": "which scores fixed weights as in 2019",
-        "cache": "which scores without one as in 2019",
-        "dtype": "which scores the weights as they are",
+        "dynamic": "which scores fixed weights, as in 2019",
+        "cache": "which has no cache, as in 2019",
+        "dtype": "which scores the weights as stored",
     },
     "ideal": {
-        "lanes": "whose windows are its lanes",
+        "lanes": "which reads windows in parallel instead",
         "segment_length": "which reads each window at once",
         "dynamic": "which carries nothing from window to window",
         "cache": "which carries nothing from window to window",
-        "dtype": "which scores the weights as they are",
+        "dtype": "which scores the weights as stored",
     },
 }
-#: Options that do nothing without another.
+#: Options without effect unless another one is given.
 _PARTS = {
     "dynamic_lr": "dynamic",
     "dynamic_decay": "dynamic",
@@ -88,13 +90,14 @@ _PARTS = {
     "cache_weight": "cache",
     "cache_flatness": "cache",
 }
-
-
-#: Arguments of the library by name, and the options that give them.
+#: Word perplexities from here on are printed as powers of ten.
+_HUGE = 1e9
+#: The options that give arguments of the library, for its messages.
 _ARGUMENTS = {
-    "size": "--cache", "weight": "--cache-weight", "lr": "--dynamic-lr", "decay": "--dynamic-decay",
-    "num_lanes": "--lanes", "segment_length": "--segment-length", "stride": "--stride",
-    "context": "--context",
+    "size": "--cache", "weight": "--cache-weight", "flatness": "--cache-flatness",
+    "lr": "--dynamic-lr", "decay": "--dynamic-decay", "num_lanes": "--lanes",
+    "segment_length": "--segment-length", "stride": "--stride", "context": "--context",
+    "model.recall_slots": "--recall-slots",
 }  # fmt: skip
 
 
@@ -107,7 +110,6 @@ def run(argv: list[str]) -> int:
 
 
 def _run(options: Namespace) -> int:
-
     from sharnn.checkpoint import load_model
     from sharnn.data.prepare import prepare
     from sharnn.train import resolve_device
@@ -117,11 +119,15 @@ def _run(options: Namespace) -> int:
     console = error_console()
     loaded = load_model(chosen_model(model, console), resolve_device(options.device))
     if options.recall_slots is not None:
+        if not loaded.model.config.recall_orders:
+            raise ConfigError(
+                f"--recall-slots does nothing with {loaded.folder}, which has no recall: leave it out"
+            )
         loaded.model.set_recall_slots(options.recall_slots)
     if rule is not None:
         _check_adaptable(loaded)
     trained_on = None
-    with prepare_bar(console) as progress:
+    with progress_bar(console) as progress:
         corpus = prepare(texts, tokenizer=loaded.tokenizer, progress=progress)
         if options.statistics is not None:
             trained_on = prepare(
@@ -130,7 +136,7 @@ def _run(options: Namespace) -> int:
     split_name = options.split or ("test" if corpus.own_splits else "all")
     if trained_on is not None:
         _check_statistics(trained_on, corpus, split_name)
-    with prepare_bar(console) as progress:
+    with progress_bar(console) as progress:
         score = _score(options, loaded, corpus, split_name, rule, cache, trained_on, progress)
     _check_finite(score, loaded)
     if options.json:
@@ -146,120 +152,119 @@ def _run(options: Namespace) -> int:
 
 def _parser() -> VerbParser:
     parser = make_parser("evaluate", "[MODEL] TEXT… [options]", _DESCRIPTION, _EXAMPLES)
-    # MODEL and TEXT are told apart by what they name, not by their number.
+    add_model_and_texts(parser, "to score")
     parser.add_argument(
-        "names", nargs="*", metavar="[MODEL] TEXT", help=f"{MODEL_HELP}; and what to score"
-    )
+        "--split", type=str | None,
+        help="train, valid, test or all (default: test of a known corpus, all of other texts)",
+    )  # fmt: skip
     parser.add_argument(
-        "--split", type=str | None, help="train, valid, test or all (default: see above)"
+        "--protocol", type=Literal["strict", "paper", "ideal"], default="strict", help="see above"
     )
-    parser.add_argument("--protocol", type=Literal["strict", "paper", "ideal"], default="strict")
     parser.add_argument(
         "--window", type=int | None, help="memory rows in reach (default: the model's)"
     )
     parser.add_argument(
         "--recall-slots", type=int | None,
-        help="n-grams of each length that recall remembers, a power of two (default: the model's)",
+        help="slots of each recall table, a power of two (default: the model's)",
     )  # fmt: skip
     parser.add_argument(
         "--segment-length", type=int | None,
-        help="tokens read at once (512, paper 1024); with --dynamic, after so many the weights move (32)",
+        help="tokens per forward pass (default: 512, with paper 1024); with --dynamic, tokens between "
+             "two updates (default: 32)",
     )  # fmt: skip
     parser.add_argument(
-        "--lanes", type=int | None, help="paper: its lanes (valid 16, test 8)"
-    )  # fmt: skip
+        "--lanes", type=int | None, help="paper: number of lanes (default: valid 16, others 8)"
+    )
     parser.add_argument(
-        "--context", type=int | None, help="ideal: tokens that each one is predicted from"
+        "--context", type=int | None, help="ideal: number of tokens that each one is predicted from"
     )
     parser.add_argument(
         "--stride", type=int | None,
-        help="ideal: tokens scored in a window, in the time of one (1, which alone is exact; as many as "
-             "--context are blocks that start cold)",
+        help="ideal: tokens scored per window, in the time of one (default: 1; only 1 is exact, and as "
+             "many as --context are blocks that start from an empty state)",
     )  # fmt: skip
     parser.add_argument(
         "--dynamic", type=Literal["sgd", "rms"] | None, metavar="{sgd,rms}",
-        help="let the weights learn, by their gradients or in units of how large those usually are",
+        help="dynamic evaluation: update the weights by their gradients (sgd), or by gradients relative "
+             "to their usual size (rms)",
     )  # fmt: skip
     parser.add_argument(
-        "--dynamic-lr", type=float | None, help="how far they go each time (sgd 0.06, rms 0.001)"
+        "--dynamic-lr", type=float | None, help="learning rate (default: sgd 0.06, rms 0.001)"
     )
     parser.add_argument(
         "--dynamic-decay", type=float | None,
-        help="share of the way back that they go each time (sgd 0.003, rms 0.01)",
+        help="decay towards the original weights per update (default: sgd 0.003, rms 0.01)",
     )  # fmt: skip
     parser.add_argument(
         "--statistics", type=str | None, metavar="TEXT",
-        help="rms: text MODEL was trained on; in its train split gradients are as large as usual",
+        help="rms: text MODEL was trained on; its train split gives the usual size of gradients",
     )  # fmt: skip
     parser.add_argument(
-        "--cache", type=int | None, help="mix in what followed the last so many positions"
+        "--cache", type=int | None, help="continuous cache over this many previous positions"
     )
     parser.add_argument(
-        "--cache-weight", type=float | None, help="the cache's share, below 1 (0.2)"
+        "--cache-weight", type=float | None, help="share of the cache, below 1 (default: 0.2)"
     )
     parser.add_argument(
-        "--cache-flatness",
-        type=float | None,
-        help="how much it prefers states that are alike (0.3)",
-    )
+        "--cache-flatness", type=float | None,
+        help="how strongly the cache prefers similar states (default: 0.3)",
+    )  # fmt: skip
     parser.add_argument(
         "--dtype", type=str | None,
-        help="products in bf16 (where the processor has them) or int8: quicker, at a small cost in bits "
+        help="products in bf16 (if the processor supports it) or int8: faster, at a small cost in bits "
              "per byte (default: fp32)",
     )  # fmt: skip
-    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_device(parser)
+    parser.add_argument("--json", action="store_true", help="print a JSON object")
     return parser
 
 
 def _check_combination(options: Namespace) -> None:
-    """Refuse options that do nothing together, and ask for those that are missing.
+    """Refuse options that have no effect together, and require those that are missing.
 
     Raises:
-        ConfigError: Names the option and what to do.
+        ConfigError: The message names the option and what to do.
     """
     protocol = options.protocol
     for name, why in _USELESS[protocol].items():
         if options[name] is not None:
             raise ConfigError(
-                f"{_typed(name)} does nothing with --protocol {protocol}, {why}: leave one of them away"
+                f"{_typed(name)} does nothing with --protocol {protocol}, {why}: leave one out"
             )
     for name, whole in _PARTS.items():
         if options[name] is not None and options[whole] is None:
             raise ConfigError(
-                f"{_typed(name)} does nothing without {_typed(whole)}: add it, or leave both away"
+                f"{_typed(name)} does nothing without {_typed(whole)}: add it, or leave both out"
             )
         if options[name] == 0 and name in ("dynamic_lr", "cache_weight"):
-            raise ConfigError(f"{_typed(name)} 0 makes {_typed(whole)} do nothing: leave both away")
+            raise ConfigError(f"{_typed(name)} 0 makes {_typed(whole)} do nothing: leave both out")
     if options.dynamic == "rms" and options.statistics is None:
         raise ConfigError(
-            "--dynamic rms has to know how large gradients usually are: give --statistics TEXT, a text "
-            "that the model was trained on, or take --dynamic sgd"
+            "--dynamic rms needs the usual size of gradients: give --statistics TEXT, a text that the "
+            "model was trained on, or use --dynamic sgd"
         )
     if options.dynamic == "sgd" and options.statistics is not None:
-        raise ConfigError(
-            "--statistics does nothing with --dynamic sgd: leave it away, or take rms"
-        )
+        raise ConfigError("--statistics does nothing with --dynamic sgd: leave it out, or use rms")
     if options.dynamic is not None and options.dtype is not None:
-        raise ConfigError("--dtype does not go with --dynamic, which moves the weights: give one")
+        raise ConfigError("--dtype does not go with --dynamic, which updates the weights: give one")
     if protocol == "ideal" and options.context is None:
         raise ConfigError(
-            "--protocol ideal needs --context N: the number of tokens that each one is predicted from"
+            "--protocol ideal needs --context N, the number of tokens that each one is predicted from"
         )
     if protocol == "ideal" and options.window is not None and options.window > options.context:
         raise ConfigError(
             f"--window {options.window} reaches no further than --context {options.context}: give a "
-            "longer context, or leave --window away"
+            "longer context, or leave --window out"
         )
 
 
 def _typed(name: str) -> str:
-    """Return a setting's name as it is typed."""
+    """Return the option of a setting."""
     return "--" + name.replace("_", "-")
 
 
 def _dynamic_rule(options: Namespace) -> DynamicRule | None:
-    """Return how the weights move, None where they stay."""
+    """Return the rule that updates the weights; None if they are fixed."""
     from sharnn.evaluate import RmsRule, SgdRule
 
     if options.dynamic is None:
@@ -278,30 +283,30 @@ def _cache(options: Namespace) -> ContinuousCache | None:
 
 
 def _given(**settings: Any) -> dict[str, Any]:
-    """Return the settings that were given; the others have defaults where they are used."""
+    """Return the settings that are not None; the library has defaults for the others."""
     return {name: value for name, value in settings.items() if value is not None}
 
 
 def _check_adaptable(loaded: LoadedModel) -> None:
-    """Refuse to adapt weights that are not what was trained.
+    """Refuse to adapt rounded weights.
 
     Raises:
-        ConfigError: They are stored in int8.
+        ConfigError: The weights are stored in int8.
     """
     if loaded.dtype == "int8":
         raise ConfigError(
             f"--dynamic does not go with {loaded.folder}: its weights are stored in int8, rounded to 8 "
-            "bits, so what the updates start from and decay to is not what was trained; give the run "
-            "folder, or the model saved as fp32 or bf16"
+            "bits, so updates would start from and decay to other weights than the trained ones; give "
+            "the run folder, or the model saved as fp32 or bf16"
         )
 
 
 def _check_statistics(trained_on: Corpus, corpus: Corpus, split_name: str) -> None:
-    """Refuse statistics of the very text that is scored: it would be known before it is read.
+    """Refuse statistics of the scored text: they would use it before the model has read it.
 
     Raises:
-        ConfigError: They are.
-        DataError: There is no text to gather them from.
+        ConfigError: The statistics are of the scored text.
+        DataError: The text for the statistics has an empty train split.
     """
     if trained_on.split("train").num_tokens == 0:
         raise DataError(
@@ -309,7 +314,7 @@ def _check_statistics(trained_on: Corpus, corpus: Corpus, split_name: str) -> No
         )
     if trained_on.digest == corpus.digest and split_name in ("train", "all"):
         raise ConfigError(
-            f"--statistics {trained_on.name} is the text that is scored, and would be known before it is "
+            f"--statistics {trained_on.name} is the text that is scored, and would be used before it is "
             "read: score its --split valid or test, or give the text that the model was trained on"
         )
 
@@ -335,7 +340,7 @@ def _score(
 
     text = loaded.model, loaded.tokenizer, corpus.split(split_name)
     reading = _given(segment_length=options.segment_length, window=options.window)
-    report = _shown(progress, "scoring")
+    report = named(progress, "scoring")
     if options.protocol == "ideal":
         reading |= _given(context=options.context, stride=options.stride)
         return evaluate_ideal(*text, **reading, report=report)
@@ -344,7 +349,7 @@ def _score(
         if trained_on is not None:
             statistics = gather_statistics(
                 loaded.model, loaded.tokenizer, trained_on.split("train"), **reading,
-                report=_shown(progress, "gathering statistics"),
+                report=named(progress, "gathering statistics"),
             )  # fmt: skip
         return evaluate_dynamic(
             *text, rule, statistics=statistics, cache=cache, **reading, report=report
@@ -360,7 +365,7 @@ def _score(
 
 
 def _check_finite(score: Score, loaded: LoadedModel) -> None:
-    """Refuse to pass off as a score what is none.
+    """Refuse a score that is not finite.
 
     Raises:
         CheckpointError: The sum of nats is infinite or not a number.
@@ -368,14 +373,9 @@ def _check_finite(score: Score, loaded: LoadedModel) -> None:
     if not math.isfinite(score.nats):
         raise CheckpointError(
             f"{loaded.folder} gives the text no finite score ({score.nats} nats): its weights are not "
-            "finite or too large, as after training that diverged: take an earlier checkpoint, train "
-            "with a lower optim.lr, or lower --dynamic-lr where that is given"
+            "finite or too large, as after training that diverged; use an earlier checkpoint, train with "
+            "a lower optim.lr, or lower --dynamic-lr if that is given"
         )
-
-
-def _shown(progress: Progress | None, what: str) -> Callable[[int, int], None] | None:
-    """Return a report that a bar of that name shows; None where there is no bar."""
-    return progress and (lambda done, total: progress(what, done, total))
 
 
 def _print_table(score: Score, text: str, model: str, statistics: str | None) -> None:
@@ -386,9 +386,9 @@ def _print_table(score: Score, text: str, model: str, statistics: str | None) ->
         *((name, _listed(settings)) for name, settings in score.settings.items()),
         *([("statistics of", statistics)] if statistics is not None else []),
         ("bits per byte", f"{score.bits_per_byte:.4f}"),
-        ("bits per char", f"{score.bits_per_char:.4f}"),
+        ("bits per char", f"{score.bits_per_char:.4f}" if score.num_chars else "none: no characters"),
         ("bits per token", f"{score.bits_per_token:.4f}"),
-        ("word perplexity", f"{score.word_perplexity:,.2f}"),
+        ("word perplexity", word_perplexity(score)),
         ("scored", f"{score.num_bytes:,} bytes, {score.num_chars:,} characters, "
                    f"{score.num_words:,} words, {score.num_tokens:,} tokens"),
         ("not scored", f"{score.unscored_bytes:,} bytes, {score.unscored_tokens:,} tokens"),
@@ -398,8 +398,17 @@ def _print_table(score: Score, text: str, model: str, statistics: str | None) ->
         print(f"{name}  {value}")
 
 
+def word_perplexity(score: Score) -> str:
+    """Return the word perplexity; as a power of ten if the text has so few words that it is huge."""
+    if score.num_words == 0:
+        return "none: the text has no words"
+    if score.word_perplexity < _HUGE:
+        return f"{score.word_perplexity:,.2f}"
+    return f"10^{score.nats / score.num_words / math.log(10):,.1f}"
+
+
 def _listed(settings: dict[str, Any]) -> str:
-    """Return settings as a line: `rule sgd, lr 0.1, segment length 32`."""
+    """Return settings in one line, such as `rule sgd, lr 0.1, segment length 32`."""
     return ", ".join(
         f"{name.replace('_', ' ')} {value:,}" if isinstance(value, int) else
         f"{name.replace('_', ' ')} {value}"

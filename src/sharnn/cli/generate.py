@@ -10,14 +10,15 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sharnn.cli.common import (
-    SHORT_FORMS,
+    add_device,
     add_model,
     chosen_model,
     error_console,
     make_parser,
+    naming_options,
 )
 from sharnn.errors import CheckpointError, ConfigError, DataError
 from sharnn.files import explain_os_error
@@ -25,16 +26,17 @@ from sharnn.files import explain_os_error
 if TYPE_CHECKING:
     from jsonargparse import Namespace
 
+    from sharnn.cli.parser import VerbParser
     from sharnn.generation import Sampling, Session
 
 HELP = "continue a text"
 
 _DESCRIPTION = """\
-Continue a prompt with MODEL, or without MODEL with 'base', which comes with sharnn. The prompt is that of
---prompt, of --prompt-file, or standard input where something is piped in; without one the text begins
-from nothing. The same seed gives the same text. Standard output gets the prompt, the text and a line's
-end; with --raw the bytes and nothing after them. Several samples are drawn together, in far less time
-than one after the other, and written in order."""
+Continue a prompt with MODEL (default: 'base', which comes with sharnn). The prompt is that of --prompt or
+--prompt-file, or standard input if that is a pipe or file; without one, the text begins from nothing. The
+same seed gives the same text. Standard output gets the prompt, the text and a line break, with --raw only
+the bytes. Several samples are drawn in parallel, which takes far less time than one after another, and
+written in order."""
 
 _EXAMPLES = """\
 examples:
@@ -43,34 +45,32 @@ examples:
   sharnn generate runs/mine --temperature 0.7 --top-p 0.95 --num-samples 3
   cat chapter.txt | sharnn generate runs/mine --stop $'\\n\\n'"""
 
-#: What the shell gave for these is text, whatever it looks like.
-_TEXT_OPTIONS = ("--prompt", "--stop")
-
-#: Samples that are drawn together at most: each needs an attention memory of its own.
+#: Samples that are drawn in parallel at most; each needs an attention memory.
 _TOGETHER = 64
+
+#: The options that give arguments of the library, for its messages.
+_ARGUMENTS = {
+    name: f"--{name.replace('_', '-')}"
+    for name in ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "max_bytes")
+}
 
 
 def run(argv: list[str]) -> int:
-    """Parse, read the prompt, and write samples as they come."""
-    argv, texts = _take_texts(argv)
+    """Parse, read the prompt, and write samples as they are drawn."""
     options = _parser().parse_args(argv)
-    if len(texts["--prompt"]) > 1:
-        raise ConfigError("--prompt was given more than once: join the texts")
-    if texts["--prompt"] and options.prompt_file:
-        raise ConfigError("--prompt and --prompt-file were both given: leave one out")
-    for name in ("max_bytes", "num_samples", "seed"):
-        least = 1 if name == "num_samples" else 0
-        if getattr(options, name) < least:
-            option = name.replace("_", "-")
-            raise ConfigError(f"--{option} is {getattr(options, name)}: it must be {least} or more")
+    _check(options)
+    with naming_options(_ARGUMENTS):
+        return _run(options)
+
+
+def _run(options: Namespace) -> int:
     from sharnn.generation import Sampling, Session
 
-    _refuse_what_does_nothing(options)
     sampling = Sampling(
         options.temperature, options.top_k, options.top_p, options.min_p, options.repetition_penalty
     )
     model = _model(options.model)
-    prompt = _prompt(texts["--prompt"], options.prompt_file)
+    prompt = _prompt(options)
     from sharnn.checkpoint import load_model
     from sharnn.train import resolve_device
 
@@ -82,27 +82,23 @@ def run(argv: list[str]) -> int:
     try:
         for first in range(0, options.num_samples, _TOGETHER):
             indices = range(first, min(first + _TOGETHER, options.num_samples))
-            samples = _Samples(session, sampling, options, texts["--stop"], indices)
+            samples = _Samples(session, sampling, options, indices)
             for index in indices:
                 _write_sample(samples, prompt, options, index)
         sys.stdout.flush()
-    except KeyboardInterrupt:  # what was written stays, and that is all there is to say
+    except KeyboardInterrupt:  # keep what is written, without a message
         with contextlib.suppress(OSError):
             _end_line(options)
             sys.stdout.flush()
         return 130
-    except BrokenPipeError:
-        # The reader has left (`… | head`). What is still buffered must not be tried again at exit.
-        with contextlib.suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 
 def _model(given: str | None) -> str | Path:
-    """Return MODEL, or what is taken where none was given.
+    """Return MODEL, or the shipped model if none was given.
 
     Raises:
-        CheckpointError: It is no model, but may be meant as the prompt; or none is shipped.
+        CheckpointError: There is no such model (the argument may be meant as the prompt).
     """
     from sharnn.checkpoint import is_model
 
@@ -114,9 +110,22 @@ def _model(given: str | None) -> str | Path:
     return chosen_model(given, error_console())
 
 
-def _refuse_what_does_nothing(options: Namespace) -> None:
-    if options.raw and options.json:
-        raise ConfigError("--raw and --json were both given: JSON holds text, leave one out")
+def _check(options: Namespace) -> None:
+    """Check numbers, and options that exclude each other.
+
+    Raises:
+        ConfigError: The message names the option and what to do.
+    """
+    if len(options.prompt or []) > 1:
+        raise ConfigError("--prompt was given more than once: join the texts")
+    for first, second in (("prompt", "prompt_file"), ("raw", "json")):
+        if options[first] and options[second]:
+            names = f"--{first} and --{second.replace('_', '-')}"
+            raise ConfigError(f"{names} were both given: leave one out")
+    for name, least in {"max_bytes": 0, "num_samples": 1, "seed": 0}.items():
+        if options[name] < least:
+            option = name.replace("_", "-")
+            raise ConfigError(f"--{option} is {options[name]}: it must be at least {least}")
     if options.num_samples > 1 and options.temperature == 0:
         raise ConfigError(
             f"--num-samples is {options.num_samples} and --temperature 0: all would be the same, leave "
@@ -124,69 +133,59 @@ def _refuse_what_does_nothing(options: Namespace) -> None:
         )
 
 
-def _parser() -> Any:
+def _parser() -> VerbParser:
     parser = make_parser("generate", "[MODEL] [--prompt TEXT] [options]", _DESCRIPTION, _EXAMPLES)
     add_model(parser)
-    # These two are taken from the command line as they are; here they stand for the help.
-    parser.add_argument("--prompt", type=str | None, metavar="TEXT", help="text to continue")
-    parser.add_argument("--stop", type=str | None, metavar="TEXT", help="end before it; repeatable")
-    parser.add_argument("--prompt-file", type=str | None, help="file with it, - for stdin")
-    parser.add_argument("--max-bytes", type=int, default=500, help="bytes to add at most")
+    # With `str | None` the parser would read a prompt as YAML, and `007` as a number.
     parser.add_argument(
-        "--temperature", type=float, default=0.8, help="0: the likeliest, 1: as learnt"
-    )
-    parser.add_argument("--top-k", type=int | None, help="draw from the k likeliest")
-    parser.add_argument("--top-p", type=float | None, help="draw from the likeliest that reach p")
-    parser.add_argument(
-        "--min-p", type=float | None, help="draw from those over p of the likeliest"
-    )
-    parser.add_argument("--repetition-penalty", type=float, default=1.0, help="1 does nothing")
-    parser.add_argument("--seed", type=int, default=0, help="sample i has the seed plus i")
-    parser.add_argument(
-        "--num-samples", type=int, default=1, help="samples of the same prompt, drawn together"
-    )
-    parser.add_argument("--window", type=int | None, help="memory rows in reach (the model's)")
-    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument(
-        "--dtype", type=str | None, help="weights as fp32, bf16 or int8: fewer bytes, quicker steps"
+        "--prompt", type=str, action="append", metavar="TEXT", help="text to continue"
     )
     parser.add_argument(
-        "--memory-dtype", type=str | None, help="attention memory alike (as the weights)"
+        "--prompt-file", type=str | None, metavar="FILE",
+        help="file with the text to continue, - for standard input",
+    )  # fmt: skip
+    parser.add_argument(
+        "--stop", type=str, action="append", metavar="TEXT",
+        help="end a sample before this text; can be repeated",
+    )  # fmt: skip
+    parser.add_argument("--max-bytes", type=int, default=500, help="maximum number of bytes to add")
+    parser.add_argument(
+        "--temperature", type=float, default=0.8,
+        help="0 takes the most likely token, 1 samples the model's distribution",
+    )  # fmt: skip
+    parser.add_argument("--top-k", type=int | None, help="sample from the k most likely tokens")
+    parser.add_argument(
+        "--top-p", type=float | None, help="sample from the most likely tokens that sum up to p"
     )
-    parser.add_argument("--raw", action="store_true", help="also bytes that are no valid UTF-8")
-    parser.add_argument("--json", action="store_true", help="print one JSON object a sample")
+    parser.add_argument(
+        "--min-p", type=float | None,
+        help="sample from tokens with at least p times the probability of the most likely",
+    )  # fmt: skip
+    parser.add_argument(
+        "--repetition-penalty", type=float, default=1.0, help="above 1 makes repetition less likely"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="sample i has this seed plus i")
+    parser.add_argument("--num-samples", type=int, default=1, help="samples of the same prompt")
+    parser.add_argument(
+        "--window", type=int | None, help="memory rows in reach (default: the model's)"
+    )
+    add_device(parser)
+    parser.add_argument(
+        "--dtype", type=str | None,
+        help="weights as fp32, bf16 or int8: less memory, faster steps (default: fp32)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--memory-dtype", type=str | None, help="attention memory likewise (default: as --dtype)"
+    )
+    parser.add_argument("--raw", action="store_true", help="allow bytes that are not valid UTF-8")
+    parser.add_argument("--json", action="store_true", help="print a JSON object for each sample")
     return parser
 
 
-def _take_texts(argv: list[str]) -> tuple[list[str], dict[str, list[str]]]:
-    """Return the arguments without text options, and these options' values as they were typed.
-
-    The parser reads values as YAML and would make a number of `--prompt 007`.
-
-    Raises:
-        ConfigError: A text option stands last, without its text.
-    """
-    rest: list[str] = []
-    texts: dict[str, list[str]] = {option: [] for option in _TEXT_OPTIONS}
-    arguments, long = iter(argv), {SHORT_FORMS[name]: name for name in texts if name in SHORT_FORMS}
-    for argument in arguments:
-        name, equals, value = argument.partition("=")
-        name = long.get(name, name)
-        if name not in texts:
-            rest.append(argument)
-        elif equals:
-            texts[name].append(value)
-        else:
-            following = next(arguments, None)
-            if following is None:
-                raise ConfigError(f"{name} needs a text after it")
-            texts[name].append(following)
-    return rest, texts
-
-
-def _prompt(given: list[str], file: str | None) -> bytes:
-    if given:
-        return given[0].encode("utf-8", "surrogateescape")
+def _prompt(options: Namespace) -> bytes:
+    if options.prompt:
+        return str(options.prompt[0]).encode("utf-8", "surrogateescape")
+    file = options.prompt_file
     if file is not None and file != "-":
         try:
             return Path(file).read_bytes()
@@ -198,26 +197,20 @@ def _prompt(given: list[str], file: str | None) -> bytes:
 
 
 class _Samples:
-    """Samples that are drawn together and read one after the other, the first as it comes.
+    """Samples that are drawn in parallel and written in order, the first of them as it is drawn.
 
     Args:
-        session: What read the prompt.
+        session: The session that read the prompt.
         sampling: How tokens are drawn.
-        options: Of the command line.
-        stop: Strings that end a sample.
-        indices: The samples' numbers; each has a seed of its own.
+        options: The options of the verb.
+        indices: The numbers of the samples; each has a seed of its own.
 
     Attributes:
-        seconds: What each sample took until it ended, by its number.
+        seconds: Time until the end of each sample, by its number.
     """
 
     def __init__(
-        self,
-        session: Session,
-        sampling: Sampling,
-        options: Namespace,
-        stop: list[str],
-        indices: range,
+        self, session: Session, sampling: Sampling, options: Namespace, indices: range
     ) -> None:
         from sharnn.generation import generate_together
 
@@ -227,11 +220,16 @@ class _Samples:
         self._started = time.perf_counter()
         seeds = [options.seed + index for index in indices]
         self._drawn = generate_together(
-            [session] * len(seeds), sampling, options.max_bytes, seeds, stop, options.raw
+            [session] * len(seeds),
+            sampling,
+            options.max_bytes,
+            seeds,
+            options.stop or [],
+            options.raw,
         )
 
     def pieces(self, index: int) -> Iterator[bytes]:
-        """Yield one sample's text in pieces; what comes for others meanwhile waits for its turn."""
+        """Yield one sample's text in pieces; pieces of the others are kept until their turn."""
         waiting = self._waiting[index]
         while waiting or index not in self.seconds:
             if waiting:
@@ -278,13 +276,13 @@ def _write_sample(samples: _Samples, prompt: bytes, options: Namespace, index: i
 
 
 def _whole_characters(prompt: bytes) -> tuple[str, bytes]:
-    """Return a prompt without the bytes of a character that it only begins, and those."""
+    """Return the prompt's whole characters, and the bytes of a character that it only begins."""
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
     return decoder.decode(prompt), decoder.getstate()[0]
 
 
 def _end_line(options: Namespace) -> None:
-    """Give what follows a line of its own, but add nothing to raw bytes in a file or pipe."""
+    """Write a line break, except after JSON and after raw bytes in a file or pipe."""
     if not options.json and (not options.raw or sys.stdout.isatty()):
         sys.stdout.buffer.write(b"\n")
     sys.stdout.buffer.flush()

@@ -1,4 +1,4 @@
-"""`sharnn info`: tell what a model is."""
+"""`sharnn info`: print the settings and sizes of a model."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from sharnn.cli.common import (
     chosen_model,
     error_console,
     make_parser,
+    print_facts,
 )
 
-HELP = "tell what a model is"
+HELP = "print the settings and sizes of a model"
 
 _DESCRIPTION = """\
-Tell what MODEL is: its settings, its size, and what its card says of its training. Without MODEL it is
-'base', the model that comes with sharnn. Tells also which instruction sets are used here (SHARNN_CPU),
-and where the kernels for them come from."""
+Print the settings, sizes and training record of MODEL (default: 'base', which comes with sharnn). Also
+prints the instruction sets in use (SHARNN_CPU limits them) and where the kernels come from."""
 
 _EXAMPLES = """\
 examples:
@@ -39,7 +39,7 @@ def run(argv: list[str]) -> int:
     if options.json:
         print(json.dumps(facts))
     else:
-        _print_facts(facts)
+        print_facts(_rows(facts))
     return 0
 
 
@@ -66,17 +66,12 @@ def _facts(loaded: Any) -> dict[str, Any]:
     }
 
 
-def _print_facts(facts: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(show_header=False, box=None)
+def _rows(facts: dict[str, Any]) -> list[tuple[str, list[str]]]:
+    """Return a row for each fact; settings and card begin with an empty row."""
+    rows: list[tuple[str, list[str]]] = []
     for name, value in facts.items():
         if isinstance(value, dict):
-            table.add_section()
-            for key, item in value.items():
-                table.add_row(key, str(item))
-            table.add_section()
+            rows += [("", []), *((key, [str(item)]) for key, item in value.items())]
         else:
-            table.add_row(name, f"{value:,}" if isinstance(value, int | float) else str(value))
-    Console().print(table)
+            rows.append((name, [f"{value:,}" if isinstance(value, int | float) else str(value)]))
+    return rows

@@ -1,18 +1,22 @@
-"""The command line: one verb a file, loaded when it is called."""
+"""The command line: each verb is a module, imported when it is called."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib
 import os
+import re
 import sys
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from types import ModuleType
 
 from sharnn import __version__
 from sharnn.cli.synonyms import like_verb
 from sharnn.errors import ConfigError, SharnnError
+from sharnn.files import explain_os_error
 from sharnn.machine import tune_process, use_threads
 
 VERBS = (
@@ -25,26 +29,26 @@ _THREADS = "--threads"
 _INTRODUCTION = """\
 usage: sharnn VERB … [--help] [--debug]
 
-SHA-RNN language models: train, score and sample them on the machine you have.
+Train, score and sample SHA-RNN language models on your own machine.
 """
 
 _EXAMPLES = """
   sharnn generate --prompt "The history of"             sample the model that comes with sharnn
-  sharnn evaluate my.txt                                score a text with it, in bits per byte
+  sharnn evaluate my.txt                                score a text in bits per byte
   sharnn train --from base my.txt --out runs/tuned      fine-tune it on your own text
   sharnn train my.txt --out runs/mine --budget 10m      train from scratch
-  sharnn train --resume runs/mine                       go on where it stopped
+  sharnn train --resume runs/mine                       resume it
   sharnn evaluate runs/mine other.txt                   score a text with your model
   sharnn generate runs/mine --prompt "The "             sample it
-  sharnn report runs/mine                               draw its learning curves
+  sharnn report runs/mine                               plot its learning curves
 
-'sharnn VERB --help' teaches a verb. Every verb takes --threads N (default: all cores, or a container's
-quota) and --debug, which shows where an error came from.
+'sharnn VERB --help' describes a verb. Every verb takes --threads N (default: all cores, or a container's
+quota) and --debug, which shows where an error comes from.
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb and return the exit code: 0, 1 for a failure, 2 for a wrong call, 130 for Ctrl-C."""
+    """Run a verb. Returns 0, 1 after a failure, 2 after a wrong call, or 130 after Ctrl-C."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
@@ -57,18 +61,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("sharnn: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # The reader has left (`sharnn info … | head`). What is still buffered must not be tried at exit.
+        # The reader of a pipe is gone (`sharnn info … | head`): discard what is buffered, so that Python
+        # does not try to write it at exit.
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except SharnnError as error:
         return _fail(str(error), error.exit_code, debug)
+    except OSError as error:
+        if error.filename is None:
+            return _fail_unexpectedly(error, debug)
+        reason = explain_os_error(error, Path(os.fsdecode(error.filename)), "use")
+        return _fail(reason, 2 if error.errno == errno.ENAMETOOLONG else 1, debug)
     except Exception as error:
         if type(error).__name__ == "ArgumentError":
             return _fail(_as_typed(str(error)), 2, debug)
-        if debug:
-            raise
-        return _fail(f"{type(error).__name__}: {error} (--debug shows where)", 1, debug)
+        return _fail_unexpectedly(error, debug)
 
 
 def _take_threads(arguments: list[str]) -> list[str]:
@@ -95,9 +103,12 @@ def _split_threads(argument: str) -> list[str]:
 
 
 def _as_typed(message: str) -> str:
-    """Return what the parser says of a value in one line and by the option's name, where it says what."""
+    """Return the parser's message about a value in one line that names the option, if it names one."""
     from sharnn.recipe import explain_value
 
+    lacks_value = re.fullmatch(r"argument (\S+): expected one argument", message)
+    if lacks_value:
+        return f"{lacks_value[1]} needs a value"
     explained = explain_value(message)
     if explained == message:
         return message
@@ -115,7 +126,7 @@ def _dispatch(arguments: list[str]) -> int:
         return 0
     if verb not in VERBS:
         return _fail(
-            f"there is no verb '{verb}'{like_verb(verb, VERBS)}: one of {', '.join(VERBS)}",
+            f"there is no verb '{verb}'{like_verb(verb, VERBS)}: give one of {', '.join(VERBS)}",
             2,
             False,
         )
@@ -130,6 +141,12 @@ def _overview() -> str:
     width = max(map(len, VERBS)) + 2
     lines = [f"  {verb:<{width}}{_module(verb).HELP}" for verb in VERBS]
     return _INTRODUCTION + "\n" + "\n".join(lines) + "\n" + _EXAMPLES
+
+
+def _fail_unexpectedly(error: Exception, debug: bool) -> int:
+    if debug:
+        raise error
+    return _fail(f"{type(error).__name__}: {error} (--debug shows where)", 1, debug)
 
 
 def _fail(message: str, code: int, debug: bool) -> int:

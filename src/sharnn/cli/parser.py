@@ -1,23 +1,41 @@
-"""The parser of a verb. Options are declared once; what else is needed of them is derived from that."""
+"""The parser of a verb."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Sequence
+import re
+from collections import deque
+from collections.abc import Iterable
 from typing import Any
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace, set_parsing_settings
 
-from sharnn.cli.common import SHORT_FORMS
 from sharnn.cli.synonyms import like_option
 from sharnn.config import SECTIONS
 from sharnn.errors import ConfigError
+
+#: jsonargparse adds an option for each section as a whole (`--model FILE`). sharnn has no such options.
+_SECTION_OPTIONS = frozenset(f"--{section}" for section in SECTIONS)
+
+#: Short forms of options, in every verb that has them.
+_SHORT = {"--out": "-o", "--prompt": "-p", "--max-bytes": "-n"}
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
 
 class _Formatter(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Shows defaults, and keeps the line breaks of examples."""
+    """Shows defaults but no types, and keeps the line breaks of descriptions and examples."""
+
+    def add_argument(self, action: argparse.Action) -> None:
+        """Add an argument's help, unless it is a section as a whole."""
+        if not _SECTION_OPTIONS.issuperset(action.option_strings or [""]):
+            super().add_argument(action)
+
+    def _get_default_metavar_for_optional(self, action: argparse.Action) -> str:
+        number = re.match(r"(?:Optional\[)?(int|float)\b", self._get_type_str(action) or "")
+        if number:
+            return "N" if number[1] == "int" else "X"
+        return super()._get_default_metavar_for_optional(action)
 
     def _get_help_string(self, action: argparse.Action) -> str:
         text, default = action.help or "", action.default
@@ -47,7 +65,7 @@ class _HelpAll(argparse.Action):
 
 
 class VerbParser(ArgumentParser):
-    """Parses the arguments of one verb; errors are raised, not printed, for `main` to report.
+    """Parses the arguments of one verb. Errors are raised for `main` to print.
 
     Attributes:
         verb: Its name.
@@ -69,7 +87,7 @@ class VerbParser(ArgumentParser):
 
     def add_argument(self, *names: Any, **settings: Any) -> Any:
         """Add an argument, with its short form if it has one."""
-        short = [SHORT_FORMS[name] for name in names if name in SHORT_FORMS]
+        short = [_SHORT[name] for name in names if name in _SHORT]
         return super().add_argument(*short, *names, **settings)
 
     def show_settings(self, *names: str) -> None:
@@ -101,48 +119,53 @@ class VerbParser(ArgumentParser):
             for action, text in zip(hidden, texts, strict=True):
                 action.help = text
 
-    def parse_args(self, args: Sequence[str], **settings: Any) -> Namespace:  # type: ignore[override]
+    def parse_args(self, args: Iterable[str], **settings: Any) -> Namespace:  # type: ignore[override]
         """Parse, after a check that every option exists.
 
         Raises:
-            ConfigError: One does not; names the nearest that does.
-            ArgumentError: A value is of the wrong type.
+            ConfigError: An option does not exist; the message names the closest one.
+            ArgumentError: A value is missing or of the wrong type.
         """
-        # Sections as a whole (`--model FILE`) are options of jsonargparse, and none of ours.
-        known = [n for n in self._option_string_actions if n.removeprefix("--") not in SECTIONS]
-        for argument in args:
-            if argument == "--":
+        known = [name for name in self._option_string_actions if name not in _SECTION_OPTIONS]
+        words = self._join_values(args)
+        for word in words:
+            if word == "--":
                 break
-            name = argument.split("=", 1)[0]
+            name = word.split("=", 1)[0]
             if name.startswith("--") and name not in known:
                 raise ConfigError(
                     f"there is no option '{name}'{like_option(self.verb, name, known)}"
                 )
-        return super().parse_args(list(args), **settings)
+        return super().parse_args(words, **settings)
 
     def parse_scattered(self, args: Iterable[str], **settings: Any) -> Namespace:
-        """Parse arguments of which those that are no options may be in several places.
+        """Parse arguments in which options may stand between positional ones.
 
-        argparse gives a list of positional arguments only those that stand together.
+        argparse itself takes only adjacent positional arguments as one list.
         """
-        return self.parse_args(self.options_first(args), **settings)
-
-    def options_first(self, args: Iterable[str]) -> list[str]:
-        """Return arguments with all options, and their values, before the others."""
         options: list[str] = []
         others: list[str] = []
-        arguments = iter(args)
-        for argument in arguments:
-            if argument == "--":
-                others.extend(arguments)
-            elif len(argument) < 2 or not argument.startswith("-"):
-                others.append(argument)
+        words = iter(self._join_values(args))
+        for word in words:
+            if word == "--":
+                others.extend(words)
             else:
-                options.append(argument)
-                if "=" not in argument and self._takes_value(argument):
-                    options.extend(value for value in [next(arguments, None)] if value is not None)
-        return [*options, "--", *others]
+                (options if word.startswith("-") and word != "-" else others).append(word)
+        return self.parse_args([*options, "--", *others], **settings)
 
-    def _takes_value(self, option: str) -> bool:
-        action = self._option_string_actions.get(option)
-        return action is None or action.nargs != 0
+    def _join_values(self, args: Iterable[str]) -> list[str]:
+        """Return arguments with `--option VALUE` as one word, so that a value may begin with a dash."""
+        words, joined = deque(args), []
+        while words and words[0] != "--":
+            word = words.popleft()
+            if words and self._takes_value(word) and not self._is_option(words[0]):
+                word = f"{word}={words.popleft()}"
+            joined.append(word)
+        return [*joined, *words]
+
+    def _takes_value(self, word: str) -> bool:
+        action = self._option_string_actions.get(word)
+        return action is not None and action.nargs not in (0, "*", "+")
+
+    def _is_option(self, word: str) -> bool:
+        return word in self._option_string_actions or re.match(r"--([a-zA-Z]|$)", word) is not None

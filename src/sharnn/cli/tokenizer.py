@@ -1,16 +1,21 @@
-"""`sharnn tokenizer`: train tokenizers of subwords and words, look into them."""
+"""`sharnn tokenizer`: train, import and inspect tokenizers of subwords and words."""
 
 from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sharnn.cli.common import (
+    TEXT_HELP,
+    add_source,
     error_console,
+    local_source,
     make_parser,
     naming_options,
-    prepare_bar,
+    new_file,
+    print_facts,
+    progress_bar,
     run_subverb,
 )
 from sharnn.config import did_you_mean, names_tokenizer_file
@@ -19,10 +24,11 @@ from sharnn.errors import ConfigError
 if TYPE_CHECKING:
     from jsonargparse import Namespace
 
+    from sharnn.cli.parser import VerbParser
     from sharnn.data.corpus import Corpus
     from sharnn.text import Tokenizer
 
-HELP = "train tokenizers of subwords and words, tell what one does to a text"
+HELP = "train, import and inspect tokenizers of subwords and words"
 
 _USAGE = """\
 usage: sharnn tokenizer train TEXT… --kind KIND [--vocab-size N] --out NAME.json [--from PATH]
@@ -31,49 +37,46 @@ usage: sharnn tokenizer train TEXT… --kind KIND [--vocab-size N] --out NAME.js
 """
 
 _ABOUT = """\
-A tokenizer decides what a model predicts at each step. Without one a model reads bytes.
+A tokenizer determines what a model predicts at each step. The default is single bytes.
 
-  bpe           pieces of words, merged by frequency (as GPT-2's)
-  wordpiece     pieces of words, the longest that fits first (as BERT's)
-  unigram       pieces of words, the most probable way to spell a word (as SentencePiece's)
-  spelled-word  the most frequent words, each one token; all others byte by byte
-  word          all words of a text in WikiText's tokenised form, each one token
+  bpe           parts of words, merged by frequency (as GPT-2's)
+  wordpiece     parts of words, the longest match first (as BERT's)
+  unigram       parts of words, the most probable segmentation (as SentencePiece's)
+  spelled-word  the most frequent words as one token each, all other words byte by byte
+  word          every word of a text in WikiText's tokenised form as one token
 
-Only the train split is read: a known corpus's own, or the first 90 percent of other texts. All but
-'word' can say any bytes. docs/tokenization.md has the formulas, and why scores are compared in bits per
-byte, never per token.
+Training reads only the train split: a known corpus's own, or the first 90 percent of other texts. All
+kinds but 'word' can encode any bytes. docs/tokenization.md has the formulas, and says why scores are
+compared per byte, never per token.
 """
 
 _EXAMPLES = """\
 examples:
   sharnn tokenizer train my.txt --kind bpe --vocab-size 4096 --out bpe-4096.json
-  sharnn tokenizer info bpe-4096.json my.txt                what it does to a text
+  sharnn tokenizer info bpe-4096.json my.txt                measure it on a text
   sharnn train my.txt --data.tokenizer bpe-4096.json --out runs/bpe
   sharnn tokenizer import gpt2/tokenizer.json --out gpt2.json"""
 
 _KINDS = ("bpe", "wordpiece", "unigram", "spelled-word", "word")
-#: As many of the longest tokens are shown, and so many bytes are encoded to take the time.
+#: The number of longest tokens that are shown, and of bytes that are encoded to measure the speed.
 _SHOWN_TOKENS, _TIMED_BYTES = 12, 4_000_000
 
 
 def run(argv: list[str]) -> int:
-    """Run one of the verbs."""
+    """Run one of the subverbs."""
     runs = {"train": _train, "import": _import, "info": _info}
     return run_subverb("tokenizer", argv, runs, (_USAGE, _ABOUT, _EXAMPLES))
 
 
 def _train(argv: list[str]) -> int:
     parser = make_parser("tokenizer train", "TEXT… [options]", _ABOUT, _EXAMPLES)
-    what = "known corpus, file, folder, glob in quotes, or - for standard input"
-    parser.add_argument("texts", nargs="+", metavar="TEXT", help=what)
+    parser.add_argument("texts", nargs="+", metavar="TEXT", help=TEXT_HELP)
     parser.add_argument("--kind", type=str | None, help=f"one of {', '.join(_KINDS)}")
     parser.add_argument(
-        "--vocab-size", type=int, help="tokens, the single bytes among them; not for 'word'"
+        "--vocab-size", type=int, help="number of tokens, single bytes included; not for 'word'"
     )
-    parser.add_argument("--out", type=str | None, help="file to write, NAME.json")
-    parser.add_argument(
-        "--from", dest="source", type=str | None, help="local copy of a known corpus (see data)"
-    )
+    _add_out(parser)
+    add_source(parser)
     options = parser.parse_args(argv)
     out = _new_file(options.out)
     _check_kind(options)
@@ -81,22 +84,34 @@ def _train(argv: list[str]) -> int:
     from sharnn.data.prepare import train_tokenizer
     from sharnn.text import save_tokenizer
 
-    source = Path(options.source).expanduser() if options.source is not None else None
-    with prepare_bar(error_console()) as progress, naming_options({"local_source": "--from"}):
+    with progress_bar(error_console()) as progress, naming_options({"local_source": "--from"}):
         tokenizer = train_tokenizer(
-            options.texts, options.kind, options.vocab_size, local_source=source, progress=progress
+            options.texts,
+            options.kind,
+            options.vocab_size,
+            local_source=local_source(options),
+            progress=progress,
         )
     save_tokenizer(tokenizer, out)
-    _print_table(_describe(tokenizer))
-    print(f"written to {out}; read a text with it: sharnn train TEXT --data.tokenizer {out}")
+    _print(_describe(tokenizer))
+    print(f"written to {out}; train a model with it: sharnn train TEXT --data.tokenizer {out}")
     return 0
 
 
+def _add_out(parser: VerbParser) -> None:
+    parser.add_argument(
+        "--out",
+        type=str | None,
+        metavar="NAME.json",
+        help="file to write; folders above it are made",
+    )
+
+
 def _check_kind(options: Namespace) -> None:
-    """Refuse a kind that does not exist, or a size that it needs or cannot use.
+    """Check the kind, and whether it takes a vocabulary size.
 
     Raises:
-        ConfigError: Says what to give.
+        ConfigError: The kind does not exist, or the size is missing or unused.
     """
     kind, size = options.kind, options.vocab_size
     if kind not in _KINDS:
@@ -105,37 +120,34 @@ def _check_kind(options: Namespace) -> None:
         raise ConfigError(f"{found}: give one of {', '.join(_KINDS)}")
     if kind == "word" and size is not None:
         raise ConfigError(
-            "--vocab-size does nothing for 'word', which has all words: leave it out, or take "
+            "--vocab-size does nothing for 'word', which takes all words: leave it out, or use "
             "spelled-word"
         )
     if kind != "word" and size is None:
-        raise ConfigError(f"--vocab-size is missing: give how many tokens {kind} shall have")
+        raise ConfigError(f"--vocab-size is missing: give the number of tokens for {kind}")
 
 
 def _new_file(out: str | None) -> Path:
-    """Return the path to write.
+    """Return the path of the tokenizer file to write.
 
     Raises:
-        ConfigError: It is missing, is no NAME.json, or is there already.
+        ConfigError: It is missing, does not end in .json, or exists already.
     """
     if out is None or not names_tokenizer_file(out):
         found = "--out is missing" if out is None else f"--out is {out}"
         raise ConfigError(f"{found}: give the tokenizer's file, NAME.json")
-    path = Path(out).expanduser()
-    if path.exists():
-        raise ConfigError(f"--out {path} is there already: give another, or remove it first")
-    return path
+    return new_file(out)
 
 
 def _import(argv: list[str]) -> int:
     about = (
-        "Import a tokenizer.json of the library 'tokenizers'. Only byte-level ones, such as GPT-2's,\n"
-        "give every byte back; any other is refused, with the first byte that it loses. Texts are cut\n"
-        "into units by sharnn's own rule, so a few places may be cut otherwise.\n"
+        "Import a tokenizer.json of the library 'tokenizers'. Only byte-level tokenizers, such as\n"
+        "GPT-2's, preserve every byte; others are refused, with the first byte that they lose. Texts\n"
+        "are split into units by sharnn's own rule, so a few boundaries may differ from the library's.\n"
     )
     parser = make_parser("tokenizer import", "LIBRARY_FILE --out NAME.json", about, _EXAMPLES)
     parser.add_argument("file", metavar="LIBRARY_FILE", help="a tokenizer.json of the library")
-    parser.add_argument("--out", type=str | None, help="file to write, NAME.json")
+    _add_out(parser)
     options = parser.parse_args(argv)
     out = _new_file(options.out)
 
@@ -143,7 +155,7 @@ def _import(argv: list[str]) -> int:
 
     tokenizer = SubwordTokenizer.from_library_file(Path(options.file).expanduser())
     save_tokenizer(tokenizer, out)
-    _print_table(_describe(tokenizer))
+    _print(_describe(tokenizer))
     print(f"written to {out}")
     return 0
 
@@ -151,7 +163,7 @@ def _import(argv: list[str]) -> int:
 def _info(argv: list[str]) -> int:
     parser = make_parser("tokenizer info", "NAME.json [TEXT…]", _ABOUT, _EXAMPLES)
     parser.add_argument("file", metavar="NAME.json", help="tokenizer file, also of a model folder")
-    parser.add_argument("texts", nargs="*", metavar="TEXT", help="texts to read with it")
+    parser.add_argument("texts", nargs="*", metavar="TEXT", help="texts to measure it on")
     options = parser.parse_args(argv)
 
     from sharnn.data.prepare import prepare
@@ -160,17 +172,17 @@ def _info(argv: list[str]) -> int:
     tokenizer = load_tokenizer(Path(options.file).expanduser())
     facts = _describe(tokenizer)
     if options.texts:
-        with prepare_bar(error_console()) as progress:
+        with progress_bar(error_console()) as progress:
             corpus = prepare(options.texts, tokenizer=tokenizer, progress=progress)
-        # The corpus may have been prepared before: what is told must be what the tokenizer does now.
+        # The corpus may come from the cache: check that it is what this tokenizer makes of the text.
         corpus.verify()
         facts |= _measure(load_tokenizer(Path(options.file).expanduser()), corpus)
-    _print_table(facts)
+    _print(facts)
     return 0
 
 
 def _describe(tokenizer: Tokenizer) -> dict[str, str]:
-    """Return what a tokenizer is, by name."""
+    """Return the properties of a tokenizer."""
     tokens = [tokenizer.token_bytes(token) for token in range(tokenizer.vocab_size)]
     longest = sorted(tokens, key=lambda token: (-len(token), token))[:_SHOWN_TOKENS]
     return {
@@ -182,13 +194,13 @@ def _describe(tokenizer: Tokenizer) -> dict[str, str]:
 
 
 def _shown(token: bytes) -> str:
-    """Return a token's bytes as a person reads them, with its spaces."""
+    """Return a token in readable form, with visible spaces."""
     text = token.decode(errors="replace")
     return text.replace(" ", "␣") if text.isprintable() else repr(token)[2:-1]
 
 
 def _measure(fresh: Tokenizer, corpus: Corpus) -> dict[str, str]:
-    """Return what a tokenizer does to a text; `fresh` has read nothing yet, so that nothing is cached."""
+    """Measure a tokenizer on a text. `fresh` has an empty cache, so that the speed is a real one."""
     text = corpus.split("all")
     part, position = b"", 0
     while len(part) < _TIMED_BYTES and position < text.num_tokens:
@@ -208,7 +220,5 @@ def _measure(fresh: Tokenizer, corpus: Corpus) -> dict[str, str]:
     }
 
 
-def _print_table(facts: dict[str, Any]) -> None:
-    width = max(map(len, facts))
-    for name, value in facts.items():
-        print(f"{name:<{width}}  {value}")
+def _print(facts: dict[str, str]) -> None:
+    print_facts((name, [value]) for name, value in facts.items())

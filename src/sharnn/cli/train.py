@@ -1,11 +1,11 @@
-"""`sharnn train`: fit a model to a text, fine-tune one, or go on with a run."""
+"""`sharnn train`: train a model, fine-tune one, or resume a run."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sharnn.cli.common import error_console, make_parser, prepare_bar
+from sharnn.cli.common import TEXT_HELP, error_console, make_parser, progress_bar
 from sharnn.errors import ConfigError
 from sharnn.recipe import (
     DEFAULT_RECIPE,
@@ -23,22 +23,22 @@ if TYPE_CHECKING:
     from sharnn.cli.parser import VerbParser
     from sharnn.config import ModelConfig
 
-HELP = "fit a model to a text, fine-tune one, or go on with a run"
+HELP = "train a model, fine-tune one, or resume a run"
 
 DEFAULT_TEXT = "python-stdlib"
 
 _DESCRIPTION = f"""\
-Fit a model to TEXT: a known corpus ('sharnn data list'), files, folders, globs, or - for standard
-input; without TEXT, {DEFAULT_TEXT}. Settings come from a recipe and from options, and options win
-wherever they stand. Ctrl-C saves; --resume goes on, to the token.
+Train a model on TEXT: a known corpus ('sharnn data list'), files, folders, globs in quotes, or - for
+standard input (default: {DEFAULT_TEXT}). Settings come from a recipe and from options, which take
+precedence. Ctrl-C saves the run; --resume continues it exactly where it stopped.
 
---from MODEL fine-tunes: it begins with the weights of MODEL, which is 'base' (it comes with sharnn), a
-model folder or a run folder. The model's settings and tokenizer are then MODEL's own, of which dropouts
-and window alone can be changed, and the recipe is '{FINETUNE_RECIPE}' unless --recipe names another."""
+--from MODEL fine-tunes: training starts from the weights of MODEL, which is 'base' (it comes with
+sharnn), a model folder or a run folder. The run keeps MODEL's tokenizer and model settings, of which only
+dropouts and window can be changed, and the recipe is '{FINETUNE_RECIPE}' unless --recipe is given."""
 
 
 def run(argv: list[str]) -> int:
-    """Parse, train, and say where the model is."""
+    """Parse, train, and print where the model is."""
     parser = _parser()
     options = dict(parser.parse_scattered(argv, defaults=False).items())
     return _resume(options) if options.get("resume") is not None else _start(options)
@@ -57,24 +57,32 @@ def _parser() -> VerbParser:
         f"{FINETUNE_RECIPE}), or a YAML file"
     )
     parser = make_parser("train", "TEXT… --out RUN [options]", _DESCRIPTION, examples)
-    parser.add_argument("texts", nargs="*", metavar="TEXT", help="what to train on")
-    parser.add_argument("--out", type=str | None, help="folder of the run (default runs/TEXT)")
+    parser.add_argument("texts", nargs="*", metavar="TEXT", help=f"{TEXT_HELP}; several are joined")
+    parser.add_argument(
+        "--out", type=str | None, metavar="RUN", help="folder of the run (default: runs/TEXT)"
+    )
     parser.add_argument(
         "--from",
         type=str | None,
         metavar="MODEL",
         help="model to fine-tune: base, a model folder or a run folder",
     )
-    parser.add_argument("--resume", type=str | None, metavar="RUN", help="run folder to go on with")
     parser.add_argument(
-        "--recipe", type=str | None, metavar="NAME|FILE", help="settings to begin with"
+        "--resume", type=str | None, metavar="RUN",
+        help="run folder to resume; only --budget and --device can be given with it",
+    )  # fmt: skip
+    parser.add_argument(
+        "--recipe", type=str | None, metavar="NAME|FILE", help="recipe to start from, see below"
     )
     parser.add_argument(
-        "--budget", type=str | None, help="90s, 10m, 2h, 5000steps, 3epochs, 50Mtokens"
-    )
-    parser.add_argument("--device", type=str | None, help="auto, cpu, cuda or cuda:N")
+        "--budget", type=str | None,
+        help="length of training: 90s, 10m, 2h, 5000steps, 3epochs or 50Mtokens (default: the recipe's)",
+    )  # fmt: skip
     parser.add_argument(
-        "--print-recipe", action="store_true", help="print the settings as a recipe and stop"
+        "--device", type=str | None, help="auto, cpu, cuda or cuda:N (default: auto)"
+    )
+    parser.add_argument(
+        "--print-recipe", action="store_true", help="print all settings as a recipe, and exit"
     )
     add_settings(parser)
     parser.show_settings(
@@ -82,7 +90,7 @@ def _parser() -> VerbParser:
         "model.hidden_dropout", "data.tokenizer", "data.num_lanes", "data.segment_length", "optim.name",
         "optim.lr", "train.seed", "train.dtype",
     )  # fmt: skip
-    for section, values in load_recipe_settings(DEFAULT_RECIPE).items():  # for the help alone
+    for section, values in load_recipe_settings(DEFAULT_RECIPE).items():  # only shown by --help
         parser.set_defaults({f"{section}.{key}": value for key, value in values.items()})
     return parser
 
@@ -105,7 +113,7 @@ def _start(options: dict[str, Any]) -> int:
     from sharnn.train import start_run
 
     console = error_console()
-    with prepare_bar(console) as progress:
+    with progress_bar(console) as progress:
         outcome = start_run(recipe, out, console, progress)
     return _finish(outcome, out)
 
@@ -125,24 +133,24 @@ def _resume(options: dict[str, Any]) -> int:
     ]
     if useless:
         raise ConfigError(
-            f"--resume takes everything from the run, so {useless[0]} would do nothing: leave it out, "
-            "or begin a new run (only --budget and --device can be changed)"
+            f"--resume takes all settings from the run, so {useless[0]} would do nothing: leave it out, "
+            "or start a new run (only --budget and --device can be given)"
         )
     from sharnn.train import resume_run
 
     out, console = Path(options["resume"]), error_console()
-    with prepare_bar(console) as progress:
+    with progress_bar(console) as progress:
         outcome = resume_run(out, console, options.get("budget"), options.get("device"), progress)
     return _finish(outcome, out)
 
 
 def _as_option(name: str) -> str:
-    """Return the option whose value the parser calls `name`."""
+    """Return the option of a parsed name."""
     return name if "." in name else name.replace("_", "-")
 
 
 def _default_out(text: str) -> Path:
-    """Return runs/NAME for the first text's name."""
+    """Return the run folder runs/NAME, named after the first text."""
     stem = Path(text).name.split(".")[0] if text != "-" else "stdin"
     name = "".join(c if c.isalnum() or c in "-_" else "-" for c in stem).strip("-")
     return Path("runs") / (name or "run")
@@ -152,7 +160,7 @@ def _finish(outcome: Any, out: Path) -> int:
     counters = outcome.counters
     if outcome.interrupted:
         print(
-            f"stopped and saved at step {counters.step:,}; go on with: sharnn train --resume {out}"
+            f"stopped and saved at step {counters.step:,}; resume with: sharnn train --resume {out}"
         )
         return 130
     best = counters.best_bits_per_byte

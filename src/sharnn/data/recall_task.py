@@ -129,8 +129,8 @@ def make_recall_text(
         raise ConfigError(f"seed is {seed}: it must be 0 or more")
     if num_bytes < task.shortest_line:
         raise ConfigError(
-            f"num_bytes is {num_bytes}, but a line has {task.shortest_line}: give more bytes or fewer "
-            "digits"
+            f"num_bytes is {num_bytes}, but a line has {task.shortest_line} bytes: give more bytes or "
+            "fewer digits"
         )
     text, bits, recalled = bytearray(), 0.0, 0.0
     lines = _lines(task, np.random.default_rng(seed))
