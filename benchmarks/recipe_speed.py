@@ -34,7 +34,7 @@ from sharnn.config import Recipe
 from sharnn.data.corpus import Corpus
 from sharnn.data.prepare import prepare
 from sharnn.errors import ConfigError, SharnnError
-from sharnn.experiments.comparison.contenders import Budget, parse_named
+from sharnn.experiments.comparison.contenders import Budget, named_contenders
 from sharnn.train import Trainer, resolve_device
 from sharnn.train.autosize import fit
 from sharnn.train.estimate import flops_per_token, used_memory_bytes
@@ -112,7 +112,7 @@ def measure(options: argparse.Namespace, report: Report) -> None:
     budget = Budget.parse(options.budget)
     recipes = {
         name: contender.resolve(name, budget, texts=[options.text])
-        for name, contender in map(parse_named, options.contender or [DEMO])
+        for name, contender in named_contenders(options.contender or [DEMO]).items()
     }
     corpus = prepare([options.text])
     own = Precision.resolve(device, "auto").name

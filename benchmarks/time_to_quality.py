@@ -29,20 +29,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import Report, make_parser, own_command
+from bench import STDLIB, Report, make_parser, own_command
 from sharnn.data.prepare import prepare
-from sharnn.errors import ConfigError, DataError, SharnnError
-from sharnn.experiments.comparison.contenders import (
-    Budget,
-    Contender,
-    Plan,
-    make_plans,
-    parse_named,
-)
+from sharnn.errors import DataError, SharnnError
+from sharnn.experiments.comparison.contenders import Budget, Contender, named_contenders
 from sharnn.experiments.comparison.processes import interrupted_by_kill
 from sharnn.experiments.comparison.run_store import Run, Shown, Store, all_runs
-from sharnn.experiments.comparison.runner import Runner, environment_for
-from sharnn.experiments.comparison.scheduler import check_turns, missing_runs, run_all
+from sharnn.experiments.comparison.scheduler import Terms, run_comparison
 from sharnn.experiments.comparison.summary import (
     measured_when,
     number_cell,
@@ -110,16 +103,11 @@ class Comparison(Report):
         return f"{super().stem}-time-to-quality"
 
 
-def publish(
-    report: Comparison, contenders: Mapping[str, Contender], plans: Sequence[Plan], store: Store
-) -> None:
-    """Write tables and picture of those plans that have run."""
-    shown = store.shown(plans)
-    if not shown:
-        return
+def publish(report: Comparison, contenders: Mapping[str, Contender], shown: Shown) -> None:
+    """Write the tables and the picture."""
     for budget, runs in shown.items():
         add_table(report, budget, runs)
-    report.say(describe_contenders(contenders, list(dict.fromkeys(plan.budget for plan in plans))))
+    report.say(describe_contenders(contenders, list(shown)))
     report.say(describe_origin(shown))
     picture = report.folder / f"{report.stem}.png"
     report.say(f"![Bits per byte against the budget]({picture.name})")
@@ -184,113 +172,72 @@ def describe_origin(shown: Shown) -> str:
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Return the options, checked.
-
-    Raises:
-        ConfigError: Some do not go together.
-    """
+    """Return the options."""
     parser = make_parser(__doc__, repeats=False)
     parser.add_argument(
-        "text", nargs="?", default="python-stdlib", metavar="TEXT",
-        help="known corpus, or a file that is cut 90/5/5 (default python-stdlib)",
+        "text", nargs="?", default=STDLIB, metavar="TEXT",
+        help=f"known corpus, or a file that is cut 90/5/5 (default {STDLIB})",
     )  # fmt: skip
     parser.add_argument("--budget", nargs="+", required=True, help="such as 90s 10m, or 1Mtokens")
-    parser.add_argument("--seeds", type=int, default=3, help="how many")
-    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--seeds", type=int, default=3, help="number of seeds (default 3)")
+    parser.add_argument("--first-seed", type=int, default=0, help="the lowest seed (default 0)")
     parser.add_argument("--contenders", nargs="+", choices=list(CONTENDERS), help="built-in ones")
     parser.add_argument(
         "--contender", action="append", default=[], metavar="NAME='RECIPE OPTIONS'",
-        help="another one: a recipe and options of 'sharnn train'",
+        help="another contender: a recipe and options of 'sharnn train'",
     )  # fmt: skip
     parser.add_argument(
-        "--jobs", type=int, default=1, help="runs side by side, not with time budgets"
+        "--jobs", type=int, default=1, help="runs in parallel, not with budgets in time (default 1)"
     )
     parser.add_argument(
-        "--threads", type=int, help="of each run (default: all, shared by the jobs)"
+        "--threads", type=int, help="threads of each run (default: all, divided by the jobs)"
     )
-    parser.add_argument(
-        "--again", action="store_true", help="run what the results hold already, too"
-    )
+    parser.add_argument("--again", action="store_true", help="repeat runs that the results have")
     parser.add_argument(
         "--score-share", type=float, default=1.0,
-        help="share of the valid split that is scored, from its beginning (1)",
+        help="share of the valid split that is scored, from its beginning (default 1)",
     )  # fmt: skip
-    parser.add_argument("--keep", type=Path, help="folder that run folders and logs are left in")
-    options = parser.parse_args(argv)
-    options.budgets = [Budget.parse(text) for text in dict.fromkeys(options.budget)]
-    check(options)
-    return options
-
-
-def check(options: argparse.Namespace) -> None:
-    """Refuse what cannot be compared, and what would do nothing.
-
-    Raises:
-        ConfigError: Says what to change.
-    """
-    check_turns(options.budgets, options.jobs)
-    if options.text == "-":
-        raise ConfigError("TEXT is read again by every run, so it cannot be -: give a file")
-    for name in ("jobs", "seeds", "threads"):
-        value = getattr(options, name)
-        if value is not None and value < 1:
-            raise ConfigError(f"--{name} is {value}: it must be at least 1")
-    if not 0 < options.score_share <= 1:
-        raise ConfigError(
-            f"--score-share is {options.score_share:g}: it must be above 0, at most 1"
-        )
-    if options.first_seed < 0:
-        raise ConfigError(f"--first-seed is {options.first_seed}: it must be 0 or more")
+    parser.add_argument("--keep", type=Path, help="folder that keeps run folders and logs")
+    return parser.parse_args(argv)
 
 
 def chosen(options: argparse.Namespace) -> dict[str, Contender]:
-    """Return who takes part, by name.
+    """Return the contenders by name.
 
     Raises:
         ConfigError: One is not given as it should be, or has another's name.
     """
-    names = options.contenders or ([] if options.contender else list(CONTENDERS))
-    contenders = {name: CONTENDERS[name] for name in names}
-    for text in options.contender:
-        name, contender = parse_named(text)
-        if name in contenders:
-            raise ConfigError(f"--contender: there is a contender '{name}' already, rename one")
-        contenders[name] = contender
-    return contenders
+    built_in = options.contenders or ([] if options.contender else list(CONTENDERS))
+    return named_contenders([*built_in, *options.contender], CONTENDERS)
 
 
 def compare(options: argparse.Namespace) -> None:
-    """Run what has not run yet, and show it all.
+    """Run what is not in the results, and show all runs.
 
     Raises:
-        SharnnError: A call that cannot be meant, or a run that failed.
+        SharnnError: A wrong call, or a run failed.
     """
-    contenders, device = chosen(options), resolve_device(options.device)
-    report = Comparison("Time to quality", device, options.results)
-    store = Store(options.results / f"{report.stem}.json", {"machine": report.machine})
-    # After the report, which counts the machine's cores.
-    environment, threads = environment_for(options.threads, options.jobs)
-    corpus = prepare([options.text])
-    if corpus.split("valid").num_tokens < 2:
-        raise DataError(f"{options.text} is too short: its valid split has nothing to score")
-    seeds = range(options.first_seed, options.first_seed + options.seeds)
-    conditions = {"text_digest": corpus.digest, "threads": threads}
-    if options.score_share < 1:
-        conditions["score_share"] = options.score_share
-    plans = make_plans(contenders, options.budgets, seeds, options.text, options.device, conditions)
-    console = Console(stderr=True, soft_wrap=True)
-    todo = missing_runs(plans, store, console, options.again)
+    contenders = chosen(options)
     with tempfile.TemporaryDirectory(prefix="time-to-quality-") as temporary:
-        runner = Runner(
-            corpus, options.text, options.device, environment,
-            folder=options.keep or Path(temporary), keeps=options.keep is not None,
-            command=own_command(), share=options.score_share,
+        terms = Terms(
+            text=options.text,
+            budgets=[Budget.parse(text) for text in dict.fromkeys(options.budget)],
+            seeds=range(options.first_seed, options.first_seed + options.seeds),
+            command=own_command(), folder=options.keep or Path(temporary),
+            keep=options.keep is not None, jobs=options.jobs, threads=options.threads,
+            device=options.device, again=options.again, share=options.score_share,
         )  # fmt: skip
-        try:
-            run_all(todo, options.jobs, runner, store, console)
-        finally:
-            if store.added or not todo:  # a call that came to nothing leaves the table as it was
-                publish(report, contenders, plans, store)
+        # Before `run_comparison`, which may lower the number of threads that the report names.
+        report = Comparison("Time to quality", resolve_device(options.device), options.results)
+        store = Store(options.results / f"{report.stem}.json", {"machine": report.machine})
+        corpus = prepare([options.text])
+        if corpus.split("valid").num_tokens < 2:
+            raise DataError(f"{options.text} is too short: its valid split has nothing to score")
+        conditions = {"score_share": terms.share} if terms.share < 1 else {}
+        run_comparison(
+            terms, contenders, corpus, conditions, store, Console(stderr=True, soft_wrap=True),
+            lambda plans: publish(report, contenders, store.shown(plans)),
+        )  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> int:

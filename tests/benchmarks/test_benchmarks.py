@@ -207,7 +207,7 @@ def test_adapting_is_measured(tmp_path: Path, model: str) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--contender", "mine"], "give NAME="),
+        (["--contender", "mine"], "no recipe 'mine'"),
         (["--contender", "a=none"], "none"),
         (["--contender", "a=demo", "--steps", "0"], "--steps is 0"),
     ],
@@ -219,3 +219,9 @@ def test_wrong_calls_of_recipe_speed(
     told = capsys.readouterr().err
     assert told.startswith("recipe_speed: error: ")
     assert message in told
+
+
+def test_options_are_not_abbreviated(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        call("products.py", "--rep", "1")
+    assert "unrecognized arguments: --rep" in capsys.readouterr().err

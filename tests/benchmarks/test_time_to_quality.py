@@ -97,7 +97,7 @@ def test_a_failure_is_shown_and_loses_nothing(
         (["--budget", "90s", "--contender", "x=--optim.lr 1"], "the name of a recipe first"),
         (["--budget", "90s", "--contender", "x=demo --train.seed 1"], "the comparison sets it"),
         (["--budget", "90s", "--contender", "x=demo --optim.rate 1"], "did you mean"),
-        (["--budget", "90s", "--contenders", "lstm", "--contender", "lstm=demo"], "already"),
+        (["--budget", "90s", "--contenders", "lstm", "--contender", "lstm=demo"], "two recipes"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(

@@ -20,14 +20,12 @@ from sharnn.experiments.comparison.contenders import (
     Budget,
     Contender,
     Plan,
-    make_plans,
-    parse_named,
+    named_contenders,
 )
 from sharnn.experiments.comparison.published import PUBLISHED
 from sharnn.experiments.comparison.run_store import Run, Store, all_runs
-from sharnn.experiments.comparison.runner import Runner, environment_for
 from sharnn.experiments.comparison.scale import Change, changes, check_scale
-from sharnn.experiments.comparison.scheduler import check_turns, missing_runs, run_all
+from sharnn.experiments.comparison.scheduler import Terms, run_comparison
 from sharnn.experiments.comparison.summary import (
     count_cell,
     measured_when,
@@ -39,7 +37,6 @@ from sharnn.experiments.comparison.summary import (
 from sharnn.files import atomic_file
 from sharnn.report import Table, draw_comparison, write_png
 from sharnn.report.page import folded, picture, whole_page
-from sharnn.train import resolve_device
 
 #: Files of a comparison in its folder, and the folder of runs that are in training, stopped or kept.
 RESULTS, MARKDOWN, PICTURE, PAGE, RUNS = (
@@ -86,14 +83,17 @@ class Comparison:
         Raises:
             ConfigError: One is out of range, or two do not go together.
         """
-        for name in ("jobs", "seeds", "threads"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"{name} is {value}: it must be at least 1")
         check_scale(self.scale)
-        check_turns(self.budgets, self.jobs)
-        if self.text == "-":
-            raise ConfigError("text is -, but every run reads it again: give a file")
+        _ = self.terms
+
+    @property
+    def terms(self) -> Terms:
+        """What is the same for all contenders."""
+        return Terms(
+            text=self.text, budgets=self.budgets, seeds=range(self.seeds), command=self.command,
+            folder=self.out / RUNS, keep=self.keep, jobs=self.jobs, threads=self.threads,
+            device=self.device, again=self.again, splits=SPLITS, share=self.scale,
+        )  # fmt: skip
 
 
 def compare(comparison: Comparison, console: Console) -> list[Table]:
@@ -110,65 +110,24 @@ def compare(comparison: Comparison, console: Console) -> list[Table]:
     """
     contenders = named_contenders(comparison.contenders)
     recipes = {name: _recipe_of(name, c, comparison) for name, c in contenders.items()}
-    device = str(resolve_device(comparison.device))
     store = Store(comparison.out / RESULTS, {"command": comparison.command})
     store.runs()  # damaged results are refused before any work
-    environment, threads = environment_for(comparison.threads, comparison.jobs)
     corpus = prepare([comparison.text])
     _check_text(corpus, comparison)
     _check_tokenizers(recipes, corpus, comparison)
     changed = {name: _changes(recipe, corpus, comparison) for name, recipe in recipes.items()}
-    plans = make_plans(
-        {name: _with_changes(contender, changed[name]) for name, contender in contenders.items()},
-        comparison.budgets,
-        range(comparison.seeds),
-        comparison.text,
-        device,
-        {"text_digest": corpus.digest, "threads": threads, "scale": comparison.scale},
-    )
-    todo = missing_runs(plans, store, console, comparison.again)
-    runner = Runner(
-        corpus, comparison.text, device, environment,
-        folder=comparison.out / RUNS, keeps=comparison.keep,
-        command=comparison.command, splits=SPLITS, share=comparison.scale,
-    )  # fmt: skip
+    scaled = {name: _with_changes(c, changed[name]) for name, c in contenders.items()}
+
+    def publish(plans: Sequence[Plan]) -> list[Table]:
+        return _publish(comparison, changed, plans, store)
+
     try:
-        run_all(todo, comparison.jobs, runner, store, console)
-    except BaseException:
-        if store.added:  # otherwise the results stay as they were
-            _publish(comparison, changed, plans, store)
-        raise
+        conditions = {"scale": comparison.scale}
+        return run_comparison(comparison.terms, scaled, corpus, conditions, store, console, publish)
     finally:
         with contextlib.suppress(OSError):  # not empty: there are results, or kept or stopped runs
-            runner.folder.rmdir()
+            comparison.terms.folder.rmdir()
             comparison.out.rmdir()
-    return _publish(comparison, changed, plans, store)
-
-
-def named_contenders(names: Sequence[str]) -> dict[str, Contender]:
-    """Return contenders by their names in the results.
-
-    Args:
-        names: Shipped recipes, YAML files, or NAME='RECIPE OPTIONS'.
-
-    Raises:
-        ConfigError: Two have the same name, or one has none of these forms.
-    """
-    contenders: dict[str, Contender] = {}
-    for text in names:
-        path = Path(text)
-        if "=" in text and not path.name.endswith((".yaml", ".yml")):
-            name, contender = parse_named(text)
-        else:
-            name = path.stem if path.suffix in (".yaml", ".yml") else text
-            contender = Contender(text)
-        if name in contenders:
-            raise ConfigError(
-                f"there are two recipes called '{name}', {contenders[name].recipe} and {text}: rename "
-                "or remove one"
-            )
-        contenders[name] = contender
-    return contenders
 
 
 def _recipe_of(name: str, contender: Contender, comparison: Comparison) -> Recipe:

@@ -6,6 +6,7 @@ import json
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from sharnn.amounts import Amount
@@ -140,6 +141,35 @@ def parse_named(text: str) -> tuple[str, Contender]:
                 f"contender {name} has {setting}: remove it, the comparison sets it for all"
             )
     return name, Contender(recipe, given)
+
+
+def named_contenders(
+    names: Sequence[str], known: Mapping[str, Contender] | None = None
+) -> dict[str, Contender]:
+    """Return contenders by their names in the results.
+
+    Args:
+        names: Shipped recipes, YAML files, NAME='RECIPE OPTIONS', or names of `known` contenders.
+        known: Contenders that have a name already.
+
+    Raises:
+        ConfigError: Two have the same name, or one has none of these forms.
+    """
+    contenders: dict[str, Contender] = {}
+    for text in names:
+        path = Path(text)
+        if "=" in text and not path.name.endswith((".yaml", ".yml")):
+            name, contender = parse_named(text)
+        else:
+            name = path.stem if path.suffix in (".yaml", ".yml") else text
+            contender = (known or {}).get(text) or Contender(text)
+        if name in contenders:
+            raise ConfigError(
+                f"there are two recipes called '{name}', {contenders[name].recipe} and {text}: rename "
+                "or remove one"
+            )
+        contenders[name] = contender
+    return contenders
 
 
 @dataclass(frozen=True)

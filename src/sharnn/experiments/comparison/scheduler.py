@@ -5,16 +5,23 @@ from __future__ import annotations
 import statistics
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
 
 from rich.console import Console
 
+from sharnn.data.corpus import Corpus
 from sharnn.errors import ConfigError
-from sharnn.experiments.comparison.contenders import Budget, Plan
+from sharnn.experiments.comparison.contenders import Budget, Contender, Plan, make_plans
 from sharnn.experiments.comparison.run_store import Store
-from sharnn.experiments.comparison.runner import Runner
+from sharnn.experiments.comparison.runner import Runner, environment_for
+from sharnn.train import resolve_device
 from sharnn.train.logger import format_seconds
+
+T = TypeVar("T")
 
 
 class Countdown:
@@ -74,6 +81,101 @@ def check_turns(budgets: Sequence[Budget], jobs: int) -> None:
             f"jobs is {jobs}, but parallel runs would take time from each other: with a budget in time "
             "give 1, or give a budget in tokens, steps or epochs"
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Terms:
+    """What is the same for all contenders of a comparison.
+
+    Attributes:
+        text: Known corpus, file, folder or glob.
+        budgets: How long each contender trains; all in time, or none.
+        seeds: Seeds for each contender and budget.
+        command: The command line, recorded with each run.
+        folder: Folder of the run folders and logs.
+        keep: Whether these stay there.
+        jobs: Number of runs in parallel.
+        threads: Threads of each run; None divides all threads by `jobs`.
+        device: As `train.device`.
+        again: Whether runs that are in the results already are repeated.
+        splits: Splits that each run is scored on.
+        share: Share of each split that is scored, from its beginning.
+    """
+
+    text: str
+    budgets: Sequence[Budget]
+    seeds: Sequence[int]
+    command: str
+    folder: Path
+    keep: bool = False
+    jobs: int = 1
+    threads: int | None = None
+    device: str = "auto"
+    again: bool = False
+    splits: Sequence[str] = ("valid",)
+    share: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Check the settings.
+
+        Raises:
+            ConfigError: One is out of range, or two do not go together.
+        """
+        counts = {"jobs": self.jobs, "seeds": len(self.seeds), "threads": self.threads}
+        for name, value in counts.items():
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} is {value}: it must be at least 1")
+        if not 0 < self.share <= 1:
+            raise ConfigError(f"share is {self.share:g}: it must be above 0 and at most 1")
+        check_turns(self.budgets, self.jobs)
+        if self.text == "-":
+            raise ConfigError("text is -, but every run reads it again: give a file")
+
+
+def run_comparison(
+    terms: Terms,
+    contenders: Mapping[str, Contender],
+    corpus: Corpus,
+    conditions: Mapping[str, Any],
+    store: Store,
+    console: Console,
+    publish: Callable[[Sequence[Plan]], T],
+) -> T:
+    """Train and score the runs that are not in the store, and publish all of them.
+
+    Args:
+        terms: What is the same for all contenders.
+        contenders: Contenders by name.
+        corpus: The prepared text.
+        conditions: What else determines the figures of a run, see `make_plans`.
+        store: Where the figures of runs are stored.
+        console: Where progress is shown.
+        publish: Writes the results of the given plans. After a failure it is called only if there are
+            new runs; otherwise the results stay as they were.
+
+    Returns:
+        What `publish` returns.
+
+    Raises:
+        SharnnError: A run failed; the results of finished runs are kept.
+    """
+    device = str(resolve_device(terms.device))
+    environment, threads = environment_for(terms.threads, terms.jobs)
+    conditions = {"text_digest": corpus.digest, "threads": threads, **conditions}
+    plans = make_plans(contenders, terms.budgets, terms.seeds, terms.text, device, conditions)
+    todo = missing_runs(plans, store, console, terms.again)
+    runner = Runner(
+        corpus, terms.text, device, environment,
+        folder=terms.folder, keeps=terms.keep,
+        command=terms.command, splits=terms.splits, share=terms.share,
+    )  # fmt: skip
+    try:
+        run_all(todo, terms.jobs, runner, store, console)
+    except BaseException:
+        if store.added:
+            publish(plans)
+        raise
+    return publish(plans)
 
 
 def missing_runs(
