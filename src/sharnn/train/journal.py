@@ -27,18 +27,16 @@ class StepResult:
         grad_norm: Norm of the gradient before clipping.
         lr: Learning rate.
         num_tokens: Tokens over all lanes.
-        seconds: Duration.
     """
 
     nats: float
     grad_norm: float
     lr: float
     num_tokens: int
-    seconds: float
 
     @property
     def finite(self) -> bool:
-        """Whether loss and gradient are; the weights are not changed otherwise."""
+        """Whether loss and gradient are finite; otherwise the step is skipped."""
         return math.isfinite(self.nats) and math.isfinite(self.grad_norm)
 
 
@@ -64,18 +62,18 @@ class Journal:
         self.loggers: list[RunLogger] = []
 
     def log(self, kind: str, counters: Counters, **values: Any) -> None:
-        """Send a record of a kind to the loggers, with the place of the run at which it was made."""
-        place = {
+        """Send a record to the loggers, with the progress of the run."""
+        progress = {
             "step": counters.step,
             "tokens_seen": counters.tokens_seen,
             "epoch": round(counters.epoch, 6),
             "seconds": round(counters.seconds, 3),
         }
         for logger in self.loggers:
-            logger.log({"kind": kind, **place, **values})
+            logger.log({"kind": kind, **progress, **values})
 
     def log_start(self, counters: Counters, num_parameters: int) -> None:
-        """Record what begins or resumes here: settings that matter most, versions and machine."""
+        """Record the versions, the machine, and what the run trains on."""
         train = self._recipe.train
         self.log(
             "start",
@@ -94,12 +92,15 @@ class Journal:
             resumed=counters.step > 0,
         )
 
-    def log_step(self, counters: Counters, result: StepResult, budget_used: float) -> None:
+    def log_step(
+        self, counters: Counters, result: StepResult, seconds: float, budget_used: float
+    ) -> None:
         """Record a training step.
 
         Args:
             counters: After the step.
             result: What it computed.
+            seconds: Its duration.
             budget_used: Share of the budget for training.
         """
         left = counters.seconds * (1 - budget_used) / budget_used if budget_used > 0 else None
@@ -112,7 +113,7 @@ class Journal:
             best_bits_per_byte=counters.best_bits_per_byte,
             lr=result.lr,
             grad_norm=result.grad_norm if result.finite else None,
-            tokens_per_second=round(result.num_tokens / result.seconds, 1),
+            tokens_per_second=round(result.num_tokens / seconds, 1),
             skipped_steps=counters.skipped_steps,
             memory_bytes=used_memory_bytes(self._precision.device),
             budget_used=min(budget_used, 1.0),

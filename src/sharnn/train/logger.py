@@ -159,10 +159,11 @@ class TerminalLogger:
         return " · ".join(parts)
 
     def _print_valid(self, record: dict[str, Any]) -> None:
-        mark = "  best so far" if record["bits_per_byte"] == record["best_bits_per_byte"] else ""
+        bits, best = record["bits_per_byte"], record["best_bits_per_byte"]
+        mark = "  best so far" if bits == best else ""
+        score = "not finite" if bits is None else f"{bits:.4f} bits/byte{mark}"
         self.console.print(
-            f"step {record['step']:>7,}  {format_seconds(record['seconds']):>7}  "
-            f"valid {record['bits_per_byte']:.4f} bits/byte{mark}",
+            f"step {record['step']:>7,}  {format_seconds(record['seconds']):>7}  valid {score}",
             highlight=False,
         )
 

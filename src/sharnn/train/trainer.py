@@ -1,7 +1,5 @@
 """The training loop.
 
-Legend: B lanes · T tokens of a segment.
-
 A step reads one segment in all lanes and changes the weights once. The lanes carry their state to the
 next segment, without its gradient (truncated back-propagation through time). When the text starts again,
 the states are empty again.
@@ -9,7 +7,6 @@ the states are empty again.
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -175,15 +172,15 @@ class Trainer:
         grad_norm = self.learner.clip_gradients()
         # The only place where the host waits for the device.
         nats_value, norm_value = torch.stack([nats, grad_norm]).tolist()
-        finite = math.isfinite(nats_value) and math.isfinite(norm_value)
-        self.learner.update(finite)
-        self.states = after if finite else before
-        self.counters.add_step(segment.inputs.size, segment.epoch, finite)
+        result = StepResult(nats_value, norm_value, lr, segment.inputs.size)
+        self.learner.update(result.finite)
+        self.states = after if result.finite else before
+        self.counters.add_step(segment.inputs.size, segment.epoch, result.finite)
         self._tick()
         seconds = time.monotonic() - started
         self.pace.took_step(seconds)
-        result = StepResult(nats_value, norm_value, lr, segment.inputs.size, seconds)
-        self.journal.log_step(self.counters, result, self.pace.progress(self.counters).budget)
+        budget_used = self.pace.progress(self.counters).budget
+        self.journal.log_step(self.counters, result, seconds, budget_used)
         if self.counters.skipped_in_a_row >= self.recipe.train.max_skipped_steps:
             raise TrainingError(
                 f"{self.counters.skipped_in_a_row} steps in a row had no finite loss and gradient, up "
