@@ -64,6 +64,16 @@ def test_imports_point_upwards(module: Path) -> None:
         assert allowed or same_top, f"{part} may not import {imported}"
 
 
+def test_the_tokenization_attack_can_be_removed_with_its_verb() -> None:
+    own = ROOT / "experiments" / "attack"
+    users = [
+        module.relative_to(ROOT)
+        for module in MODULES
+        if own not in module.parents and "sharnn.experiments.attack" in module.read_text("utf-8")
+    ]
+    assert users == [Path("cli") / "tokenization_attack.py"]
+
+
 def test_every_part_has_a_tier() -> None:
     parts = {part_of(module) for module in MODULES} - {"__init__", "__main__"}
     assert parts == set().union(*TIERS)

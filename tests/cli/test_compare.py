@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from cli.stopping import read, stop_in_training
 from sharnn.cli.main import main
 from sharnn.experiments.comparison.published import PUBLISHED
 from texts import write_text
@@ -145,27 +146,6 @@ def test_a_stopped_comparison_goes_on_with_the_run_it_was_in(
     assert stopped["bits_per_byte"] == whole["bits_per_byte"]
     assert len(stopped["valid_curve"]) == len(whole["valid_curve"])
     assert not (here / "stopped" / "runs").exists()
-
-
-def stop_in_training(argv: list[str], run: Path) -> None:
-    """Press Ctrl-C once a comparison's run has taken a step, and before it is done."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "sharnn", *argv], stderr=subprocess.PIPE, text=True
-    )
-    with process:
-        while '"kind": "train"' not in read(run / "metrics.jsonl"):
-            assert process.poll() is None, process.stderr and process.stderr.read()
-            time.sleep(0.01)
-        process.send_signal(signal.SIGINT)
-        assert process.stderr is not None
-        assert "the same command resumes" in process.stderr.read()
-    assert process.returncode == 130
-    records = [json.loads(line) for line in read(run / "metrics.jsonl").splitlines()]
-    assert records[-1]["reason"] == "interrupted"
-
-
-def read(path: Path) -> str:
-    return path.read_text() if path.exists() else ""
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the system has no /proc")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from cli.stopping import stop_in_training
 from sharnn.cli.main import main
 from sharnn.files import read_json
 from texts import write_text
@@ -27,10 +28,31 @@ def test_scores_are_printed_and_a_report_is_written(
     assert "Scores, equal bytes" in printed
     assert f"report  {out / 'report.html'}" in printed
     result = read_json(out / "results.json")
-    assert "tokenization-attack" in result["about"]
-    assert [r["architecture"] for r in result["results"]] == ["lstm"]
+    assert "tokenization-attack" in result["command"]
+    assert [r["architecture"] for r in result["runs"]] == ["lstm"]
+    assert "20,000 weights in 1 blocks" in (out / "report.html").read_text()
     assert main(call) == 0  # nothing is left to do
     assert capsys.readouterr().out == printed
+
+
+def test_a_stopped_experiment_continues_the_run_it_was_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_text(tmp_path, 8_000)
+    call = ["tokenization-attack", "text.txt", *SMALL, "--train-bytes", "60000", "--out"]
+    name = "lstm-byte-bytes-60000tokens-seed0"
+    stop_in_training([*call, "stopped"], tmp_path / "stopped" / "runs" / name)
+    assert (tmp_path / "stopped" / "runs" / f"{name}.stopped.json").is_file()
+
+    assert main([*call, "stopped"]) == main([*call, "whole"]) == 0
+    assert "going on with" in (tmp_path / "stopped" / "runs" / f"{name}.log").read_text()
+    (stopped,), (whole,) = (
+        read_json(tmp_path / out / "results.json")["runs"] for out in ("stopped", "whole")
+    )
+    assert stopped["steps"] == whole["steps"] > 100
+    for key in ("bits_per_byte", "by_place", "within_words"):
+        assert str(stopped[key]) == str(whole[key])
 
 
 @pytest.mark.parametrize(
@@ -38,7 +60,9 @@ def test_scores_are_printed_and_a_report_is_written(
     [
         (["-"], 2, "it cannot be -"),
         (["no-such-file.txt"], 1, "no-such-file.txt"),
-        (["x.txt", "--architectures", "rnn"], 2, "--architectures names 'rnn'"),
+        (["x.txt", "--architectures", "rnn"], 2, "no 'rnn' (--architectures)"),
+        (["x.txt", "--match", "bytes", "bytes"], 2, "--match is bytes bytes"),
+        (["x.txt", "--num-layers", "0"], 2, "--num-layers is 0"),
         (["x.txt", "--word", "3"], 2, "did you mean '--words'"),
     ],
 )

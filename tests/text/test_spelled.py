@@ -72,17 +72,6 @@ def test_the_start_is_a_lines_end() -> None:
     assert TOKENIZER.encode(b"").dtype == np.uint16
 
 
-def test_dropout_spells_known_words() -> None:
-    whole = TOKENIZER.encode(TEXT)
-    for dropout in (0.0, 0.3, 1.0):
-        tokens = TOKENIZER.encode_perturbed(TEXT, dropout, np.random.default_rng(0))
-        again = TOKENIZER.encode_perturbed(TEXT, dropout, np.random.default_rng(0))
-        assert np.array_equal(tokens, again)
-        assert TOKENIZER.decode(tokens) == TEXT
-        known, left = np.sum(whole >= 256), np.sum(tokens >= 256)
-        assert abs(left - known * (1 - dropout)) <= 4 * (known * dropout * (1 - dropout)) ** 0.5
-
-
 def test_files(tmp_path: Path) -> None:
     path = tmp_path / "tokenizer.json"
     tokenizer = SpelledWordTokenizer([b" \xff\x00", "é".encode(), b" the"])

@@ -1,4 +1,4 @@
-"""`sharnn tokenization-attack`: what finer tokens win, and how much of it is being told."""
+"""`sharnn tokenization-attack`: the same architectures on the same bytes in several tokenizations."""
 
 from __future__ import annotations
 
@@ -8,22 +8,24 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sharnn.cli.common import error_console, make_parser, print_tables
-from sharnn.errors import ConfigError
+from sharnn.cli.common import error_console, make_parser, naming_options, print_tables
+from sharnn.errors import INTERRUPTED, ConfigError
+from sharnn.experiments.comparison.processes import interrupted_by_kill
 
 if TYPE_CHECKING:
-    from sharnn.experiments.attack import AttackSettings
+    from sharnn.cli.parser import VerbParser
+    from sharnn.experiments.attack.plan import AttackSettings
 
-HELP = "find out what finer tokens win, and how much of it is being told"
+HELP = "measure what models gain from finer tokens, and how much of it is teacher forcing"
 
 _DESCRIPTION = """\
 Train the same architectures on the same bytes of TEXT in several tokenizations, with equal weights and
-either equal bytes or equal arithmetic; score all on the same words; and take the scores apart: by the
-place in the word, by kind of word, by all ways to cut it, with a word's earlier tokens not told, and
-with merges left out of the text. docs/tokenization.md has every formula.
+either equal bytes or equal arithmetic, score all on the same words, and break the scores down: by the
+place in the word, by kind of word, over all segmentations of a word, with a word's earlier tokens
+withheld, and with merges left out of the text. docs/tokenization.md has every formula.
 
 A closed vocabulary of words ('word') needs a text in WikiText's tokenised form and is left out of others.
-A stopped experiment goes on where it was: the same command does what is missing."""
+The same command continues a stopped experiment."""
 
 _EXAMPLES = """\
 examples:
@@ -31,72 +33,80 @@ examples:
   sharnn tokenization-attack wikitext-2 --out attack
   sharnn tokenization-attack my.txt --architectures sha-rnn transformer --tokenizations byte bpe-1024"""
 
-#: Options that are fields of `AttackSettings`, each with its help.
+#: Options that are fields of `AttackSettings`, each with its help; `--match` is `matchings`.
 _FIELDS = {
     "architectures": "sha-rnn, no-attention, lstm, transformer (default: all)",
     "tokenizations": "byte, word, or bpe-N, wordpiece-N, unigram-N, spelled-N with N tokens",
     "match": "what is equal: bytes, compute or both (default)",
-    "seeds": "trainings of each (3)",
+    "seeds": "trainings of each model (3)",
     "num-parameters": "weights of every model (1000000)",
     "num-layers": "blocks of every model (2)",
-    "train-bytes": "bytes that each reads where bytes are equal (4000000)",
-    "compute-bytes": "where arithmetic is equal: what the first model needs for so many (a quarter)",
+    "train-bytes": "bytes that each model reads with equal bytes (4000000)",
+    "compute-bytes": "with equal arithmetic: bytes that the first model reads (a quarter of these)",
     "segment-bytes": "bytes that a gradient reaches back over (256)",
-    "window-bytes": "bytes that a memory reaches back over (2048)",
+    "window-bytes": "bytes that an attention memory reaches back over (2048)",
     "num-lanes": "lanes (16)",
-    "score-bytes": "bytes of the test split to score at most (200000)",
-    "words": "words of them to score in all ways (400)",
+    "score-bytes": "most bytes of the test split that are scored (200000)",
+    "words": "number of those words that are scored over their segmentations (400)",
     "dropouts": "rates at which merges are left out (0.05 0.1 0.2 0.4)",
 }
-_NAMES, _RATES = ("architectures", "tokenizations", "match"), ("dropouts",)
+_LISTS = {"architectures": str, "tokenizations": str, "match": str, "dropouts": float}
 
 
 def run(argv: list[str]) -> int:
-    """Parse, train what is missing, score, and print the tables."""
+    """Parse, train and score what is missing, and print the tables; SIGTERM stops it as Ctrl-C does."""
+    try:
+        with (
+            interrupted_by_kill(),
+            naming_options({**{_field(name): f"--{name}" for name in _FIELDS}, "out": "--out"}),
+        ):
+            return _attack(argv)
+    except KeyboardInterrupt:
+        print("sharnn: stopped; the same command resumes", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _make_parser() -> VerbParser:
     parser = make_parser("tokenization-attack", "TEXT [options]", _DESCRIPTION, _EXAMPLES)
     parser.add_argument("text", type=str, help="a file or a known corpus")
     for name, text in _FIELDS.items():
-        if name in _NAMES:
-            parser.add_argument(f"--{name}", nargs="+", type=str, help=text)
-        elif name in _RATES:
-            parser.add_argument(f"--{name}", nargs="+", type=float, help=text)
+        if name in _LISTS:
+            parser.add_argument(f"--{name}", nargs="+", type=_LISTS[name], help=text)
         else:
             parser.add_argument(f"--{name}", type=int | None, help=text)
     parser.add_argument("--out", type=str, default="attack", help="folder of everything")
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or cuda:N")
-    options = parser.parse_args(argv)
+    return parser
+
+
+def _attack(argv: list[str]) -> int:
+    options = _make_parser().parse_args(argv)
     if options.text == "-":
-        raise ConfigError("TEXT is read again by every training, so it cannot be -: give a file")
+        raise ConfigError("every training reads TEXT again, so it cannot be -: give a file")
 
-    from sharnn.experiments.attack import AttackSettings
-    from sharnn.experiments.attack_report import PAGE, tell
-    from sharnn.experiments.attack_run import run_attack
+    from sharnn.experiments.attack.plan import AttackSettings
+    from sharnn.experiments.attack.report import PAGE, write_report
+    from sharnn.experiments.attack.runs import run_attack
 
-    given = {name: getattr(options, name.replace("-", "_")) for name in _FIELDS}
-    fields = {
-        "matchings" if name == "match" else name.replace("-", "_"): value
-        for name, value in given.items()
-        if value is not None
-    }
-    settings, out = AttackSettings(**fields), Path(options.out)
-    try:
-        results = run_attack(settings, options.text, out, options.device, error_console())
-    except KeyboardInterrupt:
-        print("sharnn: stopped; the same command goes on", file=sys.stderr)
-        return 130
-    tables = tell(results, out, _about(settings, options.text, results, argv))
-    print_tables(tables)
+    command, out = shlex.join(["sharnn", "tokenization-attack", *argv]), Path(options.out)
+    fields = {_field(name): getattr(options, name.replace("-", "_")) for name in _FIELDS}
+    settings = AttackSettings(**{k: v for k, v in fields.items() if v is not None})
+    runs = run_attack(settings, options.text, out, options.device, command, error_console())
+    print_tables(write_report(runs, out, _about(settings, options.text, runs, command)))
     print(f"report  {out / PAGE}")
     return 0
 
 
-def _about(
-    settings: AttackSettings, text: str, results: list[dict[str, Any]], argv: list[str]
-) -> str:
+def _field(option: str) -> str:
+    """Return the field of `AttackSettings` that an option sets."""
+    return "matchings" if option == "match" else option.replace("-", "_")
+
+
+def _about(settings: AttackSettings, text: str, runs: list[dict[str, Any]], command: str) -> str:
     """Return what was done, for the page."""
-    machines = ", ".join(sorted({result["machine"] for result in results}))
+    machines = ", ".join(sorted({run["machine"] for run in runs}))
     return (
         f"{text}: models of {settings.num_parameters:,} weights in {settings.num_layers} blocks, "
         f"{settings.seeds} seed(s), {settings.train_bytes:,} bytes to read; {machines}, "
-        f"{datetime.date.today():%Y-%m-%d}: {shlex.join(['sharnn', 'tokenization-attack', *argv])}"
+        f"{datetime.date.today():%Y-%m-%d}: {command}"
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from sharnn.errors import ConfigError, DataError
@@ -71,11 +71,6 @@ class SpelledWordTokenizer(UnitTokenizer):
         """Return the unit's token, or its bytes."""
         token = self.pieces.get(unit)
         return list(unit) if token is None else [token]
-
-    def perturb_unit(self, unit: bytes, dropped: Callable[[], bool]) -> list[int]:
-        """Return the unit's token, or its bytes if that token is dropped."""
-        known = len(unit) > 1 and unit in self.pieces
-        return list(unit) if known and dropped() else self.encode_unit(unit)
 
     def to_json(self) -> dict[str, Any]:
         """Return the name and the words, each byte written as the character with its code."""

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
-from functools import cached_property
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from sharnn.errors import DataError
 from sharnn.files import read_json
 from sharnn.text.alphabet import to_bytes, to_characters
-from sharnn.text.dropout import best_path, match_longest, merge
 from sharnn.text.subword_training import CONTINUING, import_library, train_model
 from sharnn.text.unit_tokenizer import UnitTokenizer
 
@@ -117,28 +115,6 @@ class SubwordTokenizer(UnitTokenizer):
     def encode_unit(self, unit: bytes) -> list[int]:
         """Return the tokens of one unit, computed by the library."""
         return [token.id for token in self._model.tokenize(to_characters(unit))]
-
-    def perturb_unit(self, unit: bytes, dropped: Callable[[], bool]) -> list[int]:
-        """Return tokens of one unit: BPE-dropout, MaxMatch-Dropout or a best path with dropped pieces."""
-        if self.kind == "bpe":
-            single = [self.pieces[unit[i : i + 1]] for i in range(len(unit))]
-            return merge(single, self._merges, dropped)
-        if self.kind == "wordpiece":
-            return match_longest(unit, self.pieces, self.continuing, dropped)
-        return best_path(unit, self.pieces, self._scores, dropped)
-
-    @cached_property
-    def _merges(self) -> dict[tuple[int, int], tuple[int, int]]:
-        """BPE's merges: each pair's rank and the token that its merge makes."""
-        vocab = self._json["vocab"]
-        return {
-            (vocab[one], vocab[other]): (rank, vocab[one + other])
-            for rank, (one, other) in enumerate(self._json["merges"])
-        }
-
-    @cached_property
-    def _scores(self) -> list[float]:
-        return [score for _, score in self._json["vocab"]]
 
     def to_json(self) -> dict[str, Any]:
         """Return the name, the rule for units and the library's model."""

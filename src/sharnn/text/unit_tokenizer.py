@@ -9,8 +9,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from itertools import chain
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -23,7 +22,6 @@ _WHITE = b" \t\n\r\x0b\x0c"
 #: Limit of the cache of units, and the approximate size of an entry besides its unit and tokens.
 _CACHE_BYTES = 1 << 26
 _ENTRY_BYTES = 200
-_COINS = 1 << 12
 
 
 class UnitTokenizer(Vocabulary, ABC):
@@ -61,10 +59,6 @@ class UnitTokenizer(Vocabulary, ABC):
     def encode_unit(self, unit: bytes) -> list[int]:
         """Return the tokens of one unit."""
 
-    @abstractmethod
-    def perturb_unit(self, unit: bytes, dropped: Callable[[], bool]) -> list[int]:
-        """Return tokens of one unit, without each use of a longer token for which `dropped()` is true."""
-
     def units(self, data: bytes) -> list[bytes]:
         """Return the units of `data`, whose concatenation is `data`."""
         return self.unit_pattern.findall(data)
@@ -93,29 +87,6 @@ class UnitTokenizer(Vocabulary, ABC):
             cache[unit] = np.array(self.encode_unit(unit), dtype=self.dtype).tobytes()
             self._cached_bytes += _ENTRY_BYTES + len(unit) + len(cache[unit])
         return cache
-
-    def encode_perturbed(
-        self, data: bytes, dropout: float, rng: np.random.Generator
-    ) -> npt.NDArray[np.unsignedinteger[Any]]:
-        """Return a random segmentation of `data`, in which longer tokens are dropped at random.
-
-        Args:
-            data: Any bytes; they are decoded as usual.
-            dropout: Probability of dropping one use of a merge or of a token longer than a byte.
-                0 equals `encode`; 1 spells every byte.
-            rng: Source of randomness. It draws in blocks, so its state afterwards is unspecified.
-
-        Raises:
-            ValueError: `dropout` is not a probability.
-        """
-        if not 0 <= dropout <= 1:
-            raise ValueError(f"dropout is {dropout}: it must lie between 0 and 1")
-        if dropout == 0:
-            return self.encode(data)
-        blocks = iter(lambda: (rng.random(_COINS) < dropout).tolist(), None)
-        dropped = chain.from_iterable(blocks).__next__
-        tokens = [token for unit in self.units(data) for token in self.perturb_unit(unit, dropped)]
-        return np.array(tokens, dtype=self.dtype)
 
     @abstractmethod
     def to_json(self) -> dict[str, Any]:

@@ -190,6 +190,23 @@ class Plan:
     key: dict[str, Any]
     facts: Mapping[str, Any] = field(default_factory=dict)
 
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        budget: Budget,
+        recipe: Recipe,
+        conditions: Mapping[str, Any],
+        facts: Mapping[str, Any] | None = None,
+    ) -> Plan:
+        """Return a plan whose key is the conditions and what the recipe and the budget decide."""
+        own = {
+            "budget": {"value": budget.amount.value, "unit": budget.amount.unit},
+            "seed": recipe.train.seed,
+            "settings": comparable_settings(recipe),
+        }
+        return cls(name, budget, recipe, {**conditions, **own}, facts or {})
+
     @property
     def seed(self) -> int:
         """Seed of the run."""
@@ -222,11 +239,8 @@ def make_plans(
     """
     plans = []
     for budget in budgets:
-        amount = {"value": budget.amount.value, "unit": budget.amount.unit}
         for seed in seeds:
             for name, contender in contenders.items():
                 recipe = contender.resolve(name, budget, texts=[text], seed=seed, device=device)
-                settings = comparable_settings(recipe)
-                own = {"budget": amount, "seed": seed, "device": device, "settings": settings}
-                plans.append(Plan(name, budget, recipe, {**conditions, **own}))
+                plans.append(Plan.of(name, budget, recipe, {**conditions, "device": device}))
     return plans

@@ -1,6 +1,6 @@
-"""Subword regularisation: three ways to segment a unit that reject pieces at random.
+"""Random segmentations of a text (subword regularisation): merges or longer tokens are left out.
 
-If `dropped` always returns False, they give the standard segmentations of BPE, WordPiece and Unigram.
+If nothing is dropped, they are the segmentations of the tokenizer.
 """
 
 from __future__ import annotations
@@ -8,8 +8,66 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Mapping
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
+from sharnn.text import SpelledWordTokenizer, SubwordTokenizer
+
+#: Decides at random whether the use of a merge or of a longer token is dropped.
 Dropped = Callable[[], bool]
+#: Returns tokens of a unit.
+Segmenter = Callable[[bytes, Dropped], list[int]]
+_COINS = 1 << 12
+
+
+def encode_perturbed(
+    tokenizer: SubwordTokenizer | SpelledWordTokenizer,
+    data: bytes,
+    dropout: float,
+    rng: np.random.Generator,
+) -> npt.NDArray[np.unsignedinteger[Any]]:
+    """Return a random segmentation of `data`, in which longer tokens are dropped at random.
+
+    Args:
+        tokenizer: Of the tokens.
+        data: Any bytes; the tokens decode to them.
+        dropout: Probability of dropping one use of a merge or of a token longer than a byte. With 1 every
+            byte is a token of its own.
+        rng: Source of randomness. It draws in blocks, so its state afterwards is unspecified.
+    """
+    blocks = iter(lambda: (rng.random(_COINS) < dropout).tolist(), None)
+    dropped = itertools.chain.from_iterable(blocks).__next__
+    segment = segmenter(tokenizer)
+    tokens = [token for unit in tokenizer.units(data) for token in segment(unit, dropped)]
+    return np.array(tokens, dtype=tokenizer.dtype)
+
+
+def segmenter(tokenizer: SubwordTokenizer | SpelledWordTokenizer) -> Segmenter:
+    """Return the random segmentation of single units that goes with a tokenizer."""
+    pieces = tokenizer.pieces
+    if isinstance(tokenizer, SpelledWordTokenizer):
+        return lambda unit, dropped: spell(unit, pieces, dropped)
+    continuing, model = tokenizer.continuing, tokenizer.to_json()["model"]
+    if tokenizer.kind == "wordpiece":
+        return lambda unit, dropped: match_longest(unit, pieces, continuing, dropped)
+    if tokenizer.kind == "unigram":
+        scores = [score for _, score in model["vocab"]]
+        return lambda unit, dropped: best_path(unit, pieces, scores, dropped)
+    vocab = model["vocab"]
+    merges = {
+        (vocab[one], vocab[other]): (rank, vocab[one + other])
+        for rank, (one, other) in enumerate(model["merges"])
+    }
+    return lambda unit, dropped: merge([pieces[bytes([b])] for b in unit], merges, dropped)
+
+
+def spell(unit: bytes, pieces: Mapping[bytes, int], dropped: Dropped) -> list[int]:
+    """Return a unit's token, or its bytes if it has none or that token is dropped."""
+    if unit in pieces and (len(unit) == 1 or not dropped()):
+        return [pieces[unit]]
+    return list(unit)
 
 
 def merge(
