@@ -115,7 +115,7 @@ def run_attack(
         classes=classify(next(iter(words.values())), training, settings.window_bytes),
     )  # fmt: skip
     run_all(missing_runs(plans, store, console), 1, runner, store, console)
-    return [run for plan in plans if (run := store.find(plan)) is not None]
+    return [run for run in store.find_all(plans) if run is not None]
 
 
 def _spent(
