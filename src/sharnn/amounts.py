@@ -1,4 +1,4 @@
-"""Lengths of training as text (`10m`, `5000steps`, `5%`), and how much of one is done."""
+"""Lengths of training, such as `10m`, `5000steps` and `5%`, and the progress of a run in each unit."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ AmountUnit = Literal["seconds", "steps", "epochs", "tokens", "budget"]
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run has come, in every unit that an `Amount` can name.
+    """Progress of a run in every unit of an `Amount`.
 
     Attributes:
         seconds: Wall-clock seconds of the run so far, validation and saving included.
         steps: Optimiser steps taken, skipped ones included.
         epochs: Passes over the training lanes, fractions included.
         tokens: Tokens seen over all lanes.
-        budget: Share of the run's budget that is used up, 0 … 1.
+        budget: Fraction of the run's budget that is spent, 0 to 1.
     """
 
     seconds: float = 0.0
@@ -36,11 +36,11 @@ class Progress:
 
 @dataclass(frozen=True)
 class Amount:
-    """A stretch of training such as `90s`, `10m`, `5000steps`, `3epochs`, `50Mtokens` or `5%`.
+    """A length of training, such as `90s`, `10m`, `5000steps`, `3epochs`, `50Mtokens` or `5%`.
 
     Attributes:
-        value: How many, in `unit`; for `budget` a share between 0 and 1.
-        unit: What is counted.
+        value: Number of units; for `budget` a fraction between 0 and 1.
+        unit: The unit.
     """
 
     value: float
@@ -48,13 +48,13 @@ class Amount:
 
     @classmethod
     def parse(cls, text: str, option: str, *, share: bool = True) -> Amount:
-        """Return the amount that `text` names.
+        """Return the amount that a text describes.
 
         Args:
             text: A number and a unit: `s`, `m`, `h`, `steps`, `epochs`, `tokens` (with `k`, `M` or
                 `G` before it) or `%` of the budget.
-            option: The setting it comes from, for the error.
-            share: Whether `%` may be used (a budget cannot be a share of itself).
+            option: Name of the setting, for the error message.
+            share: Whether `%` is allowed; it is not for a budget itself.
 
         Raises:
             ConfigError: `text` has no such form.
@@ -72,13 +72,15 @@ class Amount:
             return cls(number * _SECONDS[unit], "seconds")
         if unit == "%":
             if number > 100:
-                raise ConfigError(f"{option} is '{text}': a share of the budget is at most 100%")
+                raise ConfigError(
+                    f"{option} is '{text}': a percentage of the budget is at most 100%"
+                )
             return cls(number / 100, "budget")
         names: dict[str, AmountUnit] = {"step": "steps", "epoch": "epochs", "token": "tokens"}
         return cls(number, names[unit.rstrip("s")])
 
     def share_of(self, progress: Progress) -> float:
-        """Return how much of this amount `progress` has covered; 1 and more means all of it."""
+        """Return the fraction of this amount that a run has completed; 1 and more is all of it."""
         if self.value == 0:
             return math.inf
         return getattr(progress, self.unit) / self.value

@@ -105,16 +105,16 @@ def _features_of_macos() -> frozenset[str]:
     """Return the features of an Intel processor; for Apple's own processors nothing is queried."""
     names = [f"machdep.cpu.{name}" for name in ("features", "leaf7_features", "extfeatures")]
     try:
-        told = subprocess.run(
+        printed = subprocess.run(
             ["/usr/sbin/sysctl", "-n", *names], capture_output=True, text=True, timeout=10
         ).stdout
     except (OSError, subprocess.SubprocessError):
         return frozenset()
-    return _features_by_apple_names(told)
+    return _features_by_apple_names(printed)
 
 
-def _features_by_apple_names(told: str) -> frozenset[str]:
-    names = told.lower().replace(".", "_").split()
+def _features_by_apple_names(printed: str) -> frozenset[str]:
+    names = printed.lower().replace(".", "_").split()
     return frozenset("abm" if name == "lzcnt" else name for name in names)
 
 
@@ -322,7 +322,7 @@ def bound_threads() -> None:
 
 
 def use_threads(number: int) -> None:
-    """Let this process, and those that it starts, compute in a number of threads."""
+    """Set the number of threads of this process, and of the processes that it starts."""
     os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(number)
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(number)

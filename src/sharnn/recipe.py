@@ -1,7 +1,7 @@
-"""From a recipe's name, the settings given beside it and a model's own settings to one resolved recipe.
+"""Resolves a recipe's name, given settings and a model's own settings to one recipe.
 
-Settings are named `section.field`, such as `model.embed_dim`. Given settings win over the recipe, and
-the recipe over the defaults in `config`. This module imports no torch.
+Settings are named `section.field`, such as `model.embed_dim`. Given settings take precedence over the
+recipe, and the recipe over the defaults in `config`. This module does not import torch.
 """
 
 from __future__ import annotations
@@ -33,25 +33,25 @@ if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
 DEFAULT_RECIPE = "desktop"
-#: The default of a run that begins with a model's weights.
+#: The default recipe of a run that starts from a model's weights.
 FINETUNE_RECIPE = "finetune"
-#: Settings of a model that its weights do not depend on: fine-tuning may choose them anew.
+#: Settings of a model that its weights do not depend on, so that fine-tuning can change them.
 FREE_MODEL_SETTINGS = (
     "input_dropout", "hidden_dropout", "output_dropout", "attention_dropout", "window",
 )  # fmt: skip
-#: Settings of a recipe's model that hold for every architecture.
+#: Settings of a recipe's model that are kept when another architecture is given.
 _SHARED_MODEL_SETTINGS = (
     "embed_dim", "num_layers", "input_dropout", "hidden_dropout", "output_dropout",
 )  # fmt: skip
-#: Settings of a recipe's optimiser that no other optimiser has.
+#: Settings that only one optimiser has; they are dropped when another one is given.
 _SETTINGS_OF_OPTIMISERS = ("matrix_lr", "min_trust")
 #: Settings of earlier versions, which wrote facts of a run into its recipe (now in `run.json`).
 RETIRED_SETTINGS = ("data.digest", "train.init_digest")
-#: Options that are short for a setting.
+#: Options of `sharnn train` that are short for a setting.
 SHORT_OPTIONS = {
     "--budget": "train.budget", "--device": "train.device", "--from": "train.init_from",
 }  # fmt: skip
-#: What the parser calls the types of values, for people.
+#: The parser's names of types, in plain words.
 _KINDS = {
     "int": "a whole number", "float": "a number", "bool": "true or false",
     "tuple": "a list such as [1, 2]", "list": "a list such as [a, b]", "str": "a text",
@@ -74,7 +74,7 @@ def shipped_recipes() -> list[str]:
 
 
 def load_recipe_settings(name_or_file: str) -> Sections:
-    """Return the settings of a shipped recipe or of a recipe file; keys are checked, values not yet.
+    """Return the settings of a shipped recipe or a recipe file. Checks the keys but not the values.
 
     Raises:
         ConfigError: There is no such recipe, it is not YAML, or it has unknown keys.
@@ -123,16 +123,16 @@ def setting_names() -> list[str]:
 
 
 def add_settings(parser: ArgumentParser) -> None:
-    """Add an option for every setting to a parser: `--model.embed_dim` and so on."""
+    """Add an option for every setting to a parser, such as `--model.embed_dim`."""
     for section, config in SECTIONS.items():
         parser.add_class_arguments(config, section)
 
 
 def parse_settings(words: Sequence[str]) -> dict[str, Any]:
-    """Return the settings that options such as `--model.embed_dim 512` give, values typed.
+    """Return the typed settings that options such as `--model.embed_dim 512` give.
 
     Raises:
-        ConfigError: There is no such setting, or a value is of another type.
+        ConfigError: There is no such setting, or a value is of the wrong type.
     """
     from jsonargparse import ArgumentError
 
@@ -150,7 +150,7 @@ def parse_settings(words: Sequence[str]) -> dict[str, Any]:
 
 
 def recipe_from_settings(sections: Mapping[str, Any]) -> Recipe:
-    """Return the recipe that sections of settings make, all values checked.
+    """Return the recipe of sections of settings, with all values checked and derived.
 
     Raises:
         ConfigError: A value is of the wrong type or out of range.
@@ -210,7 +210,7 @@ def _settings_parser() -> ArgumentParser:
 
 
 def explain_value(message: str) -> str:
-    """Return what the parser says of a value as `NAME is 'VALUE': give KIND`, where it says that much."""
+    """Return the parser's message about a value as `NAME is 'VALUE': give KIND`, if it has these parts."""
     key = re.match(r'Parser key "([\w.]+)":', message)
     value = re.search(r"(?:Given value|Got value): (.*)", message)
     kinds = [
@@ -237,7 +237,7 @@ def resolve_recipe(
     given: Mapping[str, Any] | None = None,
     read_model: Callable[[str], ModelConfig] | None = None,
 ) -> Recipe:
-    """Return the recipe that `resolve_settings` makes, all values checked and derived."""
+    """Return the result of `resolve_settings` as a recipe, with all values checked and derived."""
     return recipe_from_settings(resolve_settings(name, given, read_model))
 
 
@@ -252,11 +252,11 @@ def resolve_settings(
     The run neither chooses (`train.fit`) nor adapts (`train.adapt`) what is given.
 
     Args:
-        name: Of a shipped recipe, or a file; `desktop` when not given, `finetune` where the given
-            settings name a model to begin with.
-        given: Settings that win over the recipe's, by name: `{"model.embed_dim": 512}`.
-        read_model: Returns the settings of the model that `train.init_from` names; needed where a run
-            begins with one.
+        name: A shipped recipe or a file; default `desktop`, or `finetune` if the given settings
+            contain `train.init_from`.
+        given: Settings that take precedence over the recipe's, such as `{"model.embed_dim": 512}`.
+        read_model: Returns the settings of the model that `train.init_from` names; not needed for runs
+            without one.
 
     Raises:
         ConfigError: A recipe or setting does not exist, is out of range, or contradicts another.
@@ -267,7 +267,7 @@ def resolve_settings(
     default = DEFAULT_RECIPE if asked is None else FINETUNE_RECIPE
     sections = load_recipe_settings(name if name is not None else default)
     if asked is not None:
-        sections.pop("model", None)  # what the recipe says of its own model
+        sections.pop("model", None)  # these are settings of another model
     _check_names(sections.get("train", {}))
     origin = asked if asked is not None else sections.get("train", {}).get("init_from")
     if origin is not None and read_model is not None:
@@ -285,10 +285,10 @@ def resolve_settings(
 
 
 def _check_names(train: Mapping[str, Any]) -> None:
-    """Check the type of what is read of a recipe before all of it is checked.
+    """Check the types of values that are read before the recipe as a whole is checked.
 
     Raises:
-        ConfigError: It is of another type.
+        ConfigError: A value is of the wrong type.
     """
     for key in ("fit", "adapt"):
         names = train.get(key, [])
@@ -304,7 +304,7 @@ def _refuse_settings_of_weights(given: Mapping[str, Any], origin: str) -> None:
     """Refuse given settings that the weights of a model depend on.
 
     Raises:
-        ConfigError: Names the setting and those that may be given.
+        ConfigError: The message names the setting, and those that can be given.
     """
     for setting in given:
         section, _, key = setting.partition(".")
@@ -316,14 +316,14 @@ def _refuse_settings_of_weights(given: Mapping[str, Any], origin: str) -> None:
 
 
 def _drop_other_architecture(sections: Sections, given: Mapping[str, Any]) -> None:
-    """Keep of a recipe's model what means something to another architecture that is given."""
+    """Drop the settings of a recipe's model that another, given architecture does not have."""
     model, architecture = sections.get("model", {}), given.get("model.architecture")
     if architecture not in (None, model.get("architecture", "sha-rnn")):
         sections["model"] = {key: model[key] for key in _SHARED_MODEL_SETTINGS if key in model}
 
 
 def _drop_other_optimiser(sections: Sections, given: Mapping[str, Any]) -> None:
-    """Drop what a recipe says of its own optimiser alone where another one is given."""
+    """Drop the settings of a recipe's optimiser that another, given optimiser does not have."""
     optim = sections.get("optim", {})
     if given.get("optim.name") not in (None, optim.get("name")):
         for key in _SETTINGS_OF_OPTIMISERS:
@@ -331,13 +331,13 @@ def _drop_other_optimiser(sections: Sections, given: Mapping[str, Any]) -> None:
 
 
 def _leave_out_of_fit(sections: Sections, given: Mapping[str, Any], sized: bool) -> None:
-    """Let the run choose nothing that is given, or decided by the weights it begins with.
+    """Remove settings from `train.fit` that are given, or determined by the weights of a model.
 
-    A given depth goes with the chosen width. A given width is a given size, and blocks that are named
-    by their place belong to a given depth.
+    A given width fixes the depth too, and so does a given list of attention layers, which are positions
+    in it. A given depth leaves the width to the run.
 
     Raises:
-        ConfigError: The run would choose what is given.
+        ConfigError: `train.fit` is given, and contains another given setting.
     """
     fixed = set(given)
     if "model.embed_dim" in given or isinstance(given.get("model.attention_layers"), list):
@@ -357,15 +357,15 @@ def _leave_out_of_fit(sections: Sections, given: Mapping[str, Any], sized: bool)
     for name in ("model.boom_dim", "model.num_heads"):
         if name in given and "model.embed_dim" in fit:
             raise ConfigError(
-                f"{name} belongs to a width, and this run chooses its own: give model.embed_dim too"
+                f"{name} depends on the width, which this run chooses: give model.embed_dim too"
             )
 
 
 def _leave_out_of_adapt(sections: Sections, given: Mapping[str, Any]) -> None:
-    """Let the run adapt nothing that is given.
+    """Remove settings from `train.adapt` that are given.
 
     Raises:
-        ConfigError: A given setting is also given as one to adapt.
+        ConfigError: `train.adapt` is given, and contains another given setting.
     """
     if "train.adapt" not in given:
         train = sections.setdefault("train", {})

@@ -202,7 +202,7 @@ def test_another_optimiser_is_not_given_what_the_recipes_own_has(
     ("options", "message"),
     [
         (["--train.fit", "[model.embed_dim]", "--model.embed_dim", "64"], "give one of the two"),
-        (["--model.boom_dim", "1024"], "model.boom_dim belongs to a width"),
+        (["--model.boom_dim", "1024"], "model.boom_dim depends on the width"),
         (["--model.architecture", "transformer", "--model.num_heads=8"], "give model.embed_dim"),
         (["--train.seed", str(1 << 63)], "train.seed is"),
         (["--train.validation_tokens", "1"], "at least 2"),
