@@ -210,7 +210,7 @@ def _settings_parser() -> ArgumentParser:
 
 
 def explain_value(message: str) -> str:
-    """Return the parser's message about a value as `NAME is 'VALUE': give KIND`, if it has these parts."""
+    """Return the parser's message about a value as `NAME is 'VALUE': give KIND` where possible."""
     key = re.match(r'Parser key "([\w.]+)":', message)
     value = re.search(r"(?:Given value|Got value): (.*)", message)
     kinds = [

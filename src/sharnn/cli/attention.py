@@ -6,8 +6,9 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from sharnn.cli.common import (
+    DEVICE,
     MODEL_OR_TEXT,
-    add_device,
+    WINDOW,
     add_model_and_texts,
     chosen_model,
     error_console,
@@ -105,25 +106,15 @@ def run(argv: list[str]) -> int:
 def _parse(argv: list[str]) -> Namespace:
     parser = make_parser("attention", "[MODEL] TEXT… [options]", _DESCRIPTION, _EXAMPLES)
     add_model_and_texts(parser, "to read")
-    parser.add_argument(
-        "--out", type=str, default="attention", metavar="FOLDER", help="folder of the files"
-    )
-    parser.add_argument(
-        "--max-bytes", type=int, default=4000,
-        help="bytes shown on the page; the statistics are of the whole text",
-    )  # fmt: skip
-    parser.add_argument(
-        "--context", type=str, action="append", metavar="TEXT",
-        help="text to read first, not counted or shown; can be repeated",
-    )  # fmt: skip
-    parser.add_argument(
-        "--layer", type=int | None, help="block to show, from 0 (default: all with a head)"
-    )
-    parser.add_argument(
-        "--window", type=int | None, help="memory rows in reach (default: the model's)"
-    )
-    add_device(parser)
-    parser.add_argument("--json", action="store_true", help="print the statistics as a JSON object")
+    parser.add_options({
+        "--out": ("attention", "folder of the files", "FOLDER"),
+        "--max-bytes": (4000, "bytes shown on the page; the statistics are of the whole text"),
+        "--context": ([], "text to read first, not counted or shown; can be repeated", "TEXT"),
+        "--layer": (int, "block to show, from 0 (default: all with a head)"),
+        **WINDOW,
+        **DEVICE,
+        "--json": (False, "print the statistics as a JSON object"),
+    })  # fmt: skip
     options = parser.parse_scattered(argv)
     if not 1 <= options.max_bytes <= _MOST_BYTES:
         raise ConfigError(

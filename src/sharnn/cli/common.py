@@ -17,7 +17,7 @@ from sharnn.errors import ConfigError, DataError, SharnnError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from jsonargparse import ArgumentParser, Namespace
+    from jsonargparse import Namespace
     from rich.console import Console, RenderableType
 
     from sharnn.cli.parser import VerbParser
@@ -33,6 +33,13 @@ MODEL_HELP = (
 MODEL_OR_TEXT = """\
 If the first argument is 'base', a model folder or a run folder, it is MODEL. Otherwise all arguments are
 TEXT, and the model is 'base', which comes with sharnn."""
+#: Options of several verbs, see `VerbParser.add_options`.
+DEVICE = {"--device": ("auto", "auto, cpu, cuda or cuda:N")}
+WINDOW = {"--window": (int, "memory rows in reach (default: the model's)")}
+SOURCE = {
+    "--from": (str, "local copy of a known corpus: its archive, the unpacked folder, or the file in it",
+               "PATH"),
+}  # fmt: skip
 TEXT_HELP = "known corpus, file, folder, glob in quotes, or - for standard input"
 
 
@@ -94,34 +101,21 @@ def naming_options(options: Mapping[str, str]) -> Iterator[None]:
         raise type(failure)(translated) from failure
 
 
-def add_model(parser: ArgumentParser) -> None:
+def add_model(parser: VerbParser) -> None:
     """Add the optional argument MODEL; see `chosen_model`."""
     parser.add_argument("model", nargs="?", metavar="MODEL", help=MODEL_HELP)
 
 
-def add_model_and_texts(parser: ArgumentParser, aim: str) -> None:
+def add_model_and_texts(parser: VerbParser, aim: str) -> None:
     """Add the arguments [MODEL] TEXT… as `names`; see `model_and_texts`."""
     parser.add_argument(
         "names", nargs="*", metavar="[MODEL] TEXT", help=f"{MODEL_HELP}; texts {aim}: {TEXT_HELP}"
     )
 
 
-def add_device(parser: ArgumentParser) -> None:
-    """Add the option --device."""
-    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or cuda:N")
-
-
-def add_source(parser: ArgumentParser) -> None:
-    """Add the option --from of the verbs that prepare texts; see `local_source`."""
-    parser.add_argument(
-        "--from", dest="source", type=str | None, metavar="PATH",
-        help="local copy of a known corpus: its archive, the unpacked folder, or the file in it",
-    )  # fmt: skip
-
-
 def local_source(options: Namespace) -> Path | None:
     """Return the path that was given as --from."""
-    return Path(options.source).expanduser() if options.source is not None else None
+    return Path(options["from"]).expanduser() if options["from"] is not None else None
 
 
 def chosen_model(given: str | None, console: Console) -> str | Path:

@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from sharnn.cli.common import (
-    add_device,
+    DEVICE,
     error_console,
     make_parser,
     naming_options,
@@ -66,30 +66,17 @@ def _make_parser() -> VerbParser:
         metavar="RECIPE TEXT",
         help="recipes, each a name, a file or NAME='RECIPE OPTIONS'; the last argument is TEXT",
     )
-    parser.add_argument(
-        "--budget",
-        type=str,
-        default="10m",
-        help="budget of each run: 90s, 10m, 5000steps, 3epochs, 50Mtokens; or several: 30s,90s",
-    )
-    parser.add_argument("--seeds", type=int, default=3, help="runs of each recipe and budget")
-    parser.add_argument(
-        "--scale", type=float, default=1.0, help="factor for widths, lanes and text"
-    )
-    parser.add_argument(
-        "--out", type=str, default="comparison", metavar="FOLDER", help="folder of the results"
-    )
-    parser.add_argument(
-        "--jobs", type=int, default=1, help="parallel runs; not with budgets in time"
-    )
-    parser.add_argument(
-        "--threads", type=int | None, help="threads of each run (default: all, divided by --jobs)"
-    )
-    add_device(parser)
-    parser.add_argument(
-        "--again", action="store_true", help="repeat runs that are in the results already"
-    )
-    parser.add_argument("--keep", action="store_true", help="keep run folders and logs in --out")
+    parser.add_options({
+        "--budget": ("10m", "of each run: 90s, 10m, 5000steps, 3epochs, 50Mtokens; or several: 30s,90s"),
+        "--seeds": (3, "runs of each recipe and budget"),
+        "--scale": (1.0, "factor for widths, lanes and text"),
+        "--out": ("comparison", "folder of the results", "FOLDER"),
+        "--jobs": (1, "parallel runs; not with budgets in time"),
+        "--threads": (int, "threads of each run (default: all, divided by --jobs)"),
+        **DEVICE,
+        "--again": (False, "repeat runs that are in the results already"),
+        "--keep": (False, "keep run folders and logs in --out"),
+    })  # fmt: skip
     return parser
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sharnn.cli.common import (
+    SOURCE,
     TEXT_HELP,
-    add_source,
     error_console,
     local_source,
     make_parser,
@@ -98,8 +98,10 @@ def _prepare(argv: list[str]) -> int:
 
 def _info(argv: list[str]) -> int:
     parser = _text_parser("info")
-    parser.add_argument("--verify", action="store_true", help="read all of it and compare digests")
-    parser.add_argument("--json", action="store_true", help="print the manifest as JSON")
+    parser.add_options({
+        "--verify": (False, "read all of it and compare digests"),
+        "--json": (False, "print the manifest as JSON"),
+    })  # fmt: skip
     options = parser.parse_args(argv)
     corpus = _opened(options) or _prepared(options)
     if options.verify:
@@ -122,12 +124,14 @@ def _make(argv: list[str]) -> int:
     parser.add_argument(
         "--out", required=True, metavar="FILE", help="file to write; folders above it are made"
     )
-    parser.add_argument("--bytes", type=int, default=1_000_000, help="maximum size in bytes")
-    parser.add_argument("--seed", type=int, default=0, help="the same seed makes the same text")
+    parser.add_options({
+        "--bytes": (1_000_000, "maximum size in bytes"),
+        "--seed": (0, "the same seed makes the same text"),
+    })  # fmt: skip
     options_of = {name: f"--{name.replace('_', '-')}" for name in _RECALL_SETTINGS}
-    for name, help_text in _RECALL_SETTINGS.items():
-        default = getattr(RecallTask, name)
-        parser.add_argument(options_of[name], type=type(default), default=default, help=help_text)
+    parser.add_options({
+        options_of[name]: (getattr(RecallTask, name), text) for name, text in _RECALL_SETTINGS.items()
+    })  # fmt: skip
     options = parser.parse_args(argv)
     out = new_file(options.out)
     with (
@@ -153,12 +157,11 @@ def _text_parser(verb: str) -> VerbParser:
     parser = make_parser(f"data {verb}", "TEXT… [options]", _ABOUT, _EXAMPLES)
     folder = "; or the FOLDER of a prepared corpus" if verb == "info" else ""
     parser.add_argument("texts", nargs="+", metavar="TEXT", help=TEXT_HELP + folder)
-    parser.add_argument(
-        "--tokenizer",
-        type=str | None,
-        help="byte, word, or NAME.json made by 'sharnn tokenizer train' (default: the corpus's)",
-    )
-    add_source(parser)
+    parser.add_options({
+        "--tokenizer": (str, "byte, word, or NAME.json made by 'sharnn tokenizer train' (default: the "
+                             "corpus's)"),
+        **SOURCE,
+    })  # fmt: skip
     return parser
 
 
@@ -178,7 +181,7 @@ def _opened(options: Namespace) -> Corpus | None:
     )
     if len(options.texts) > 1 or parts < 2:
         return None
-    if options.tokenizer or options.source:
+    if options.tokenizer or options["from"]:
         raise ConfigError(f"{folder} is prepared already: leave out --tokenizer and --from")
     return Corpus.open(Path(folder))
 

@@ -28,15 +28,10 @@ _CORPUS, _RECIPE, _PROMPT = "python-stdlib", "demo", "def read_"
 def run(argv: list[str]) -> int:
     """Run all steps."""
     parser = make_parser("demo", "[--out RUN] [--budget 90s]", _DESCRIPTION, "")
-    parser.add_argument(
-        "--out",
-        type=str | None,
-        metavar="RUN",
-        help="run folder (default: a new one in runs/)",
-    )
-    parser.add_argument(
-        "--budget", type=str | None, help=f"length of training (default: {_budget()})"
-    )
+    parser.add_options({
+        "--out": (str, "run folder (default: a new one in runs/)", "RUN"),
+        "--budget": (str, f"length of training (default: {_budget()})"),
+    })  # fmt: skip
     options = parser.parse_args(argv)
     out = Path(options.out) if options.out else _new_folder()
 

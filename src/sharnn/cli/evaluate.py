@@ -7,8 +7,9 @@ import math
 from typing import TYPE_CHECKING, Any, Literal
 
 from sharnn.cli.common import (
+    DEVICE,
     MODEL_OR_TEXT,
-    add_device,
+    WINDOW,
     add_model_and_texts,
     chosen_model,
     error_console,
@@ -153,69 +154,35 @@ def _run(options: Namespace) -> int:
 def _parser() -> VerbParser:
     parser = make_parser("evaluate", "[MODEL] TEXT… [options]", _DESCRIPTION, _EXAMPLES)
     add_model_and_texts(parser, "to score")
-    parser.add_argument(
-        "--split", type=str | None,
-        help="train, valid, test or all (default: test of a known corpus, all of other texts)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--protocol", type=Literal["strict", "paper", "ideal"], default="strict", help="see above"
-    )
-    parser.add_argument(
-        "--window", type=int | None, help="memory rows in reach (default: the model's)"
-    )
-    parser.add_argument(
-        "--recall-slots", type=int | None,
-        help="slots of each recall table, a power of two (default: the model's)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--segment-length", type=int | None,
-        help="tokens per forward pass (default: 512, with paper 1024); with --dynamic, tokens between "
-             "two updates (default: 32)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--lanes", type=int | None, help="paper: number of lanes (default: valid 16, others 8)"
-    )
-    parser.add_argument(
-        "--context", type=int | None, help="ideal: number of tokens that each one is predicted from"
-    )
-    parser.add_argument(
-        "--stride", type=int | None,
-        help="ideal: tokens scored per window, in the time of one (default: 1; only 1 is exact, and as "
-             "many as --context are blocks that start from an empty state)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--dynamic", type=Literal["sgd", "rms"] | None, metavar="{sgd,rms}",
-        help="dynamic evaluation: update the weights by their gradients (sgd), or by gradients relative "
-             "to their usual size (rms)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--dynamic-lr", type=float | None, help="learning rate (default: sgd 0.06, rms 0.001)"
-    )
-    parser.add_argument(
-        "--dynamic-decay", type=float | None,
-        help="decay towards the original weights per update (default: sgd 0.003, rms 0.01)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--statistics", type=str | None, metavar="TEXT",
-        help="rms: text MODEL was trained on; its train split gives the usual size of gradients",
-    )  # fmt: skip
-    parser.add_argument(
-        "--cache", type=int | None, help="continuous cache over this many previous positions"
-    )
-    parser.add_argument(
-        "--cache-weight", type=float | None, help="share of the cache, below 1 (default: 0.2)"
-    )
-    parser.add_argument(
-        "--cache-flatness", type=float | None,
-        help="how strongly the cache prefers similar states (default: 0.3)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--dtype", type=str | None,
-        help="products in bf16 (if the processor supports it) or int8: faster, at a small cost in bits "
-             "per byte (default: fp32)",
-    )  # fmt: skip
-    add_device(parser)
-    parser.add_argument("--json", action="store_true", help="print a JSON object")
+    protocols = Literal["strict", "paper", "ideal"]
+    parser.add_argument("--protocol", type=protocols, default="strict", help="see above")
+    parser.add_options({
+        "--split": (str, "train, valid, test or all (default: test of a known corpus, else all)"),
+        **WINDOW,
+        "--recall-slots": (int, "slots of each recall table, a power of two (default: the model's)"),
+        "--segment-length": (int, "tokens per forward pass (default: 512, with paper 1024); with "
+                                  "--dynamic, tokens between two updates (default: 32)"),
+        "--lanes": (int, "paper: number of lanes (default: valid 16, others 8)"),
+        "--context": (int, "ideal: number of tokens that each one is predicted from"),
+        "--stride": (int, "ideal: tokens scored per window, in the time of one (default: 1; only 1 "
+                          "is exact, and as many as --context are blocks that start from an empty "
+                          "state)"),
+        "--dynamic": (Literal["sgd", "rms"], "dynamic evaluation: update the weights by their "
+                                             "gradients (sgd), or by gradients relative to their "
+                                             "usual size (rms)", "{sgd,rms}"),
+        "--dynamic-lr": (float, "learning rate (default: sgd 0.06, rms 0.001)"),
+        "--dynamic-decay": (float, "decay towards the original weights per update (default: sgd "
+                                   "0.003, rms 0.01)"),
+        "--statistics": (str, "rms: text MODEL was trained on; its train split gives the usual "
+                              "size of gradients", "TEXT"),
+        "--cache": (int, "continuous cache over this many previous positions"),
+        "--cache-weight": (float, "share of the cache, below 1 (default: 0.2)"),
+        "--cache-flatness": (float, "how strongly the cache prefers similar states (default: 0.3)"),
+        "--dtype": (str, "products in bf16 (if the processor supports it) or int8: faster, at a "
+                         "small cost in bits per byte (default: fp32)"),
+        **DEVICE,
+        "--json": (False, "print a JSON object"),
+    })  # fmt: skip
     return parser
 
 

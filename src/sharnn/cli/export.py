@@ -25,15 +25,13 @@ def run(argv: list[str]) -> int:
     usage = "[MODEL] --out FOLDER [--dtype fp32|bf16|int8]"
     parser = make_parser("export", usage, _DESCRIPTION, _EXAMPLES)
     add_model(parser)
-    parser.add_argument("--out", type=str | None, help="folder to write, new or empty")
     parser.add_argument(
         "--to", type=Literal["model"], default="model", help="format: model, a model folder"
     )
-    parser.add_argument(
-        "--dtype",
-        type=Literal["fp32", "bf16", "int8"] | None,
-        help="precision of the matrices on disk (default: MODEL's own)",
-    )
+    parser.add_options({
+        "--out": (str, "folder to write, new or empty", "FOLDER"),
+        "--dtype": (Literal["fp32", "bf16", "int8"], "precision on disk (default: MODEL's own)"),
+    })  # fmt: skip
     options = parser.parse_args(argv)
     if not options.out:
         raise ConfigError("there is no --out: name the folder to write")

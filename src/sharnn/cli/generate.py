@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sharnn.cli.common import (
-    add_device,
+    DEVICE,
+    WINDOW,
     add_model,
     chosen_model,
     error_console,
@@ -136,49 +137,25 @@ def _check(options: Namespace) -> None:
 def _parser() -> VerbParser:
     parser = make_parser("generate", "[MODEL] [--prompt TEXT] [options]", _DESCRIPTION, _EXAMPLES)
     add_model(parser)
-    # With `str | None` the parser would read a prompt as YAML, and `007` as a number.
-    parser.add_argument(
-        "--prompt", type=str, action="append", metavar="TEXT", help="text to continue"
-    )
-    parser.add_argument(
-        "--prompt-file", type=str | None, metavar="FILE",
-        help="file with the text to continue, - for standard input",
-    )  # fmt: skip
-    parser.add_argument(
-        "--stop", type=str, action="append", metavar="TEXT",
-        help="end a sample before this text; can be repeated",
-    )  # fmt: skip
-    parser.add_argument("--max-bytes", type=int, default=500, help="maximum number of bytes to add")
-    parser.add_argument(
-        "--temperature", type=float, default=0.8,
-        help="0 takes the most likely token, 1 samples the model's distribution",
-    )  # fmt: skip
-    parser.add_argument("--top-k", type=int | None, help="sample from the k most likely tokens")
-    parser.add_argument(
-        "--top-p", type=float | None, help="sample from the most likely tokens that sum up to p"
-    )
-    parser.add_argument(
-        "--min-p", type=float | None,
-        help="sample from tokens with at least p times the probability of the most likely",
-    )  # fmt: skip
-    parser.add_argument(
-        "--repetition-penalty", type=float, default=1.0, help="above 1 makes repetition less likely"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="sample i has this seed plus i")
-    parser.add_argument("--num-samples", type=int, default=1, help="samples of the same prompt")
-    parser.add_argument(
-        "--window", type=int | None, help="memory rows in reach (default: the model's)"
-    )
-    add_device(parser)
-    parser.add_argument(
-        "--dtype", type=str | None,
-        help="weights as fp32, bf16 or int8: less memory, faster steps (default: fp32)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--memory-dtype", type=str | None, help="attention memory likewise (default: as --dtype)"
-    )
-    parser.add_argument("--raw", action="store_true", help="allow bytes that are not valid UTF-8")
-    parser.add_argument("--json", action="store_true", help="print a JSON object for each sample")
+    parser.add_options({
+        "--prompt": ([], "text to continue", "TEXT"),
+        "--prompt-file": (str, "file with the text to continue, - for standard input", "FILE"),
+        "--stop": ([], "end a sample before this text; can be repeated", "TEXT"),
+        "--max-bytes": (500, "maximum number of bytes to add"),
+        "--temperature": (0.8, "0 takes the most likely token, 1 samples the model's distribution"),
+        "--top-k": (int, "sample from the k most likely tokens"),
+        "--top-p": (float, "sample from the most likely tokens that sum up to p"),
+        "--min-p": (float, "sample from tokens with at least p times the largest probability"),
+        "--repetition-penalty": (1.0, "above 1 makes repetition less likely"),
+        "--seed": (0, "sample i has this seed plus i"),
+        "--num-samples": (1, "samples of the same prompt"),
+        **WINDOW,
+        **DEVICE,
+        "--dtype": (str, "weights as fp32, bf16 or int8: less memory, faster steps (default: fp32)"),
+        "--memory-dtype": (str, "attention memory likewise (default: as --dtype)"),
+        "--raw": (False, "allow bytes that are not valid UTF-8"),
+        "--json": (False, "print a JSON object for each sample"),
+    })  # fmt: skip
     return parser
 
 

@@ -30,7 +30,7 @@ def run(argv: list[str]) -> int:
     """Parse, load and print."""
     parser = make_parser("info", "[MODEL] [--json]", _DESCRIPTION, _EXAMPLES)
     add_model(parser)
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_options({"--json": (False, "print a JSON object")})
     options = parser.parse_args(argv)
 
     from sharnn.checkpoint import load_model

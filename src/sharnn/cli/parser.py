@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace, set_parsing_settings
@@ -89,6 +89,24 @@ class VerbParser(ArgumentParser):
         """Add an argument, with its short form if it has one."""
         short = [_SHORT[name] for name in names if name in _SHORT]
         return super().add_argument(*short, *names, **settings)
+
+    def add_options(self, options: Mapping[str, tuple[Any, ...]]) -> None:
+        """Add options from a table: by name the type or default, the help and, if any, the metavar.
+
+        A type makes an option that is None if left out, False a flag, and [] an option that can be
+        repeated, whose values are a list or None.
+        """
+        for name, (value, text, *metavar) in options.items():
+            shown = {"help": text, **({"metavar": metavar[0]} if metavar else {})}
+            if value is False:
+                self.add_argument(name, action="store_true", **shown)
+            elif value == []:
+                # Not `str | None`, with which the parser reads YAML, and `007` as a number.
+                self.add_argument(name, type=str, action="append", **shown)
+            elif isinstance(value, int | float | str):
+                self.add_argument(name, type=type(value), default=value, **shown)
+            else:
+                self.add_argument(name, type=value | None, **shown)
 
     def show_settings(self, *names: str) -> None:
         """Let `--help` show these settings alone, and `--help-all` all of them."""

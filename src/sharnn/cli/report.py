@@ -19,10 +19,10 @@ def run(argv: list[str]) -> int:
     """Parse, write the report, and print its table and paths."""
     parser = make_parser("report", "RUN [RUN…] [--out FOLDER]", _DESCRIPTION, _EXAMPLES)
     parser.add_argument("runs", nargs="+", metavar="RUN", help="run folders")
-    parser.add_argument(
-        "--out", type=str | None, metavar="FOLDER",
-        help="folder of the report (default: the run's folder; with several runs, the current folder)",
-    )  # fmt: skip
+    parser.add_options({
+        "--out": (str, "folder of the report (default: the run's folder; with several runs, the "
+                       "current folder)", "FOLDER"),
+    })  # fmt: skip
     options = parser.parse_args(argv)
     out = output_folder(options.out) if options.out else None
 

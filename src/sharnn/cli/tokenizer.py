@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sharnn.cli.common import (
+    SOURCE,
     TEXT_HELP,
-    add_source,
     error_console,
     local_source,
     make_parser,
@@ -24,7 +24,6 @@ from sharnn.errors import ConfigError
 if TYPE_CHECKING:
     from jsonargparse import Namespace
 
-    from sharnn.cli.parser import VerbParser
     from sharnn.data.corpus import Corpus
     from sharnn.text import Tokenizer
 
@@ -58,6 +57,7 @@ examples:
   sharnn tokenizer import gpt2/tokenizer.json --out gpt2.json"""
 
 _KINDS = ("bpe", "wordpiece", "unigram", "spelled-word", "word")
+_OUT = {"--out": (str, "file to write; folders above it are made", "NAME.json")}
 #: The number of longest tokens that are shown, and of bytes that are encoded to measure the speed.
 _SHOWN_TOKENS, _TIMED_BYTES = 12, 4_000_000
 
@@ -71,12 +71,12 @@ def run(argv: list[str]) -> int:
 def _train(argv: list[str]) -> int:
     parser = make_parser("tokenizer train", "TEXT… [options]", _ABOUT, _EXAMPLES)
     parser.add_argument("texts", nargs="+", metavar="TEXT", help=TEXT_HELP)
-    parser.add_argument("--kind", type=str | None, help=f"one of {', '.join(_KINDS)}")
-    parser.add_argument(
-        "--vocab-size", type=int, help="number of tokens, single bytes included; not for 'word'"
-    )
-    _add_out(parser)
-    add_source(parser)
+    parser.add_options({
+        "--kind": (str, f"one of {', '.join(_KINDS)}"),
+        "--vocab-size": (int, "number of tokens, single bytes included; not for 'word'"),
+        **_OUT,
+        **SOURCE,
+    })  # fmt: skip
     options = parser.parse_args(argv)
     out = _new_file(options.out)
     _check_kind(options)
@@ -96,15 +96,6 @@ def _train(argv: list[str]) -> int:
     _print(_describe(tokenizer))
     print(f"written to {out}; train a model with it: sharnn train TEXT --data.tokenizer {out}")
     return 0
-
-
-def _add_out(parser: VerbParser) -> None:
-    parser.add_argument(
-        "--out",
-        type=str | None,
-        metavar="NAME.json",
-        help="file to write; folders above it are made",
-    )
 
 
 def _check_kind(options: Namespace) -> None:
@@ -147,7 +138,7 @@ def _import(argv: list[str]) -> int:
     )
     parser = make_parser("tokenizer import", "LIBRARY_FILE --out NAME.json", about, _EXAMPLES)
     parser.add_argument("file", metavar="LIBRARY_FILE", help="a tokenizer.json of the library")
-    _add_out(parser)
+    parser.add_options(_OUT)
     options = parser.parse_args(argv)
     out = _new_file(options.out)
 

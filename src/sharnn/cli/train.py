@@ -58,32 +58,16 @@ def _parser() -> VerbParser:
     )
     parser = make_parser("train", "TEXT… --out RUN [options]", _DESCRIPTION, examples)
     parser.add_argument("texts", nargs="*", metavar="TEXT", help=f"{TEXT_HELP}; several are joined")
-    parser.add_argument(
-        "--out", type=str | None, metavar="RUN", help="folder of the run (default: runs/TEXT)"
-    )
-    parser.add_argument(
-        "--from",
-        type=str | None,
-        metavar="MODEL",
-        help="model to fine-tune: base, a model folder or a run folder",
-    )
-    parser.add_argument(
-        "--resume", type=str | None, metavar="RUN",
-        help="run folder to resume; only --budget and --device can be given with it",
-    )  # fmt: skip
-    parser.add_argument(
-        "--recipe", type=str | None, metavar="NAME|FILE", help="recipe to start from, see below"
-    )
-    parser.add_argument(
-        "--budget", type=str | None,
-        help="length of training: 90s, 10m, 2h, 5000steps, 3epochs or 50Mtokens (default: the recipe's)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--device", type=str | None, help="auto, cpu, cuda or cuda:N (default: auto)"
-    )
-    parser.add_argument(
-        "--print-recipe", action="store_true", help="print all settings as a recipe, and exit"
-    )
+    parser.add_options({
+        "--out": (str, "folder of the run (default: runs/TEXT)", "RUN"),
+        "--from": (str, "model to fine-tune: base, a model folder or a run folder", "MODEL"),
+        "--resume": (str, "run folder to resume; only --budget and --device can be given with it", "RUN"),
+        "--recipe": (str, "recipe to start from, see below", "NAME|FILE"),
+        "--budget": (str, "length of training: 90s, 10m, 2h, 5000steps, 3epochs or 50Mtokens "
+                          "(default: the recipe's)"),
+        "--device": (str, "auto, cpu, cuda or cuda:N (default: auto)"),
+        "--print-recipe": (False, "print all settings as a recipe, and exit"),
+    })  # fmt: skip
     add_settings(parser)
     parser.show_settings(
         "model.embed_dim", "model.num_layers", "model.window", "model.attention_layers",
