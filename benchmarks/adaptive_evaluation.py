@@ -1,12 +1,12 @@
-"""What adapting to a text while it is scored is worth, and what it costs.
+"""Gain and cost of adapting to a text while it is scored: dynamic evaluation and the continuous cache.
 
-    python benchmarks/adaptive_evaluation.py                   trains the recipe demo for --budget first
+    python benchmarks/adaptive_evaluation.py                   first trains the recipe demo for --budget
     python benchmarks/adaptive_evaluation.py runs/mine my.txt
     python benchmarks/adaptive_evaluation.py runs/mine my.txt --ideal
 
-TEXT is what the model was trained on: its train split gives the gradient statistics, of its valid split
-the first --tune-bytes choose the settings, and what follows them up to --num-bytes is scored. With
---ideal what follows is scored in ideal sliding windows as long as the model's own instead.
+TEXT is the text that the model was trained on. Gradient statistics come from its train split. The first
+--tune-bytes of its valid split choose the settings; the bytes from there to --num-bytes are scored. With
+--ideal they are scored in ideal sliding windows of the model's window instead.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ Scorer = Callable[[Split], Score]
 
 
 def settings_of(grid: dict[str, list[float]]) -> list[dict[str, float]]:
-    """Return every combination of a grid of two settings, the first one slowest."""
+    """Return every combination of a grid of two settings; the second setting varies fastest."""
     return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
 
 
@@ -53,7 +53,7 @@ def tuned(
     report: Report, title: str, grid: dict[str, list[float]], part: Split,
     scorer: Callable[..., Scorer],
 ) -> dict[str, float]:  # fmt: skip
-    """Score every combination of a grid, keep the table, and return the best combination."""
+    """Score every combination of a grid, add the table, and return the best combination."""
     bits: list[tuple[float, dict[str, float]]] = []
     for settings in settings_of(grid):
         bits.append((scorer(**settings)(part).bits_per_byte, settings))
@@ -70,7 +70,7 @@ def tuned(
 def adaptations(
     options: argparse.Namespace, report: Report, loaded: LoadedModel, corpus: Corpus, part: Split
 ) -> dict[str, Scorer]:
-    """Choose settings on a part of the text; return by name what scores another one."""
+    """Choose settings on a part of the text; return the scorers with these settings by name."""
     model, tokenizer, length = loaded.model, loaded.tokenizer, options.segment_length
     statistics = gather_statistics(
         model, tokenizer, corpus.split("train"),
@@ -103,10 +103,10 @@ def adaptations(
 
 
 def windows(options: argparse.Namespace, loaded: LoadedModel) -> dict[str, Scorer]:
-    """Return by name what scores a text strictly, and in ideal windows as long as the model's."""
+    """Return the scorers by name: strict, and in ideal windows as long as the model's window."""
     model, tokenizer, context = loaded.model, loaded.tokenizer, loaded.config.window
     if not context:
-        raise SystemExit("--ideal takes the model's window as context, and this model has none")
+        raise SystemExit("--ideal uses the model's window as context, but this model has no window")
 
     def ideal(stride: int) -> Scorer:
         return lambda split: evaluate_ideal(model, tokenizer, split, context=context, stride=stride)
@@ -119,7 +119,7 @@ def windows(options: argparse.Namespace, loaded: LoadedModel) -> dict[str, Score
 
 
 def compare(report: Report, title: str, scorers: dict[str, Scorer], part: Split) -> None:
-    """Score a part of the text in every way, and keep the table."""
+    """Score a part of the text with every scorer and add the table."""
     scores = {name: score(part) for name, score in scorers.items()}
     static = scores["static"].bits_per_byte
     report.table(
@@ -134,7 +134,7 @@ def compare(report: Report, title: str, scorers: dict[str, Scorer], part: Split)
 
 
 def measure(options: argparse.Namespace) -> None:
-    """Choose settings on one part of the held-out text, score the other, print and keep it all."""
+    """Choose settings on one part of the valid split, score the other, and write the section."""
     device = resolve_device(options.device)
     with tempfile.TemporaryDirectory() as folder:
         run = options.model or trained(options.budget, options.device, Path(folder))
@@ -159,11 +159,11 @@ def measure(options: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    """Parse and measure."""
+    """Parse the options and measure."""
     parser = make_parser(__doc__, repeats=False)
     parser.add_argument("model", type=Path, nargs="?", help="model or run folder, fp32 or bf16")
-    parser.add_argument("text", type=Path, nargs="?", help="what it was trained on")
-    parser.add_argument("--budget", default="90s", help="of training, without MODEL")
+    parser.add_argument("text", type=Path, nargs="?", help="the text that it was trained on")
+    parser.add_argument("--budget", default="90s", help="training budget, without MODEL")
     parser.add_argument("--ideal", action="store_true", help="score in ideal sliding windows")
     parser.add_argument("--strides", type=int, nargs="+", default=[1, 16, 64, 256, 512])
     parser.add_argument("--num-bytes", type=int, default=60_000)

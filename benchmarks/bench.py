@@ -1,8 +1,9 @@
-"""What the benchmarks share: the machine and its ceilings, contenders side by side, a file of results.
+"""What all benchmarks share: contenders that are timed side by side, ceilings, and the file of results.
 
-Contenders of one comparison live in processes of their own, so that each has its own peak memory, and run
-in turn, so that a noisy machine is as noisy for each. The machine's ceilings are contenders like others.
-`SHARNN_CPU` bounds what all of them use, and names the file of results.
+Each contender of a comparison has a process of its own, so that its peak memory is its own. Contenders
+run in turn, so that noise of the machine affects all of them alike. The machine's ceilings are measured
+in the same way. `SHARNN_CPU` limits the instruction sets of all of them, and a limit is part of the name
+of the file of results.
 """
 
 from __future__ import annotations
@@ -30,7 +31,6 @@ machine.wait_briefly()  # before torch is imported, as the command line does
 
 import torch  # noqa: E402
 from rich.console import Console  # noqa: E402
-from rich.table import Table  # noqa: E402
 
 from sharnn import kernels  # noqa: E402
 from sharnn.data.prepare import prepare  # noqa: E402
@@ -40,16 +40,17 @@ from sharnn.ops import REFERENCE  # noqa: E402
 from sharnn.ops.lstm import lstm_of_pytorch  # noqa: E402
 from sharnn.ops.matmul import product  # noqa: E402
 from sharnn.recipe import load_recipe_settings, recipe_from_settings  # noqa: E402
+from sharnn.report import Table  # noqa: E402
 from sharnn.train import start_run  # noqa: E402
 
-#: The structure of the code of 2019 run eagerly: explicit mask, memory concatenated, gated copies of it,
-#: an unfused Boom, and PyTorch's own LSTM.
+#: The structure of the 2019 code, run eagerly: an explicit mask, concatenated memory, gated copies of it,
+#: an unfused Boom, and PyTorch's LSTM.
 EAGER = dataclasses.replace(REFERENCE, lstm=lstm_of_pytorch)
 RESULTS = Path(__file__).with_name("results")
-#: The text that is read where none is given: every Python has it.
+#: The default text: every Python has it.
 STDLIB = "python-stdlib"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-#: Read by `memory_ceiling`: far more than a cache holds.
+#: Bytes that `memory_ceiling` reads: far more than a cache holds.
 _READ_BYTES = 1 << 30
 BYTES = {"fp32": 4, "bf16": 2, "int8": 1}
 
@@ -58,7 +59,7 @@ BYTES = {"fp32": 4, "bf16": 2, "int8": 1}
 
 
 def sample_text(text: Path | None, num_bytes: int) -> bytes:
-    """Return the first bytes of a file; of the held-out files of Python's library when not given."""
+    """Return the first bytes of a file, by default of the held-out files of Python's library."""
     name, split = (STDLIB, "valid") if text is None else (str(text), "all")
     return prepare([name]).split(split).tokens[:num_bytes].astype("uint8").tobytes()
 
@@ -74,21 +75,20 @@ def trained(budget: str, device: str, folder: Path) -> Path:
 
 # ---------------------------------------------------------------------------------- contenders
 
-#: Makes, in a process of its own, the function whose calls are timed.
+#: Returns the function whose calls are timed; it is called in the contender's own process.
 Factory = Callable[..., Callable[[], None]]
 
 
-#: What contenders import is imported once, by a process that they are forked from; it computes nothing.
-#: `torch._dynamo` comes with the first optimiser, and takes a second.
+#: Modules that are imported once, by the process that contenders are forked from; it computes nothing.
+#: The first optimiser imports `torch._dynamo`, which takes a second.
 _PRELOADED = ("torch._dynamo", "sharnn.checkpoint", "sharnn.generation", "sharnn.train")
 
 
 @dataclass(frozen=True)
 class Contender:
-    """What is timed: `factory(**settings)` returns the function; one call does `work` tokens.
+    """What is timed: `factory(**settings)` returns a function; one call of it does `work` units of work.
 
-    A function that is quick is called again until `least_seconds` are over, and what is told is the
-    time of one call.
+    A fast function is called repeatedly for `least_seconds`; the result is the mean time of a call.
     """
 
     factory: Factory
@@ -107,22 +107,22 @@ class Timing:
 
     @property
     def rate(self) -> float:
-        """Median work a second."""
+        """Median work per second."""
         return self.work / statistics.median(self.seconds)
 
     @property
     def spread(self) -> str:
-        """Slowest to quickest, in work a second."""
+        """Slowest to fastest call, in work per second."""
         return f"{self.work / max(self.seconds):,.0f} … {self.work / min(self.seconds):,.0f}"
 
 
 def memory_ceiling(device: str) -> Contender:
-    """Return the reading of much memory by all threads; its rate is in bytes a second."""
+    """Return a contender that reads much memory with all threads; its rate is in bytes per second."""
     return Contender(_sum_of_many, {"device": device}, _READ_BYTES)
 
 
 def product_ceiling(device: str, dtype: str) -> Contender:
-    """Return one large matrix product; its rate is in operations a second."""
+    """Return a contender that computes one large matrix product; its rate is in operations per second."""
     size = 2048 if device == "cpu" else 8192
     return Contender(_large_product, {"device": device, "dtype": dtype, "size": size}, 2 * size**3)
 
@@ -146,7 +146,7 @@ def _large_product(device: str, dtype: str, size: int) -> Callable[[], None]:
 
 
 class Contest:
-    """Contenders in their processes, all made and each called once; `with` ends the processes."""
+    """Contenders in their processes, each called once to warm up; leaving `with` ends the processes."""
 
     def __init__(self, contenders: Mapping[str, Contender]) -> None:
         forks = "forkserver" in multiprocessing.get_all_start_methods()
@@ -163,7 +163,7 @@ class Contest:
             self._processes.append(process)
             end.close()
         for pipe in self._pipes.values():
-            _answer(pipe)  # all are made before the first one runs, so that none disturbs another
+            _answer(pipe)  # all are ready before the first one runs, so that none disturbs another
         for name in contenders:
             self.seconds(name)
 
@@ -172,22 +172,22 @@ class Contest:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Let all processes end."""
+        """End all processes."""
         for pipe in self._pipes.values():
             pipe.close()
         for process in self._processes:
             process.join()
 
     def seconds(self, name: str) -> float:
-        """Return what a call of a contender takes now."""
+        """Call a contender and return the seconds of the call."""
         return _ask(self._pipes[name], "run")
 
     def rate(self, name: str) -> float:
-        """Return the work a second that a contender does now."""
+        """Call a contender and return its work per second."""
         return self._contenders[name].work / self.seconds(name)
 
     def timings(self, repeats: int) -> dict[str, Timing]:
-        """Call all in turn."""
+        """Call all contenders in turn, `repeats` times each."""
         seconds: dict[str, list[float]] = {name: [] for name in self._pipes}
         for _ in range(repeats):
             for name, measured in seconds.items():
@@ -199,7 +199,7 @@ class Contest:
 
 
 def race(contenders: Mapping[str, Contender], repeats: int) -> dict[str, Timing]:
-    """Run each contender once to warm up, then all in turn."""
+    """Call each contender once to warm up, then all in turn, `repeats` times each."""
     with Contest(contenders) as contest:
         return contest.timings(repeats)
 
@@ -213,11 +213,11 @@ def _answer(pipe: Connection) -> float:
     try:
         return pipe.recv()
     except EOFError:
-        raise SystemExit("a contender's process ended; its error stands above") from None
+        raise SystemExit("a contender's process ended; its error is printed above") from None
 
 
 def _serve(pipe: Connection, contender: Contender) -> None:
-    """Answer the parent until it is gone."""
+    """Answer the parent process until it closes the pipe."""
     run = contender.factory(**contender.settings)
     pipe.send(0.0)
     while True:
@@ -229,7 +229,7 @@ def _serve(pipe: Connection, contender: Contender) -> None:
 
 
 def _seconds_of(run: Callable[[], None], least_seconds: float) -> float:
-    """Return the seconds of a call, the mean of as many as are needed."""
+    """Return the mean seconds of a call over at least `least_seconds`."""
     started, calls = time.perf_counter(), 0
     while True:
         run()
@@ -240,7 +240,7 @@ def _seconds_of(run: Callable[[], None], least_seconds: float) -> float:
 
 
 def best_seconds(call: Callable[[], Any], repeats: int) -> float:
-    """Return the shortest of some calls, after two to warm up."""
+    """Return the seconds of the fastest call, after two calls to warm up."""
     seconds = []
     for _ in range(repeats + 2):
         started = time.perf_counter()
@@ -250,7 +250,7 @@ def best_seconds(call: Callable[[], Any], repeats: int) -> float:
 
 
 def peak_bytes() -> int:
-    """Return the peak memory of this process; on CUDA, where it was used, that of the device."""
+    """Return the peak memory of this process, or of the CUDA device if it was used."""
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
         return torch.cuda.max_memory_allocated()
     status = Path("/proc/self/status")
@@ -261,7 +261,7 @@ def peak_bytes() -> int:
 def full_state(
     model: LanguageModel, num_lanes: int, rows: int, dtype: torch.dtype
 ) -> RecurrentState:
-    """Return a state with that many rows a lane, of unit variance as a LayerNorm leaves them."""
+    """Return a state with `rows` memory rows in each lane, of unit variance as after a LayerNorm."""
     layers = []
     for layer in model.initial_state(num_lanes).layers:
         if layer.memory is not None:
@@ -276,7 +276,7 @@ def full_state(
 
 
 def make_parser(doc: str | None, repeats: bool = True) -> argparse.ArgumentParser:
-    """Return a parser with the options that every benchmark has, `--repeats` where calls are timed."""
+    """Return a parser with the options of every benchmark; `--repeats` only if calls are timed."""
     parser = argparse.ArgumentParser(
         description=doc,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -285,12 +285,12 @@ def make_parser(doc: str | None, repeats: bool = True) -> argparse.ArgumentParse
     if repeats:
         parser.add_argument("--repeats", type=int, default=5, help="timed runs of each contender")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of results")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the results")
     return parser
 
 
 def own_command() -> str:
-    """Return the command line of this process, as it can be typed again."""
+    """Return the command line of this process, in a form that can be typed again."""
     level = machine.level()
     bound = [] if level == "native" else [f"{machine.VARIABLE}={level}"]
     return shlex.join([*bound, "python", os.path.relpath(sys.argv[0]), *sys.argv[1:]])
@@ -298,14 +298,14 @@ def own_command() -> str:
 
 @dataclass
 class Report:
-    """Prints tables and keeps them as one section of the file of results of machine and level."""
+    """Prints tables and writes them as one section of the results file of this machine and level."""
 
     title: str
     device: torch.device
     folder: Path
 
     def __post_init__(self) -> None:
-        """Begin the section with where the numbers come from."""
+        """Begin the section with the command, versions and date."""
         variant, versions = kernels.variant(), machine.versions()
         self.machine = machine.describe(self.device)
         self._parts = [
@@ -316,20 +316,14 @@ class Report:
 
     @property
     def stem(self) -> str:
-        """The machine's name, fit for a file's."""
+        """The machine's name in a form for file names."""
         return re.sub(r"[^a-z0-9]+", "-", self.machine.lower()).strip("-")
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Add a table; all columns but the first are numbers."""
-        table = Table(title=title, title_justify="left")
-        for index, column in enumerate(columns):
-            table.add_column(column, justify="right" if index else "left")
-        for row in rows:
-            table.add_row(*row)
-        self._console.print(table)
-        lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *rows]
-        markdown = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-        self._parts.append(f"**{title}**\n\n{markdown}")
+        """Add a table; all columns except the first are numbers."""
+        table = Table(title, columns, rows)
+        self._console.print(table.to_rich())
+        self._parts.append(table.to_markdown())
 
     def say(self, text: str) -> None:
         """Add a paragraph."""
@@ -337,7 +331,7 @@ class Report:
         self._parts.append(text)
 
     def save(self) -> None:
-        """Put the section in place of the one of the same title; other sections stay."""
+        """Replace the section of the same title in the file, or append it."""
         path = self.folder / f"{self.stem}.md"
         text = path.read_text() if path.exists() else f"# {self.machine}\n"
         section = f"## {self.title}\n\n" + "\n\n".join(self._parts) + "\n"

@@ -1,12 +1,12 @@
-"""Speed of the decoder: one lane, many lanes, and reading a prompt, beside the original's way.
+"""Speed of the decoder compared with the original's way of sampling: one lane, many lanes, a prompt.
 
     python benchmarks/decode_latency.py
     python benchmarks/decode_latency.py --embed-dim 256
 
-Eager is the whole model's forward pass with the original's structure, one token at a time, as the code
-of 2019 samples: for every token the memory is concatenated and gated anew. Memories are full. Logits of
-all are compared before anything is timed. GB/s counts each weight and each memory row once a step; the
-bandwidth that it is a share of is what reading a gigabyte reaches, in turn with all others.
+"eager" is the model's forward pass with the original's structure, one token at a time, as the 2019 code
+samples: it concatenates and gates the whole memory for every token. Memories are full. The logits of all
+contenders are compared before timing. GB/s counts each weight and each memory row once per step; the
+memory bandwidth is measured by reading a gigabyte, in turn with the contenders.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from sharnn.model import LanguageModel
 from sharnn.ops import FAST
 from sharnn.train.precision import resolve_device
 
-#: Tokens of a prompt that the eager path reads at once; more make it slower.
+#: Tokens of a prompt that the eager path reads at once; with more it is slower.
 EAGER_SEGMENT = 512
 EAGER_NAME = "eager fp32"
 #: Largest difference of logits that rounding explains, as a share of their norm.
@@ -32,7 +32,7 @@ TOLERANCE = {"fp32": 1e-4, "bf16": 0.05, "int8": 0.1}
 
 
 def make_model(dim: int, window: int, device: str) -> LanguageModel:
-    """Return a byte-level SHA-RNN with the paper's proportions and weights that matter."""
+    """Return a byte-level SHA-RNN with the paper's proportions and an embedding of unit variance."""
     keep_freed_memory()
     torch.manual_seed(0)
     model = LanguageModel(ModelConfig(embed_dim=dim, window=window), EAGER).eval()
@@ -51,7 +51,7 @@ def eager_steps(dim: int, window: int, device: str, count: int) -> Callable[[], 
         after = state
         for token in range(count):
             logits, after = model(torch.tensor([[token]], device=model.device), after)
-            logits.argmax().item()  # sampling needs every step's
+            logits.argmax().item()  # sampling needs the logits of every step
 
     return read
 
@@ -65,7 +65,7 @@ def decoder_steps(
     lanes: int,
     memory: str | None = None,
 ) -> Callable[[], None]:
-    """Return a function that reads `count` tokens in every lane, all lanes together."""
+    """Return a function that reads `count` tokens in each lane, all lanes together."""
     model = make_model(dim, window, device)
     decoder = RingDecoder(model, lanes, dtype, memory)
     state = full_state(model, 1, max(window - 1, 0), torch.float32)
@@ -131,7 +131,7 @@ def check_logits(dim: int, window: int, device: str) -> None:
 
 
 def measure(options: argparse.Namespace) -> None:
-    """Race, print the tables and keep them."""
+    """Time all contenders and write the section."""
     device, dim, window = resolve_device(options.device), options.embed_dim, options.window
     place = {"dim": dim, "window": window, "device": options.device}
     check_logits(**place)
@@ -166,7 +166,9 @@ def measure(options: argparse.Namespace) -> None:
     )
     many = named("int8", options.lanes)
     report.say(f"{many} / one eager lane: {timings[many].rate / eager:.1f}")
-    report.say(f"Memory bandwidth: {ceiling:.1f} GB/s; what stays in the last cache comes faster.")
+    report.say(
+        f"Memory bandwidth: {ceiling:.1f} GB/s; data in the last-level cache is read faster."
+    )
     prompts(options, place, report)
     report.save()
 
@@ -177,7 +179,7 @@ def named(dtype: str, lanes: int) -> str:
 
 
 def prompts(options: argparse.Namespace, place: dict[str, object], report: Report) -> None:
-    """Race the reading of a prompt from an empty memory."""
+    """Time the reading of a prompt from an empty memory."""
     count = options.prompt
     contenders = {EAGER_NAME: Contender(eager_prompt, {**place, "count": count}, count)}
     for dtype in TOLERANCE:
@@ -194,12 +196,12 @@ def prompts(options: argparse.Namespace, place: dict[str, object], report: Repor
 
 
 def main() -> None:
-    """Parse and measure."""
+    """Parse the options and measure."""
     parser = make_parser(__doc__)
     parser.add_argument("--embed-dim", type=int, default=1024)
     parser.add_argument("--window", type=int, default=5000)
     parser.add_argument("--lanes", type=int, default=16)
-    parser.add_argument("--seconds", type=float, default=0.5, help="of a timed run at least")
+    parser.add_argument("--seconds", type=float, default=0.5, help="least duration of a timed run")
     parser.add_argument("--prompt", type=int, default=5000, help="bytes of the prompt")
     measure(parser.parse_args())
 

@@ -1,11 +1,11 @@
-"""Speed of a trained model's decoder with kernels and without, by default of the model that ships.
+"""Speed of a trained model's decoder with and without kernels, by default of the shipped model.
 
     python benchmarks/decode_shipped.py
     python benchmarks/decode_shipped.py my-run --lanes 1 16 --dtypes int8
 
-A step looks n-grams and recall up and then passes the blocks: calls of kernels, or chains of PyTorch's
-operations. A step's token is drawn from the one before, as in sampling, and the model has read 2,000
-bytes before. The two of a pair run in turn. Below the table stands where the slower one is taken.
+A step looks up n-grams and recall and then runs the blocks, with kernels or with PyTorch's operations.
+Each step's token is drawn from the previous step's logits, as in sampling, after the model has read 2,000
+bytes. The two contenders of a pair run in turn. The text below the table lists where kernels are slower.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from sharnn.generation import RingDecoder, Sampling, sample_together  # noqa: E4
 from sharnn.train.precision import resolve_device  # noqa: E402
 
 _READ_BEFORE = 2_000
-#: Lanes whose speed is compared: many together should not be slower than one.
+#: Numbers of lanes that are compared: many lanes together should not be slower than one.
 _ONE, _MANY = 1, 16
 #: Ratios nearer to 1 than this are noise.
 _NOISE = 0.05
-#: Tokens a second with kernels and without, by lanes and dtype.
+#: Tokens per second with and without kernels, by lanes and dtype.
 Grid = dict[tuple[int, str], tuple[float, float]]
 
 
@@ -38,11 +38,11 @@ def steps(model: str, device: str, dtype: str, lanes: int, build: str) -> Callab
     """Return a function that draws a token in every lane, all lanes together.
 
     Args:
-        model: Its name or folder.
-        device: Where.
-        dtype: Of weights and memory.
-        lanes: How many.
-        build: Of the kernels, or `kernels.NONE`.
+        model: Name or folder of the model.
+        device: Device of the decoder.
+        dtype: Dtype of weights and memory.
+        lanes: Number of lanes.
+        build: Name of the kernels' build, or `kernels.NONE`.
     """
     loaded = load_model(model, device).model
     torch.manual_seed(0)
@@ -66,12 +66,10 @@ def steps(model: str, device: str, dtype: str, lanes: int, build: str) -> Callab
 
 
 def measure_pair(options: argparse.Namespace, lanes: int, dtype: str) -> tuple[float, float]:
-    """Return tokens a second with kernels and without."""
+    """Return tokens per second with and without kernels."""
     in_use = kernels.variant()
     if in_use is None:
-        raise SystemExit(
-            "there are no kernels here to measure: SHARNN_NATIVE is 0, or see sharnn info"
-        )
+        raise SystemExit("there are no kernels to measure: SHARNN_NATIVE is 0, or see sharnn info")
     place = {"model": options.model, "device": options.device, "dtype": dtype, "lanes": lanes}
     pair = {
         build: Contender(steps, {**place, "build": build}, lanes, options.seconds)
@@ -92,7 +90,7 @@ def table_rows(grid: Grid, lanes: list[int], dtypes: list[str]) -> list[list[str
 
 
 def findings(grid: Grid) -> list[str]:
-    """Return sentences that say where a path is taken that is not the fastest."""
+    """Return sentences that name the combinations in which the path in use is not the fastest."""
     slower = [
         f"{dtype}, {lanes} lanes ({ours / none:.2f})"
         for (lanes, dtype), (ours, none) in grid.items()
@@ -115,7 +113,7 @@ def findings(grid: Grid) -> list[str]:
 
 
 def measure(options: argparse.Namespace) -> None:
-    """Go through the grid, print the table and keep it."""
+    """Time every combination and write the section."""
     config = load_model(options.model).model.config
     report = Report(
         f"Drawing from {options.model}", resolve_device(options.device), options.results
@@ -141,12 +139,12 @@ def measure(options: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    """Parse and measure."""
+    """Parse the options and measure."""
     parser = make_parser(__doc__)
     parser.add_argument("model", nargs="?", default=BASE, metavar="MODEL", help="default: base")
     parser.add_argument("--lanes", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32, 64])
     parser.add_argument("--dtypes", choices=BYTES, nargs="+", default=list(BYTES))
-    parser.add_argument("--seconds", type=float, default=1.0, help="of a timed run at least")
+    parser.add_argument("--seconds", type=float, default=1.0, help="least duration of a timed run")
     measure(parser.parse_args())
 
 

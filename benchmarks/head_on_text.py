@@ -1,14 +1,14 @@
-"""What a head gains on real text, long enough: runs side by side, watched while they learn.
+"""Gain of a head on real text over a long training: parallel runs, scored while they train.
 
-    python scripts/documentation_text.py docs.txt
+    python scripts/documentation_text.py unpacked docs.txt
     python benchmarks/head_on_text.py docs.txt --runs runs/head --budget 60Mtokens
     python benchmarks/head_on_text.py docs.txt --runs runs/head --arms none rows --seeds 0 1
 
-Every run trains on one thread with the recipe `one-head`, but for its heads: residual connections, D 128
-× 4, window 1,024, 32 lanes × 128 tokens, Muon at 0.003, neither n-grams nor recall. Whenever a run has
-saved a checkpoint, that model is scored on 16 parts of the valid split: bits of all bytes, and of those
-whose last eight bytes last occurred 129 to 1,024 back, which only a memory can know; and `right_share`,
-the share of the head's weight on earlier rows that lies on rows followed by the token that comes next
+Every run trains on one thread with the recipe `one-head`, except for its heads: residual connections, D
+128 × 4, window 1,024, 32 lanes × 128 tokens, Muon at 0.003, no n-grams, no recall. Each checkpoint of a
+run is scored on 16 parts of the valid split: bits of all bytes; bits of the bytes whose eight previous
+bytes last occurred 129 to 1,024 bytes back, which only a memory can predict; and `right_share`, the share
+of the head's weight on earlier rows that lies on rows followed by the correct next token
 (docs/attention.md). The last point of a run is its best model, with averaged weights. After Ctrl-C the
 same command resumes.
 """
@@ -42,7 +42,7 @@ from sharnn.report.tables import mean_cell
 from sharnn.train.worker import resume_command, start_command
 
 RECIPE = "one-head"
-#: What each arm has otherwise.
+#: Settings of each arm that differ from the recipe.
 ARMS: dict[str, dict[str, Any]] = {
     "none": {"model.attention_layers": "none", "model.reads_next": False},
     "rows": {"model.reads_next": False},
@@ -50,8 +50,8 @@ ARMS: dict[str, dict[str, Any]] = {
     "next": {},
     "next, all": {"model.attention_layers": "all"},
 }
-#: Parts of the valid split that are scored, each from an empty memory, and the first of them that are
-#: read for `right_share`.
+#: Number of parts of the valid split that are scored, each from an empty memory, and number of these (the
+#: first ones) that give `right_share`.
 _PARTS, _ATTENTION_PARTS = 16, 2
 _POLL_SECONDS = 10.0
 #: Arm and seed.
@@ -60,12 +60,12 @@ Key = tuple[str, int]
 
 @dataclass(frozen=True)
 class Point:
-    """What a run has learnt by then.
+    """The scores of a run at one point of its training.
 
     Attributes:
-        tokens: Read of the text.
-        bits: Per byte, by band of distances, `all` among them.
-        right_share: Of the head's weight on earlier rows, mean over heads; None without a head.
+        tokens: Number of tokens read so far.
+        bits: Bits per byte in each band of distances; the band `all` has all bytes.
+        right_share: Share of the head's weight on right rows, mean over heads; None without a head.
     """
 
     tokens: int
@@ -82,7 +82,7 @@ class Judge:
         self.bands = Bands.of(self.parts)
 
     def judge(self, loaded: LoadedModel, tokens: int) -> Point:
-        """Return what a model makes of the parts."""
+        """Score a model on the parts."""
         found = bits(loaded.model, self.parts, loaded.tokenizer.start_token)
         return Point(tokens, self.bands.means(found), self._right_share(loaded))
 
@@ -96,7 +96,7 @@ class Judge:
 
 
 class Watched:
-    """A run in a folder of its own, and the points that were taken of it."""
+    """A run in a folder of its own, with its points so far."""
 
     def __init__(
         self, folder: Path, text: str, arm: str, seed: int, budget: str, every: str
@@ -109,7 +109,7 @@ class Watched:
         self.points = [Point(**point) for point in kept]
 
     def train(self, processes: Processes) -> None:
-        """Wait for a training, which begins or resumes."""
+        """Start or resume the training, and wait for its end."""
         if RunFolder(self.run).exists():
             command = resume_command(self.run)
         else:
@@ -121,7 +121,7 @@ class Watched:
         processes.run(command, self.run.with_suffix(".log"), environment)
 
     def look(self, judge: Judge) -> None:
-        """Take a point if the run has saved itself since the last one."""
+        """Add a point if the run has saved a checkpoint since the last one."""
         last = RunFolder(self.run).last
         if not is_checkpoint(last):
             return
@@ -130,10 +130,10 @@ class Watched:
             if not self.points or tokens > self.points[-1].tokens:
                 self._take(judge.judge(load_model(last.resolve()), tokens))
         except (CheckpointError, FileNotFoundError):
-            return  # it was replaced meanwhile: the next look sees the new one
+            return  # it was replaced meanwhile; the next look finds the new one
 
     def end(self, judge: Judge) -> None:
-        """Let the model with the mean weights be the last point."""
+        """Replace the last point by that of the best model, which has averaged weights."""
         best = judge.judge(load_model(self.run), self.points[-1].tokens)
         self.points.pop()
         self._take(best)
@@ -146,7 +146,7 @@ class Watched:
 
 
 def watch(runs: list[Watched], judge: Judge, jobs: int) -> None:
-    """Train all, some side by side; look at them in turn until they are done."""
+    """Train all runs, `jobs` at a time, and look at them in turn until they end."""
     processes = Processes()
     with ThreadPoolExecutor(jobs) as pool:
         waiting = {pool.submit(run.train, processes): run for run in runs}
@@ -163,21 +163,21 @@ def watch(runs: list[Watched], judge: Judge, jobs: int) -> None:
 
 
 def finish(future: Future[None], run: Watched, judge: Judge) -> None:
-    """Take the last point of a run that is done.
+    """Add the last point of a run that has ended.
 
     Raises:
-        TrainingError: It failed.
+        TrainingError: The run failed.
     """
     future.result()
     run.look(judge)
     run.end(judge)
 
 
-# --------------------------------------------------------------------------------- what is told
+# ------------------------------------------------------------------------------------- results
 
 
 def tell(runs: dict[Key, Watched], report: Report, budget: str) -> None:
-    """Write table, picture and all points."""
+    """Write the table, the picture and all points."""
     arms = list(dict.fromkeys(arm for arm, _ in runs))
     points = {key: run.points for key, run in runs.items() if run.points}
     names = list(next(iter(points.values()))[-1].bits)
@@ -191,7 +191,7 @@ def tell(runs: dict[Key, Watched], report: Report, budget: str) -> None:
             f"{statistics.mean(shares):.1%}" if shares else "-",
         ])  # fmt: skip
     title = (
-        f"Bits per byte of the valid split, by how far back the last eight bytes stood; {budget}"
+        f"Bits per byte of the valid split, by how far back the last eight bytes occurred; {budget}"
     )
     report.table(title, ["arm", "seeds", "tokens", *names, "right share"], rows)
     path = report.folder / f"{report.stem}-head-on-text"
@@ -206,19 +206,19 @@ def tell(runs: dict[Key, Watched], report: Report, budget: str) -> None:
 
 
 def gains(points: dict[Key, list[Point]], name: str) -> dict[Key, tuple[list[int], list[float]]]:
-    """Return tokens and bits won over the run of that seed without a head, after as many tokens."""
+    """Return tokens and gained bits: against the run of the same seed without a head, at equal tokens."""
     found = {}
     for (arm, seed), of_run in points.items():
         base = {point.tokens: point.bits[name] for point in points.get(("none", seed), [])}
         common = [point for point in of_run if point.tokens in base]
         if arm != "none" and common:
-            won = [base[point.tokens] - point.bits[name] for point in common]
-            found[arm, seed] = ([point.tokens for point in common], won)
+            gained = [base[point.tokens] - point.bits[name] for point in common]
+            found[arm, seed] = ([point.tokens for point in common], gained)
     return found
 
 
 def draw(points: dict[Key, list[Point]], names: list[str], path: Path) -> None:
-    """Draw the gain against tokens: of all bytes, and of those that only a memory knows."""
+    """Draw the gain against tokens: of all bytes, and of those that only a memory can predict."""
     mpl.use("agg")
     import matplotlib.pyplot as plt
 
@@ -226,9 +226,11 @@ def draw(points: dict[Key, list[Point]], names: list[str], path: Path) -> None:
     colours = {arm: f"C{index}" for index, arm in enumerate(ARMS)}
     titles = {names[0]: "all bytes", names[2]: f"bytes whose last 8 bytes occurred {names[2]}"}
     for axis, (name, title) in zip(axes, titles.items(), strict=True):
-        for (arm, seed), (tokens, won) in gains(points, name).items():
+        for (arm, seed), (tokens, gained) in gains(points, name).items():
             label = arm if seed == min(s for a, s in points if a == arm) else None
-            axis.plot([t / 1e6 for t in tokens], won, color=colours[arm], marker=".", label=label)
+            axis.plot(
+                [t / 1e6 for t in tokens], gained, color=colours[arm], marker=".", label=label
+            )
         axis.axhline(0, color="grey", linewidth=0.8)
         axis.set(title=title, xlabel="million tokens read")
     axes[0].set_ylabel("bits per byte less than without a head")
@@ -239,7 +241,7 @@ def draw(points: dict[Key, list[Point]], names: list[str], path: Path) -> None:
 
 
 def main() -> int:
-    """Parse, train and tell."""
+    """Train the runs and write the section."""
     parser = make_parser(__doc__, repeats=False)
     parser.add_argument("text", metavar="TEXT")
     parser.add_argument("--runs", type=Path, required=True, help="folder that keeps the runs")
@@ -250,13 +252,18 @@ def main() -> int:
     parser.add_argument("--budget", default="60Mtokens")
     parser.add_argument("--every", default="2Mtokens", help="how often a run is saved and scored")
     parser.add_argument(
-        "--part-bytes", type=int, default=16384, help=f"scored of {_PARTS} parts each"
+        "--part-bytes",
+        type=int,
+        default=16384,
+        help=f"bytes that are scored of each of the {_PARTS} parts",
     )
-    parser.add_argument("--jobs", type=int, default=2, help="runs side by side, a thread each")
-    parser.add_argument("--tell", action="store_true", help="tell what is there, train nothing")
+    parser.add_argument("--jobs", type=int, default=2, help="parallel runs, one thread each")
+    parser.add_argument(
+        "--tell", action="store_true", help="write the results so far, without training"
+    )
     options = parser.parse_args()
     report = Report("What a head gains on real text", torch.device("cpu"), options.results)
-    torch.set_num_threads(1)  # after the report, which counts the machine's cores
+    torch.set_num_threads(1)  # after the report, which names the number of cores
     options.runs.mkdir(parents=True, exist_ok=True)
     runs = {
         (arm, seed): Watched(options.runs, options.text, arm, seed, options.budget, options.every)
@@ -269,7 +276,7 @@ def main() -> int:
             with interrupted_by_kill():
                 watch(list(runs.values()), Judge(valid, options.part_bytes), options.jobs)
         except (KeyboardInterrupt, StoppedError):
-            print("stopped: the same command goes on", file=sys.stderr)
+            print("stopped: the same command resumes", file=sys.stderr)
             return 130
     tell(runs, report, options.budget)
     report.save()

@@ -1,10 +1,10 @@
-"""What a long memory costs: time a token against the window, for training, reading a prompt and decoding.
+"""Cost of a long memory: time per token against the window, for training, prompts and decoding.
 
     python benchmarks/long_memory.py
     python benchmarks/long_memory.py --embed-dim 1024 --windows 0 1000 5000 20000
 
-Memories are full. Writes a table and a plot beside it. All that may grow with the window is the
-attention: the table's last column is what its products alone should add, by the machine's ceiling.
+Memories are full. Writes a table and a plot. Only the attention may become slower with the window: the
+table's last column is the time that its products take at the machine's ceiling.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from train_throughput import batch_of, recipe_of, training_step
 def prompt_after_memory(
     dim: int, window: int, device: str, count: int, dtype: str
 ) -> Callable[[], None]:
-    """Return a function that reads a prompt when the memory is full."""
+    """Return a function that reads a prompt with a full memory."""
     model = make_model(dim, window, device)
     model.ops = FAST
     decoder = RingDecoder(model, 1, dtype)
@@ -43,7 +43,7 @@ def prompt_after_memory(
 
 
 def contenders_for(window: int, options: argparse.Namespace, dtype: str) -> dict[str, Contender]:
-    """Return what is timed at one window, by the name of its column."""
+    """Return the contenders at one window, by the names of their columns."""
     place = {"dim": options.embed_dim, "window": window, "device": options.device}
     batch = options.batch
     train = {**place, "fast": True, "dtype": dtype, "batch": batch}
@@ -60,7 +60,7 @@ def contenders_for(window: int, options: argparse.Namespace, dtype: str) -> dict
 
 
 def measure(options: argparse.Namespace) -> None:
-    """Time every window, print the table, draw the plot and keep both."""
+    """Time every window, and write the section and the plot."""
     device, dim = resolve_device(options.device), options.embed_dim
     dtype = "bf16" if has_fast_bf16(device) else "fp32"
     report = Report(
@@ -99,7 +99,7 @@ def measure(options: argparse.Namespace) -> None:
 
 
 def draw(windows: list[int], micros: dict[str, list[float]], path: Path, machine: str) -> None:
-    """Plot µs a token against the window, both logarithmic; a window of 0 stands at its left end."""
+    """Plot µs per token against the window, both logarithmic; a window of 0 is at the left end."""
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
@@ -119,7 +119,7 @@ def draw(windows: list[int], micros: dict[str, list[float]], path: Path, machine
 
 
 def main() -> None:
-    """Parse and measure."""
+    """Parse the options and measure."""
     parser = make_parser(__doc__)
     parser.add_argument("--embed-dim", type=int, default=256)
     parser.add_argument(

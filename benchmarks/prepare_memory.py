@@ -1,6 +1,6 @@
 """Peak memory and speed of preparing a large text.
 
-python benchmarks/prepare_memory.py            2 GB of pseudo-text, in a process of its own
+python benchmarks/prepare_memory.py            2 GB of pseudo-text, prepared in a child process
 python benchmarks/prepare_memory.py --gigabytes 0.2
 """
 
@@ -25,7 +25,7 @@ print(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
 
 
 def write_text(path: Path, num_bytes: int) -> None:
-    """Write words in an order that no compressor of the file system could guess."""
+    """Write words in a pseudo-random order, which a compressing file system cannot shrink much."""
     source = Path(os.__file__).read_bytes() + Path(re.__file__).read_bytes()
     words, written, state = source.split(), 0, 1
     with path.open("wb") as file:

@@ -1,9 +1,9 @@
-"""Speed of the matrix products of a training step, by MKL (or what PyTorch takes) and by oneDNN.
+"""Speed of the matrix products of a training step, with MKL (or what PyTorch uses) and with oneDNN.
 
     python benchmarks/products.py
     python benchmarks/products.py --embed-dim 1024 --dtype bf16
 
-oneDNN's time holds the packing of the second matrix. `ops.matmul.product` chooses between the two.
+oneDNN's time includes the packing of the second matrix. `ops.matmul.product` chooses between the two.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ POSITIONS, ROWS, QUERIES = 4096, 5063, 64
 
 
 def main() -> None:
-    """Time each product both ways, print the table and keep it."""
+    """Time each product with both and write the section."""
     parser = make_parser(__doc__)
     parser.add_argument("--embed-dim", type=int, default=256)
     parser.add_argument("--dtype", choices=DTYPES, default="fp32")

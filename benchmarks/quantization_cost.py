@@ -1,9 +1,9 @@
-"""What fewer bits cost: bits per byte of a held-out text, decoded with each dtype of weights and memory.
+"""Cost of fewer bits: bits per byte of a held-out text, decoded with each dtype of weights and memory.
 
-    python benchmarks/quantization_cost.py                       trains the recipe demo for --budget first
+    python benchmarks/quantization_cost.py                       first trains the recipe demo for --budget
     python benchmarks/quantization_cost.py runs/mine my-valid.txt
 
-Every byte goes through the decoder's own step, as when a text is sampled, in lanes that start cold; all
+Every byte is read by the decoder's step, as in sampling, in lanes that start with an empty memory. All
 dtypes read the same bytes.
 """
 
@@ -27,7 +27,7 @@ PAIRS = [("fp32", "fp32"), ("bf16", "bf16"), ("int8", "bf16"), ("int8", "int8")]
 
 @torch.no_grad()
 def bits_per_byte(decoder: RingDecoder, tokens_BT: torch.Tensor) -> float:
-    """Score all but each lane's first token, one step after the other."""
+    """Score every token except the first of each lane, one step at a time."""
     nats = 0.0
     for token_B, target_B in zip(
         tokens_BT[:, :-1].unbind(1), tokens_BT[:, 1:].unbind(1), strict=True
@@ -44,7 +44,7 @@ def cut_in_lanes(text: bytes, num_lanes: int) -> torch.Tensor:
 
 
 def measure(options: argparse.Namespace) -> None:
-    """Score each pair of dtypes, print the table and keep it."""
+    """Score each pair of dtypes and write the section."""
     device = resolve_device(options.device)
     with tempfile.TemporaryDirectory() as folder:
         run = options.model or trained(options.budget, options.device, Path(folder))
@@ -66,11 +66,13 @@ def measure(options: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    """Parse and measure."""
+    """Parse the options and measure."""
     parser = make_parser(__doc__)
     parser.add_argument("model", type=Path, nargs="?", help="model or run folder")
-    parser.add_argument("text", type=Path, nargs="?", help="a byte-level text it has not seen")
-    parser.add_argument("--budget", default="90s", help="of training, without MODEL")
+    parser.add_argument(
+        "text", type=Path, nargs="?", help="a text that it has not read in training"
+    )
+    parser.add_argument("--budget", default="90s", help="training budget, without MODEL")
     parser.add_argument("--lanes", type=int, default=16)
     parser.add_argument("--num-bytes", type=int, default=100_000)
     measure(parser.parse_args())

@@ -1,4 +1,4 @@
-"""Which heads learn to recall, in how many steps, and how far back: on made pairs of hexadecimal digits.
+"""Which heads learn to recall, after how many steps, and how far back: on synthetic pairs of digits.
 
     python benchmarks/recall_task.py
     python benchmarks/recall_task.py --arms next paper --segments 64 --seeds 1 --steps 1000
@@ -6,12 +6,13 @@
     python benchmarks/recall_task.py --name parts --arms 'next' 'next, plain start'
     python benchmarks/recall_task.py --name easy --pairs 12 --key-digits 1 --value-digits 1 --longest 200
 
-Without look-ups; 4 bits a digit are chance. `next` is a head that reads the row after each that it
-matches (`model.reads_next`), `rows` one that reads the rows themselves, both in residual blocks; `paper`
-is the paper's. All are trained by Muon, or by --optim, at one rate, on one thread each. Arms that begin
-otherwise (`next, plain start`) tell which part of `next` does it. With --reach the head of `next` is
-trained once and then reads texts with longer windows, in which every value stood a little less than the
-window back, or a little more.
+Keys and values are hexadecimal digits, so chance is 4 bits per digit. Models have no look-ups, except the
+arm `none, look-up`. `next` is a head that reads the row after each row that it matches
+(`model.reads_next`), `rows` a head that reads the matched rows themselves, both in residual blocks;
+`paper` has the paper's blocks. All are trained with the same optimiser (--optim) and learning rate, on
+one thread each. Arms with another initialisation (such as `next, plain start`) show which part of `next`
+has the effect. With --reach, `next` is trained once and then reads texts with longer windows, in which
+every value is slightly nearer than the window, or slightly further back.
 """
 
 from __future__ import annotations
@@ -64,27 +65,27 @@ ARMS: dict[str, dict[str, Any]] = {
 
 @torch.no_grad()
 def plain_query(model: LanguageModel) -> None:
-    """Let the query begin as other matrices do."""
+    """Initialise the query as other matrices are."""
     for head in heads(model):
         head.query.weight.normal_(0, 1 / math.sqrt(len(head.query.weight)))
 
 
 @torch.no_grad()
 def half_open_gates(model: LanguageModel) -> None:
-    """Let the gates of query and keys begin as the paper's, at σ(0)."""
+    """Initialise the gates of query and keys as in the paper, at σ(0)."""
     for head in heads(model):
         head.query_gate.zero_()
         head.key_gate.zero_()
 
 
 def plain_start(model: LanguageModel) -> None:
-    """Let the head begin as one that reads rows."""
+    """Initialise the head as one that reads rows."""
     plain_query(model)
     half_open_gates(model)
 
 
 def match_likeness(model: LanguageModel) -> None:
-    """Let a head that reads rows begin as one that reads the next ones."""
+    """Initialise a head that reads rows as one that reads the next rows."""
     for head in heads(model):
         head.match_likeness()
 
@@ -94,21 +95,22 @@ def heads(model: LanguageModel) -> list[SingleHeadAttention]:
     return [module for module in model.modules() if isinstance(module, SingleHeadAttention)]
 
 
-#: Arms that begin otherwise: the arm whose settings they have, and what alters their weights.
+#: Arms with another initialisation: the arm whose settings they have, and the function that alters the
+#: initial weights.
 ALTERED: dict[str, tuple[str, Callable[[LanguageModel], None]]] = {
     "next, plain query": ("next", plain_query),
     "next, half-open gates": ("next", half_open_gates),
     "next, plain start": ("next", plain_start),
     "rows, likeness": ("rows", match_likeness),
 }
-#: Of a line that stores; one that asks has a byte more.
+#: Bytes of a line that stores a pair; a line that queries one has a byte more.
 _BYTES_PER_LINE = 10
-#: Share of the window by which a value stands nearer or further.
+#: Share of the window by which a value is nearer or further.
 _MARGIN = 0.05
 
 
 def plan_of(options: argparse.Namespace, arm: str, segment_length: int, seed: int) -> RecallPlan:
-    """Return what one run trains."""
+    """Return the plan of one run."""
     sizes = {
         "embed_dim": options.embed_dim,
         "num_layers": options.layers,
@@ -133,13 +135,13 @@ def plan_of(options: argparse.Namespace, arm: str, segment_length: int, seed: in
 
 
 def run(key: Key, plan: RecallPlan) -> list[RecallScore]:
-    """Train; return the scores."""
+    """Train a model and return its scores."""
     _, alter = ALTERED.get(key[1], (None, None))
     return [score for _, score in train_on_recall(plan, alter)]
 
 
 def run_all(plans: Mapping[Key, RecallPlan], jobs: int) -> dict[Key, list[RecallScore]]:
-    """Run all plans, some side by side, on a thread each; tell of each that is done."""
+    """Run all plans, `jobs` in parallel with one thread each; print a line for each finished run."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, context, torch.set_num_threads, (1,)) as pool:
         runs = {}
@@ -151,17 +153,17 @@ def run_all(plans: Mapping[Key, RecallPlan], jobs: int) -> dict[Key, list[Recall
 
 
 def measured(found: list[float]) -> str:
-    """Return a mean with its deviation; a dash where nothing was asked."""
+    """Return mean and standard deviation; a dash if there were no queries."""
     return "-" if any(map(math.isnan, found)) else mean_cell(found, 2)
 
 
 def first_below(scores: list[RecallScore], bits: float) -> int | None:
-    """Return the tokens after which digits beyond the segment first cost less."""
+    """Return the tokens after which digits beyond the segment first cost less than `bits`."""
     return next((score.tokens for score in scores if score.beyond < bits), None)
 
 
 def compare(options: argparse.Namespace, report: Report) -> None:
-    """Train all arms, print a table for each length of segments, and draw the curves."""
+    """Train all arms, and write a table for each segment length and the curves."""
     plans = {
         (length, arm, seed): plan_of(options, arm, length, seed)
         for length in options.segments
@@ -183,7 +185,7 @@ def compare(options: argparse.Namespace, report: Report) -> None:
             ])  # fmt: skip
         columns = ["", "within a segment", "beyond it", "out of the window", "below 0.5 after"]
         title = (
-            f"Bits of an asked digit, segments of {length}, after "
+            f"Bits of a queried digit, segments of {length}, after "
             f"{options.steps * options.lanes_tokens:,} tokens, {options.seeds} seeds; and the tokens "
             "of each seed until digits beyond the segment cost less than 0.5"
         )
@@ -200,7 +202,7 @@ def compare(options: argparse.Namespace, report: Report) -> None:
 
 
 def draw(runs: Mapping[Key, list[RecallScore]], options: argparse.Namespace, path: Path) -> None:
-    """Draw bits beyond the segment against tokens, a line for each run."""
+    """Draw the bits of digits beyond the segment against tokens, a line for each run."""
     mpl.use("agg")
     import matplotlib.pyplot as plt
 
@@ -226,7 +228,7 @@ def draw(runs: Mapping[Key, list[RecallScore]], options: argparse.Namespace, pat
 
 
 def reach(options: argparse.Namespace, report: Report) -> None:
-    """Train the head that reads next once; let it recall over longer windows, and no further."""
+    """Train `next` once, and score it with longer windows, within the window and beyond it."""
     plan = plan_of(options, "next", options.segments[-1], 0)
     model, last = list(train_on_recall(plan))[-1]
     report.say(
@@ -237,7 +239,7 @@ def reach(options: argparse.Namespace, report: Report) -> None:
         model.set_window(window)
         cells = [f"{window:,}"]
         for distance in (round(window * (1 - _MARGIN)), round(window * (1 + _MARGIN))):
-            # So many pairs that, after two rounds of all, some value always stands so far back.
+            # After two rounds over this many pairs, some value is always at that distance.
             task = replace(
                 plan.task, pairs=distance // _BYTES_PER_LINE,
                 shortest=distance, longest=distance, store_share=0.5,
@@ -246,11 +248,11 @@ def reach(options: argparse.Namespace, report: Report) -> None:
             cells.append(measured([found[1 if distance < window else 2]]))
         rows.append(cells)
     columns = ["window", f"{_MARGIN:.0%} less than the window back", f"{_MARGIN:.0%} more"]
-    report.table("Bits of an asked digit that stood so far back", columns, rows)
+    report.table("Bits of a queried digit at that distance", columns, rows)
 
 
 def main() -> None:
-    """Parse and measure."""
+    """Parse the options and measure."""
     parser = make_parser(__doc__, repeats=False)
     parser.add_argument(
         "--arms", nargs="+", choices=[*ARMS, *ALTERED], default=list(ARMS), metavar="ARM"
@@ -262,18 +264,24 @@ def main() -> None:
     parser.add_argument("--lanes", type=int, default=16)
     parser.add_argument("--window", type=int, default=1024)
     parser.add_argument("--lr", type=float, default=0.01)
-    parser.add_argument("--steps", type=int, default=300, help="of --lanes-tokens tokens each")
-    parser.add_argument("--score-every", type=int, default=30, help="such steps")
-    parser.add_argument("--lanes-tokens", type=int, default=2048, help="tokens of such a step")
-    parser.add_argument("--jobs", type=int, default=2, help="runs side by side, a thread each")
+    parser.add_argument("--steps", type=int, default=300, help="steps of --lanes-tokens tokens")
+    parser.add_argument("--score-every", type=int, default=30, help="steps between two scores")
+    parser.add_argument("--lanes-tokens", type=int, default=2048, help="tokens of a step")
+    parser.add_argument("--jobs", type=int, default=2, help="parallel runs, one thread each")
     parser.add_argument("--optim", choices=["muon", "adamw"], default="muon")
     task = RecallTask()
-    parser.add_argument("--pairs", type=int, default=task.pairs, help="live at a time")
+    parser.add_argument(
+        "--pairs", type=int, default=task.pairs, help="pairs that are stored at a time"
+    )
     parser.add_argument("--key-digits", type=int, default=task.key_digits)
     parser.add_argument("--value-digits", type=int, default=task.value_digits)
-    parser.add_argument("--longest", type=int, default=task.longest, help="distance in bytes")
-    parser.add_argument("--name", default=_NAME, help="of the section and the files of results")
-    parser.add_argument("--reach", type=int, nargs="+", help="windows to read with instead")
+    parser.add_argument(
+        "--longest", type=int, default=task.longest, help="longest distance in bytes"
+    )
+    parser.add_argument("--name", default=_NAME, help="name of the section and of the result files")
+    parser.add_argument(
+        "--reach", type=int, nargs="+", help="longer windows, instead of a comparison of arms"
+    )
     options = parser.parse_args()
     named = "" if options.name == _NAME else f": {options.name}"
     title = "Recalling over longer windows" if options.reach else f"Learning to recall{named}"

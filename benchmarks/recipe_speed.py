@@ -1,4 +1,4 @@
-"""How quickly recipes train: the trainer's own steps on a text, and what the device does in them.
+"""Training speed of recipes: the trainer's own steps on a text, and the slowest kernels in them.
 
     python benchmarks/recipe_speed.py                    the recipe demo at D 128 × 2
     python benchmarks/recipe_speed.py my.txt --contender mine=desktop
@@ -42,14 +42,14 @@ from sharnn.train.precision import Precision
 from sharnn.train.probe import StepTimes
 from sharnn.train.trainer import train_tokens
 
-#: What is timed where nothing is named.
+#: The default contender.
 DEMO = "demo-128x2=demo --model.embed_dim 128 --model.num_layers 2"
-#: Steps between two looks at the ceilings.
+#: Steps between two measurements of the ceilings.
 STEPS_IN_A_ROW = 5
 
 
 def make_trainer(recipe: Recipe, corpus: Corpus, device: torch.device, folder: Path) -> Trainer:
-    """Return a trainer with what the run fits chosen; nothing is written."""
+    """Return a trainer whose fitted settings are resolved; nothing is written."""
     precision = Precision.resolve(device, recipe.train.dtype)
     times = StepTimes(precision, recipe.train.budget)
     recipe = fit(recipe, times, len(train_tokens(corpus, recipe.data)))
@@ -57,7 +57,7 @@ def make_trainer(recipe: Recipe, corpus: Corpus, device: torch.device, folder: P
 
 
 def fill_memories(trainer: Trainer) -> None:
-    """Train until memories are full, and a little more."""
+    """Train until all memories are full, and three steps more."""
     recipe = trainer.recipe
     for _ in range(math.ceil((recipe.model.window or 0) / recipe.data.segment_length) + 3):
         trainer.step()
@@ -66,8 +66,8 @@ def fill_memories(trainer: Trainer) -> None:
 def seconds_of_steps(trainer: Trainer, count: int) -> list[float]:
     """Return the seconds of each of `count` steps.
 
-    A step waits for the device itself, but before it moves the weights: what a step leaves to do is
-    counted with the next one.
+    A step waits for the device before it updates the weights, so the update is counted with the next
+    step.
     """
     seconds, before = [], time.perf_counter()
     for _ in range(count):
@@ -78,7 +78,7 @@ def seconds_of_steps(trainer: Trainer, count: int) -> list[float]:
 
 
 def parts_of_step(trainer: Trainer, count: int) -> list[list[str]]:
-    """Return what took longest in a step: name, calls, milliseconds."""
+    """Return the slowest kernels of a step: name, calls, milliseconds."""
     cuda = trainer.precision.device.type == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]
     with profile(activities=activities) as profiled:
@@ -87,7 +87,7 @@ def parts_of_step(trainer: Trainer, count: int) -> list[list[str]]:
             torch.cuda.synchronize()
     wanted, parts = DeviceType.CUDA if cuda else DeviceType.CPU, []
     for event in profiled.key_averages():
-        # An optimiser's step is there too, beside the kernels that it consists of.
+        # The profile also has the optimiser's step as a whole, which would count its kernels twice.
         if event.device_type == wanted and not event.key.startswith("Optimizer.step"):
             micros = event.self_device_time_total if cuda else event.self_cpu_time_total
             parts.append((micros / 1e3, event.count, event.key))
@@ -96,15 +96,15 @@ def parts_of_step(trainer: Trainer, count: int) -> list[list[str]]:
 
 
 def short(name: str) -> str:
-    """Return a kernel's name without the words that stand in every one."""
+    """Return a kernel's name without the words that occur in every one."""
     return re.sub(r"\(anonymous namespace\)::|at::native::|^void ", "", name)[:72]
 
 
 def measure(options: argparse.Namespace, report: Report) -> None:
-    """Time each contender, one after the other, and add the tables.
+    """Time the contenders one after the other, and add the tables.
 
     Raises:
-        SharnnError: A contender is none, or there is nothing to time.
+        SharnnError: A contender or an option is wrong.
     """
     if options.steps < 1:
         raise ConfigError(f"--steps is {options.steps}: it must be at least 1")
@@ -140,7 +140,7 @@ def measure(options: argparse.Namespace, report: Report) -> None:
 
 
 def row_of(trainer: Trainer, steps: int, ceilings: Contest, dtypes: Sequence[str]) -> list[str]:
-    """Return a contender's figures."""
+    """Return the figures of a contender."""
     model, data = trainer.recipe.model, trainer.recipe.data
     fill_memories(trainer)
     seconds: list[float] = []
@@ -166,11 +166,11 @@ def main() -> int:
     parser = make_parser(__doc__, repeats=False)
     parser.add_argument("text", nargs="?", default=STDLIB, help=f"a file ({STDLIB})")
     parser.add_argument(
-        "--contender", action="append", help=f"NAME='RECIPE options'; without any: {DEMO}"
+        "--contender", action="append", help=f"a recipe, or NAME='RECIPE OPTIONS' (default {DEMO})"
     )
-    parser.add_argument("--budget", default="1h", help="what sizes are fitted to (1h)")
-    parser.add_argument("--steps", type=int, default=20, help="steps that are timed (20)")
-    parser.add_argument("--parts", type=int, default=0, help="kernels that are listed (0)")
+    parser.add_argument("--budget", default="1h", help="budget that sizes are fitted to (1h)")
+    parser.add_argument("--steps", type=int, default=20, help="timed steps (20)")
+    parser.add_argument("--parts", type=int, default=0, help="number of kernels to list (0)")
     options = parser.parse_args()
     try:
         report = Report("Recipes' training speed", resolve_device(options.device), options.results)

@@ -1,9 +1,10 @@
-"""Where a head pays: bits per byte apart for bytes whose last eight bytes stood in the text before.
+"""Where a head helps: bits per byte by how far back the previous eight bytes occurred before.
 
     python benchmarks/recurring_text.py runs/none runs/next --text held-out.txt
 
-Bytes are told apart by how far back the eight bytes before them last stood: there a copy begins, and a
-head in whose window that lies can read on. Each text is read once, in one lane, memory carried.
+Bytes are grouped by the distance to the last previous occurrence of the eight bytes before them. A head
+whose window contains that place can read there what followed. Each text is read once, in one lane, with
+carried memory.
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ from sharnn.model import LanguageModel
 
 _CONTEXT = 8
 _SEGMENT = 1024
-#: Distances up to these, then further ones, then none.
+#: Limits of the first two bands of distances; the others are longer distances, and no earlier occurrence.
 _BANDS = (128, 1024)
 
 
 def distances(text: bytes) -> npt.NDArray[np.int64]:
-    """Return for each byte how far back the eight bytes before it last stood; 0 where never."""
+    """Return for each byte the distance to the last occurrence of the 8 bytes before it, 0 if none."""
     found, last = np.zeros(len(text), np.int64), dict[bytes, int]()
     for at in range(_CONTEXT, len(text)):
         context = text[at - _CONTEXT : at]
@@ -42,13 +43,13 @@ def distances(text: bytes) -> npt.NDArray[np.int64]:
 
 @dataclass(frozen=True)
 class Bands:
-    """Which bytes of texts of the same length are in which band, `[B, N]` each, by name."""
+    """The bytes in each band of distances: a mask `[B, N]` by name, for texts of the same length."""
 
     chosen: dict[str, npt.NDArray[np.bool_]]
 
     @classmethod
     def of(cls, texts: Sequence[bytes]) -> Bands:
-        """Tell the bytes of texts apart."""
+        """Return the bands of texts."""
         back = np.stack([distances(text) for text in texts])
         near, far = _BANDS
         return cls({
@@ -60,11 +61,11 @@ class Bands:
         })  # fmt: skip
 
     def shares(self) -> dict[str, float]:
-        """Return the share of the bytes that is in each band."""
+        """Return the share of the bytes in each band."""
         return {name: float(chosen.mean()) for name, chosen in self.chosen.items()}
 
     def means(self, bits_BN: npt.NDArray[np.float64]) -> dict[str, float]:
-        """Return the mean bits of each band; NaN of one that is empty."""
+        """Return the mean bits of each band; NaN for an empty band."""
         return {
             name: float(bits_BN[chosen].mean()) if chosen.any() else math.nan
             for name, chosen in self.chosen.items()
@@ -73,19 +74,19 @@ class Bands:
 
 @torch.no_grad()
 def bits(model: LanguageModel, texts: Sequence[bytes], start_token: int) -> npt.NDArray[np.float64]:
-    """Return the bits of each byte, `[B, N]`, of texts of the same length, a lane each."""
+    """Return the bits of each byte, `[B, N]`, of texts of the same length, with one lane for each."""
     targets = torch.stack([torch.frombuffer(bytearray(text), dtype=torch.uint8) for text in texts])
     targets = targets.long()
     inputs = F.pad(targets[:, :-1], (1, 0), value=start_token)
     state, parts = model.initial_state(len(texts)), []
-    for read, told in zip(inputs.split(_SEGMENT, 1), targets.split(_SEGMENT, 1), strict=True):
-        nats_BT, state = model.nats(read, told, state)
+    for read, following in zip(inputs.split(_SEGMENT, 1), targets.split(_SEGMENT, 1), strict=True):
+        nats_BT, state = model.nats(read, following, state)
         parts.append(nats_BT)
     return torch.cat(parts, 1).double().numpy() / math.log(2)
 
 
 def measure(options: argparse.Namespace) -> None:
-    """Score all models and print the table."""
+    """Score all models and write the section."""
     text = Path(options.text).read_bytes()[: options.bytes]
     bands = Bands.of([text])
     rows = [["share of the bytes", *(f"{share:.1%}" for share in bands.shares().values())]]
@@ -99,12 +100,12 @@ def measure(options: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    """Parse and measure."""
+    """Parse the options and measure."""
     parser = make_parser(__doc__, repeats=False)
     parser.add_argument("models", nargs="+", metavar="MODEL")
     parser.add_argument("--text", required=True)
     parser.add_argument("--bytes", type=int, default=500_000)
-    parser.add_argument("--title", default="Where a head pays", help="of the section of results")
+    parser.add_argument("--title", default="Where a head pays", help="title of the section")
     measure(parser.parse_args())
 
 

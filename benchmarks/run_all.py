@@ -1,7 +1,7 @@
-"""All benchmarks that fit in ten minutes; each writes its section into the machine's file of results.
+"""Run all benchmarks that fit in ten minutes; each writes its section into the machine's results file.
 
 python benchmarks/run_all.py
-SHARNN_CPU=avx2 python benchmarks/run_all.py     at a level, into a file of its own
+SHARNN_CPU=avx2 python benchmarks/run_all.py     at a level, into a separate file
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-#: Arguments of each script; the order is that of the file of results.
+#: Scripts and their arguments, in the order of the sections.
 RUNS = [
     ["train_throughput.py", "--embed-dim", "1024", "--repeats", "3"],
     ["train_throughput.py", "--embed-dim", "256"],
@@ -25,7 +25,7 @@ RUNS = [
 
 
 def main() -> int:
-    """Run them one after the other; arguments go to each."""
+    """Run all of them in turn; command-line arguments are passed to each."""
     folder, started = Path(__file__).parent, time.monotonic()
     for script, *arguments in RUNS:
         print(f"\n{script} {' '.join(arguments)}", flush=True)

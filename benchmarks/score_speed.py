@@ -1,10 +1,10 @@
-"""Speed of `sharnn evaluate`, by default of the model that ships on files of Python's library.
+"""Speed of `sharnn evaluate`, by default with the shipped model on files of Python's library.
 
     python benchmarks/score_speed.py
     python benchmarks/score_speed.py my.txt --model my-run --num-bytes 300000
 
-The command itself runs, in one lane; it tells its seconds of scoring. What is beyond them in the whole
-command is its start: PyTorch, model, text.
+Runs the command itself, in one lane. It reports the seconds of scoring; the rest of the command's time is
+its start: loading PyTorch, the model and the text.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from sharnn.train.precision import resolve_device
 
 
 def quick_dtypes(device: torch.device) -> list[str]:
-    """Return the dtypes that the command takes here: it refuses those that would not be quicker."""
+    """Return the dtypes that the command accepts here: it refuses those that would not be faster."""
     on_kernels = device.type == "cpu" and kernels.variant() is not None
     return [
         "fp32", *(["bf16"] if has_fast_bf16(device) else []), *(["int8"] if on_kernels else [])
@@ -37,17 +37,17 @@ def quick_dtypes(device: torch.device) -> list[str]:
 
 
 def evaluate(options: argparse.Namespace, text: Path, *more: str) -> dict[str, Any]:
-    """Return what the command tells of a text, and its own seconds as `command_seconds`."""
+    """Return the command's report on a text, with its whole duration as `command_seconds`."""
     command = [sys.executable, "-m", "sharnn", "evaluate", options.model, str(text), "--json"]
     started = time.perf_counter()
-    told = subprocess.run(
+    output = subprocess.run(
         [*command, "--device", options.device, *more], stdout=subprocess.PIPE, check=True
     ).stdout
-    return {**json.loads(told), "command_seconds": time.perf_counter() - started}
+    return {**json.loads(output), "command_seconds": time.perf_counter() - started}
 
 
 def measure(options: argparse.Namespace) -> None:
-    """Score the text with each dtype in turn, print the table and keep it."""
+    """Score the text with each dtype in turn and write the section."""
     device = resolve_device(options.device)
     report = Report(f"Scoring with {options.model}", device, options.results)
     dtypes = options.dtypes or quick_dtypes(device)
@@ -75,12 +75,14 @@ def measure(options: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    """Parse and measure."""
+    """Parse the options and measure."""
     parser = make_parser(__doc__)
     parser.add_argument("text", type=Path, nargs="?", help="a file; default: of Python's library")
     parser.add_argument("--model", default=BASE, help="model or run folder (base)")
-    parser.add_argument("--num-bytes", type=int, default=100_000, help="of the text (100000)")
-    parser.add_argument("--dtypes", nargs="+", help="of products; default: all that are quick here")
+    parser.add_argument("--num-bytes", type=int, default=100_000, help="bytes of the text (100000)")
+    parser.add_argument(
+        "--dtypes", nargs="+", help="dtypes of the products; default: all that are fast here"
+    )
     measure(parser.parse_args())
 
 

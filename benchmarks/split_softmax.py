@@ -1,11 +1,11 @@
-"""Time and memory of the output distribution over a closed vocabulary of words, whole and split.
+"""Time and memory of the softmax over a closed vocabulary of words, whole and split.
 
     python benchmarks/split_softmax.py
     python benchmarks/split_softmax.py --embed-dim 256 --positions 1024
 
-A step is what comes after the last block in training: the nats of the targets, and the gradients of the
-hidden states, the embedding and the biases. V is WikiText-103's 267,735 words; targets follow Zipf's
-law, so that rare words are as rare as in a text. The optimiser is not in it: it costs both the same. Peak
+A step is everything after the last block in training: the nats of the targets, and the gradients of the
+hidden states, the embedding and the biases. V is WikiText-103's 267,735 words. Targets follow Zipf's law,
+so that rare words are as rare as in a text. The optimiser, which costs both the same, is left out. Peak
 memory is that of the process, with PyTorch and the embedding.
 """
 
@@ -20,17 +20,17 @@ from sharnn.config import SPLIT_SOFTMAX_CUTOFFS
 from sharnn.model.softmax import SplitSoftmax, TiedSoftmax
 from sharnn.train.precision import Precision, resolve_device
 
-#: Of Zipf and Mandelbrot's law, p ∝ 1 / (rank + 2.7).
+#: Offset in the Zipf–Mandelbrot law, p ∝ 1 / (rank + 2.7).
 _ZIPF_OFFSET = 2.7
 
 
 def cutoffs_below(vocab_size: int) -> list[int]:
-    """Return the cutoffs that a split has: the original's, where it has words above them."""
+    """Return the original's cutoffs that are below the size of the vocabulary."""
     return [cutoff for cutoff in SPLIT_SOFTMAX_CUTOFFS if cutoff < vocab_size]
 
 
 def zipf_targets(vocab_size: int, positions: int) -> torch.Tensor:
-    """Return words by their rank, `[positions]`."""
+    """Return words as ranks, `[positions]`."""
     weights = 1 / (torch.arange(vocab_size, dtype=torch.float64) + 1 + _ZIPF_OFFSET)
     return torch.multinomial(weights, positions, replacement=True)
 
@@ -38,7 +38,7 @@ def zipf_targets(vocab_size: int, positions: int) -> torch.Tensor:
 def softmax_step(
     split: bool, vocab_size: int, dim: int, positions: int, dtype: str, device: str
 ) -> Callable[[], None]:
-    """Return a function that computes nats and all their gradients."""
+    """Return a function that computes the nats and their gradients."""
     torch.manual_seed(0)
     precision = Precision(resolve_device(device), DTYPES[dtype])
     softmax: TiedSoftmax | SplitSoftmax = TiedSoftmax(vocab_size)
@@ -63,11 +63,11 @@ def softmax_step(
 
 
 def main() -> None:
-    """Time both at each size, print the table and keep it."""
+    """Time both at each size and write the section."""
     parser = make_parser(__doc__)
     parser.add_argument("--embed-dim", type=int, nargs="+", default=[256, 512], help="sizes D")
     parser.add_argument("--vocab-size", type=int, default=267_735, help="words V")
-    parser.add_argument("--positions", type=int, default=512, help="targets a step")
+    parser.add_argument("--positions", type=int, default=512, help="targets of a step")
     parser.add_argument("--dtype", choices=DTYPES, default="fp32")
     options = parser.parse_args()
     device = resolve_device(options.device)

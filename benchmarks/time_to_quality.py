@@ -1,21 +1,21 @@
-"""What a budget buys: bits per byte of contenders that train equally long on the same text.
+"""Time to quality: bits per byte of contenders that train equally long on the same text.
 
     python benchmarks/time_to_quality.py --budget 90s 600s --seeds 3
     python benchmarks/time_to_quality.py my.txt --budget 90s --contenders sha-rnn transformer
     python benchmarks/time_to_quality.py --budget 1Mtokens --jobs 2 --threads 1 \\
         --contender low='demo --optim.lr 0.003' --contender high='demo --optim.lr 0.01'
 
-Every run is `sharnn train` in a process of its own, as a user would start it; its best model then reads
-the whole valid split once (protocol `strict`, docs/evaluation_protocol.md). Contenders take turns, so
-that a noisy machine is as noisy for each. Budgets in time allow one run at a time, for two would share
-the machine; budgets in tokens or steps can run side by side.
+Every run is a `sharnn train` in a process of its own, as a user would start it. Its best model is then
+scored on the whole valid split (protocol `strict`, docs/evaluation_protocol.md). Contenders run in turn,
+so that noise of the machine affects all of them alike. With budgets in time there is one run at a time;
+with budgets in tokens or steps, runs can be parallel (--jobs).
 
-The results are a table for each budget (.md), a picture (.png) and every figure (.json). The JSON file
-is written after every run, and a run that it holds (the same settings, budget, seed, threads, device and
-text) is not run again without --again: a long comparison can be cut into several commands, or stopped
-and started again. What the package's code was at the time is not compared. Table and picture show what
-the last command named, so let the last one name everything. Without --contenders all built-in ones run,
-or none of them where --contender or --outside names others.
+The results are a table for each budget (.md), a picture (.png) and all figures (.json). The JSON file is
+written after every run. A run that is in it (with the same settings, budget, seed, threads, device and
+text) is not repeated without --again, so a long comparison can be divided into several commands, or
+stopped and continued. The version of the package's code is not compared. Table and picture show the
+contenders, budgets and seeds of the last command. Without --contenders, all built-in contenders run; with
+--contender alone, none of them.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from sharnn.experiments.comparison.summary import (
 from sharnn.report import draw_comparison, write_png
 from sharnn.train import resolve_device
 
-# The best of what was tried (EXPERIMENTS.md): small in little time, for it learns from many tokens.
+# The best settings that were tried (EXPERIMENTS.md): small for short budgets, as it needs many tokens.
 _TRANSFORMER = {
     "model.architecture": "transformer", "model.embed_dim": 128, "model.num_layers": 2,
     "model.window": 128, "data.num_lanes": 16, "data.segment_length": 128, "optim.lr": 0.01,
@@ -60,7 +60,7 @@ CONTENDERS = {
     "sha-rnn": Contender(
         recipe="demo",
         long_recipe="desktop",
-        about="the package's own recipe, nothing changed",
+        about="the package's recipe, unchanged",
     ),
     "paper": Contender(
         recipe="paper-enwik8-one",
@@ -95,11 +95,11 @@ CONTENDERS = {
 
 
 class Comparison(Report):
-    """The machine's file of this benchmark alone."""
+    """A report in a file of its own for this benchmark."""
 
     @property
     def stem(self) -> str:
-        """Name of the files, without their endings."""
+        """Name of the files, without suffix."""
         return f"{super().stem}-time-to-quality"
 
 
@@ -117,7 +117,7 @@ def publish(report: Comparison, contenders: Mapping[str, Contender], shown: Show
 
 
 def add_table(report: Comparison, budget: Budget, runs: dict[str, list[Run]]) -> None:
-    """Add the table of a budget, and who has overrun it."""
+    """Add the table of a budget, and the contenders that overran it."""
     first = next(iter(runs.values()))[0]
     share = first.get("score_share", 1)
     scored = "all" if share == 1 else f"the first {share:.3g} of the"
@@ -138,7 +138,7 @@ def add_table(report: Comparison, budget: Budget, runs: dict[str, list[Run]]) ->
 
 
 def row_of(name: str, runs: Sequence[Run]) -> list[str]:
-    """Return a contender's row over its seeds."""
+    """Return the row of a contender over its seeds."""
     return [
         name,
         score_cell(runs),
@@ -150,7 +150,7 @@ def row_of(name: str, runs: Sequence[Run]) -> list[str]:
 
 
 def describe_contenders(contenders: Mapping[str, Contender], budgets: Sequence[Budget]) -> str:
-    """Return a list of what each contender is, a line for each way it is called."""
+    """Return a list that describes each contender, with a line for each command."""
     lines = (
         f"- {name}{f', {contender.about}' if contender.about else ''}: `{contender.as_typed(budget)}`"
         for budget in budgets
@@ -160,11 +160,11 @@ def describe_contenders(contenders: Mapping[str, Contender], budgets: Sequence[B
 
 
 def describe_origin(shown: Shown) -> str:
-    """Return when and with what the runs shown were measured, and how."""
+    """Return when, with what and how the runs were measured."""
     return (
         f"{measured_when(list(all_runs(shown)))} Mean ± standard "
-        "deviation over n seeds; tokens/s is the median over steps and seeds. Of each run the model that "
-        "did best on the beginning of the valid split while training is scored on all of it."
+        "deviation over n seeds; tokens/s is the median over steps and seeds. The scored model of a run "
+        "is the one that was best on the beginning of the valid split during training."
     )
 
 
@@ -247,7 +247,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             compare(parse(argv))
         return 0
     except KeyboardInterrupt:
-        print("time_to_quality: stopped; the same command goes on", file=sys.stderr)
+        print("time_to_quality: stopped; the same command resumes", file=sys.stderr)
         return 130
     except SharnnError as failure:
         print(f"time_to_quality: error: {failure}", file=sys.stderr)

@@ -1,14 +1,14 @@
-"""Training speed and memory: the fast paths beside the original's structure run eagerly.
+"""Training speed and memory: the fast paths against the original's structure, run eagerly.
 
     python benchmarks/train_throughput.py
     python benchmarks/train_throughput.py --embed-dim 256
     python benchmarks/train_throughput.py --eager-batches 8x128 16x256 --fp32-batches 16x256 32x128
     python benchmarks/train_throughput.py --peak          memory at the paper's configuration
 
-Each side runs at its own best batch (lanes × tokens): that of the batches named for it which a trial
-finds quickest. Memories are full before anything is timed; a step is forward, backward, clipping and
-AdamW. GFLOP/s counts what the mathematics needs (`train.estimate.flops_per_token`), so it is the same
-for all contenders.
+Each contender runs at its own best batch (lanes × tokens): the fastest of the batches that are given for
+it, by a trial. Memories are full before timing begins. A step is forward, backward, clipping and AdamW.
+GFLOP/s counts what the mathematics needs (`train.estimate.flops_per_token`), so it is the same for all
+contenders.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from sharnn.ops.matmul import has_fast_bf16
 from sharnn.train.estimate import flops_per_token
 from sharnn.train.precision import Precision, resolve_device
 
-#: Timed steps of each batch before the best is chosen.
+#: Timed steps of each batch in a trial.
 TRIALS = 2
 
 
 def recipe_of(dim: int, window: int, batch: tuple[int, int]) -> Recipe:
-    """Return the settings of a step that decide what it computes."""
+    """Return the settings that determine what a step computes."""
     return Recipe(
         ModelConfig(embed_dim=dim, num_layers=4, window=window),
         DataConfig(num_lanes=batch[0], segment_length=batch[1]),
@@ -75,7 +75,7 @@ def training_step(
 
 
 def contender(options: argparse.Namespace, name: str, batch: tuple[int, int]) -> Contender:
-    """Return one of a kind, as `fast bf16`, at a batch."""
+    """Return a contender of a kind, such as `fast bf16`, at a batch size."""
     kind, dtype = name.split()
     settings = {
         "fast": kind == "fast", "dtype": dtype, "batch": batch, "dim": options.embed_dim,
@@ -87,18 +87,18 @@ def contender(options: argparse.Namespace, name: str, batch: tuple[int, int]) ->
 def at_best_batch(
     options: argparse.Namespace, name: str, batches: Sequence[tuple[int, int]], report: Report
 ) -> Contender:
-    """Return a kind at the quickest of some batches; says what each reached where there are several."""
+    """Return a contender at the fastest of some batch sizes, and report their speeds if several."""
     trials = {written(batch): contender(options, name, batch) for batch in batches}
     if len(trials) == 1:
         return next(iter(trials.values()))
     timings = race(trials, TRIALS)
-    told = (f"{batch} {timing.rate:,.0f}" for batch, timing in timings.items())
-    report.say(f"Trial of batches, {name}, tokens/s: {', '.join(told)}")
+    speeds = (f"{batch} {timing.rate:,.0f}" for batch, timing in timings.items())
+    report.say(f"Trial of batches, {name}, tokens/s: {', '.join(speeds)}")
     return trials[max(timings, key=lambda batch: timings[batch].rate)]
 
 
 def speed(options: argparse.Namespace) -> None:
-    """Race, print the table and keep it."""
+    """Time all contenders and write the section."""
     device, dim, window = resolve_device(options.device), options.embed_dim, options.window
     report = Report(f"Training, D {dim} × 4, window {window:,}", device, options.results)
     kinds = {"eager fp32": options.eager_batches, "fast fp32": options.fp32_batches}
@@ -132,7 +132,7 @@ def speed(options: argparse.Namespace) -> None:
 
 
 def peaks(options: argparse.Namespace) -> None:
-    """Measure each contender's peak alone, one step after another of a process of its own."""
+    """Measure the peak memory of each contender alone, in two steps of a process of its own."""
     device, window, batch = resolve_device(options.device), options.window, options.peak_batch
     title = f"Peak memory of training, D {options.embed_dim} × 4, {batch[0]} lanes × {batch[1]}"
     report = Report(f"{title}, window {window:,}", device, options.results)
@@ -165,7 +165,7 @@ def written(batch: tuple[int, int]) -> str:
 
 
 def main() -> None:
-    """Parse and measure."""
+    """Parse the options and measure."""
     parser = make_parser(__doc__)
     parser.add_argument("--embed-dim", type=int, default=1024)
     parser.add_argument("--window", type=int, default=5000)
@@ -174,7 +174,7 @@ def main() -> None:
             f"--{name}-batches", type=batch_of, nargs="+", default=[default], metavar="BATCH",
             help=f"lanes x tokens to choose from ({default[0]}x{default[1]})",
         )  # fmt: skip
-    parser.add_argument("--peak", action="store_true", help="memory alone, at --peak-batch")
+    parser.add_argument("--peak", action="store_true", help="measure memory only, at --peak-batch")
     parser.add_argument("--peak-batch", type=batch_of, default=(16, 1024))
     options = parser.parse_args()
     (peaks if options.peak else speed)(options)

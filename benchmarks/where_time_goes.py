@@ -1,11 +1,11 @@
-"""Where a training step and a decoding step spend their time, eagerly and on the fast paths.
+"""Profile of a training step and of a decoding step, eagerly and with the fast paths.
 
     python benchmarks/where_time_goes.py
     python benchmarks/where_time_goes.py --embed-dim 256 --batch 64x64
 
-Training is profiled by PyTorch; its operations, the kernels' own among them, are put together in groups
-by their names. A decoding step of the fast path is one call, so its parts are told apart by leaving them
-out: the memory by a window of 0, the rest by what the softmax takes alone.
+Training is profiled by PyTorch; operations, including the project's kernels, are grouped by name. A
+decoding step of the fast path is one call, so its parts are measured by omission: the memory with a
+window of 0, the softmax alone.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from sharnn.ops.matmul import has_fast_bf16
 from sharnn.train.precision import resolve_device
 from train_throughput import batch_of, training_step
 
-#: Groups of operations by what stands in their names; the first that fits counts.
+#: Groups of operations by parts of their names; the first match counts.
 GROUPS = {
     "matrix products": ("mm", "linear_pointwise", "matmul"),
     "PyTorch's LSTM": ("lstm_layer", "mkldnn_rnn", "cudnn_rnn", "thnn"),
@@ -40,14 +40,14 @@ GROUPS = {
 
 
 def group_of(name: str) -> str:
-    """Return the group that an operation counts to."""
+    """Return the group of an operation."""
     return next(
         (g for g, parts in GROUPS.items() if any(part in name for part in parts)), list(GROUPS)[-1]
     )
 
 
 def shares(call: Callable[[], None], device: torch.device) -> tuple[dict[str, float], float]:
-    """Return each group's share of one call, and the call's milliseconds without the profiler."""
+    """Return each group's share of a call, and the milliseconds of a call without the profiler."""
     call()
     started = time.perf_counter()
     call()
@@ -65,7 +65,7 @@ def shares(call: Callable[[], None], device: torch.device) -> tuple[dict[str, fl
 
 
 def profile_training(options: argparse.Namespace, report: Report) -> None:
-    """Profile one step of each path at the same batch."""
+    """Profile one step of each path at the same batch size."""
     dtypes = ["fp32", *(["bf16"] if has_fast_bf16(report.device) else [])]
     paths = {"eager fp32": (False, "fp32"), **{f"fast {d}": (True, d) for d in dtypes}}
     found = {}
@@ -82,7 +82,7 @@ def profile_training(options: argparse.Namespace, report: Report) -> None:
 
 @torch.no_grad()
 def profile_decoding(options: argparse.Namespace, report: Report) -> None:
-    """Profile an eager step, and take steps of the decoder apart."""
+    """Profile an eager step, and measure the parts of the decoder's step."""
     dim, window = options.embed_dim, options.window
     eager = eager_steps(dim, window, options.device, 5)
     parts, milliseconds = shares(eager, report.device)
@@ -124,7 +124,7 @@ def median_ms(call: Callable[[], object], repeats: int = 60) -> float:
 
 
 def main() -> None:
-    """Parse, profile, keep."""
+    """Profile training and decoding, and write the section."""
     parser = make_parser(__doc__)
     parser.add_argument("--embed-dim", type=int, default=1024)
     parser.add_argument("--window", type=int, default=5000)

@@ -1,10 +1,10 @@
-"""Check the kernels' products and recurrence in every build, those for ARM in an emulator.
+"""Check the kernels' products and recurrence in every build; builds for ARM run in an emulator.
 
     python scripts/check_kernels.py
 
 Builds `tests/kernels/check_products.cpp` with g++ and clang++, at -O1 and -O3, for every instruction set
-that this processor has, and for ARM with Debian's `g++-aarch64-linux-gnu`, run by its `qemu-user`. The
-integers of all builds have to be the same bits.
+of this processor, and for ARM with Debian's `g++-aarch64-linux-gnu`, run with its `qemu-user`. The
+integer results of all builds must be bitwise equal.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from sharnn.kernels.table import ARM_VARIANTS, X86_VARIANTS, Variant
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "tests" / "kernels" / "check_products.cpp"
 ARM_COMPILER, EMULATOR = "aarch64-linux-gnu-g++", ["qemu-aarch64", "-L", "/usr/aarch64-linux-gnu"]
-#: Debian's packages of what may be missing.
+#: Debian's packages of the tools that may be missing.
 PACKAGES = {
     "g++": "g++",
     "clang++": "clang",
@@ -33,7 +33,7 @@ PACKAGES = {
 
 
 def check(compiler: str, variant: Variant, level: str, emulator: list[str]) -> str:
-    """Build and run the program; return the digest of its integers.
+    """Build and run the program; return the digest of its integer results.
 
     Raises:
         SystemExit: A check failed, or the program does not build.
@@ -53,7 +53,7 @@ def check(compiler: str, variant: Variant, level: str, emulator: list[str]) -> s
 
 
 def main() -> int:
-    """Check all builds; return 1 where their integers differ."""
+    """Check all builds; return 1 if their integer results differ."""
     here = [v for v in X86_VARIANTS if v.name in variants()]
     builds: list[tuple[str, Variant, list[str]]] = [
         (c, v, []) for c, v in itertools.product(("g++", "clang++"), here)
@@ -65,7 +65,7 @@ def main() -> int:
         if missing:
             needed = PACKAGES.get(missing[0], missing[0])
             print(
-                f"{compiler} {variant.name}: left out, there is no {missing[0]} (Debian: {needed})"
+                f"{compiler} {variant.name}: skipped, there is no {missing[0]} (Debian: {needed})"
             )
             continue
         for level in ("-O1", "-O3"):

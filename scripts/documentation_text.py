@@ -1,4 +1,4 @@
-"""A hundred megabytes of English with markup from what Debian 12 documents: as large as enwik8, and free.
+"""Make 100 MB of English with markup from the documentation of Debian 12: as large as enwik8, and free.
 
     apt-get download linux-doc-6.1 dict-gcide wordnet-base perl-doc python3.11-doc postgresql-doc-15 \\
         sqlite3-doc git-doc dict-foldoc dict-jargon fortunes apache2-doc debian-handbook manpages \\
@@ -7,9 +7,9 @@
     python scripts/documentation_text.py unpacked docs100.txt
 
 Dictionaries, manual pages and documentation of Linux, Python, SQLite, PostgreSQL, Perl, Apache and git.
-Files are cut into pieces of 256 KiB, put in a random order that is always the same, and joined, so that
-each split of the text has some of everything; what is over is left out. The packages' versions decide the
-text: its SHA-256 is printed.
+Files are cut into pieces of 256 KiB, shuffled with a fixed seed, joined and cut to length, so that each
+split of the text has some of everything. The text depends on the versions of the packages; its SHA-256 is
+printed.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from sharnn.errors import SharnnError
 from sharnn.files import atomic_file
 
 _PIECE = 1 << 18
-#: Files shorter than this say nothing.
+#: Shorter files are left out.
 _SHORTEST = 500
-#: Below FOLDER/usr/share: where, which files, and which of those.
+#: Folders below FOLDER/usr/share, the pattern of their files, and a filter of their paths.
 _PARTS: tuple[tuple[str, str, Callable[[str], bool]], ...] = (
     ("dictd", "*.dict.dz", lambda name: True),
     (
@@ -49,7 +49,7 @@ _PARTS: tuple[tuple[str, str, Callable[[str], bool]], ...] = (
 
 
 def texts(share: Path) -> Iterator[bytes]:
-    """Yield the contents of all files that count, unpacked, in the order of their names."""
+    """Yield the unpacked contents of the chosen files, in the order of their names."""
     for folder, pattern, wanted in _PARTS:
         for path in sorted((share / folder).glob(pattern)):
             if path.is_symlink() or not path.is_file() or not wanted(str(path)):
@@ -62,7 +62,7 @@ def texts(share: Path) -> Iterator[bytes]:
 
 
 def pieces_of(content: bytes) -> list[bytes]:
-    """Return a text in pieces."""
+    """Return a file's content in pieces."""
     return [content[start : start + _PIECE] for start in range(0, len(content), _PIECE)]
 
 
@@ -73,9 +73,11 @@ def main() -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("folder", type=Path, help="where the packages are unpacked")
-    parser.add_argument("out", type=Path, help="file that is written")
-    parser.add_argument("--bytes", type=int, default=100_000_000, help="its length (100000000)")
+    parser.add_argument("folder", type=Path, help="folder of the unpacked packages")
+    parser.add_argument("out", type=Path, help="file to write")
+    parser.add_argument(
+        "--bytes", type=int, default=100_000_000, help="length of the text (100000000)"
+    )
     options = parser.parse_args()
     pieces = [p for content in texts(options.folder / "usr/share") for p in pieces_of(content)]
     random.Random(0).shuffle(pieces)
@@ -83,7 +85,7 @@ def main() -> int:
     if len(text) < options.bytes:
         print(
             f"documentation_text: error: {options.folder} has {len(text):,} bytes of text below "
-            f"usr/share, {options.bytes:,} are wanted: unpack more packages, or lower --bytes",
+            f"usr/share, but --bytes is {options.bytes:,}: unpack more packages, or lower --bytes",
             file=sys.stderr,
         )
         return 1

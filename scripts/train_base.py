@@ -1,13 +1,13 @@
-"""Train the model that ships with the package, and put it in its place.
+"""Train the shipped model and write it to its place in the package.
 
     python scripts/train_base.py --train enwik8-head.txt:0.9 wikitext2/train.txt \\
         --valid enwik8-head.txt:0.9:0.95 wikitext2/valid.txt --budget 2h
 
-The texts to train on are joined, in order, and read as one; those to validate on choose nothing and are
-only scored: the model that ships is the run's last. Each text is a file, or a share of it (FILE:0.9 its
-first nine tenths, FILE:0.9:0.95 what lies between these shares); one that is named twice is read twice
-as often. Weights go to src/sharnn/weights/base
-as int8 with a card that says all of this; --resume goes on with a run that was stopped.
+The training texts are joined in order and read as one. The validation texts are only scored and choose
+nothing: the shipped model is the last of the run. Each text is a file or a part of one: FILE:0.9 is its
+first nine tenths, FILE:0.9:0.95 the part between these shares. A text that is given twice is read twice
+as often. Weights are written to src/sharnn/weights/base as int8, with a card of all of this. --resume
+continues a run that was stopped.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from sharnn.evaluate import evaluate_static  # noqa: E402
 from sharnn.recipe import resolve_recipe  # noqa: E402
 from sharnn.train import resume_run, start_run  # noqa: E402
 
-#: Of a text without splits of its own that the package trains on.
+#: Share of a text without splits of its own that is its train split.
 _TRAIN_SHARE = 0.9
 RECIPE = Path(__file__).with_name("base.yaml")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Compose the text, train, score, save."""
+    """Compose the text, train, score, save; return the exit code."""
     options = parse(argv)
     try:
         return _main(options)
@@ -59,8 +59,10 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--recipe", default=str(RECIPE))
     parser.add_argument("--budget", default="2h")
     parser.add_argument("--run", type=Path, default=Path("runs/base"), help="run folder")
-    parser.add_argument("--resume", action="store_true", help="go on with the run")
-    parser.add_argument("--out", type=Path, default=SHIPPED, help="where the model goes")
+    parser.add_argument("--resume", action="store_true", help="continue the run")
+    parser.add_argument(
+        "--out", type=Path, default=SHIPPED, help="folder that the model is written to"
+    )
     parser.add_argument("--about", default="", help="names of the texts, for the card")
     parser.add_argument("--licence", default="CC BY-SA 3.0 (the texts': Wikipedia)")
     return parser.parse_args(argv)
@@ -76,17 +78,17 @@ def _main(options: argparse.Namespace) -> int:
         given = {"data.texts": [str(path)], "train.budget": options.budget}
         outcome = start_run(resolve_recipe(options.recipe, given), options.run, console)
     if outcome.interrupted:
-        print(f"stopped and saved; --resume goes on with {options.run}", file=sys.stderr)
+        print(f"stopped and saved; --resume continues {options.run}", file=sys.stderr)
         return 130
     ship(options, texts)
     return 0
 
 
 def part(name: str) -> bytes:
-    """Return the bytes that FILE, FILE:END or FILE:START:END means.
+    """Return the bytes of FILE, FILE:END or FILE:START:END.
 
     Raises:
-        ConfigError: There is no such file, or the shares are none.
+        ConfigError: There is no such file, or the shares are out of range.
     """
     path, *shares = name.split(":")
     try:
@@ -96,12 +98,12 @@ def part(name: str) -> bytes:
         raise ConfigError(f"{name}: {failure}") from failure
     start, end = ([0.0, 1.0] if not bounds else [0.0, *bounds])[-2:]
     if not 0 <= start < end <= 1:
-        raise ConfigError(f"{name}: shares must rise and lie between 0 and 1")
+        raise ConfigError(f"{name}: shares must increase and be between 0 and 1")
     return data[int(len(data) * start) : int(len(data) * end)]
 
 
 def compose(path: Path, train: bytes, valid: bytes) -> Path:
-    """Write a text whose first nine tenths, the package's train split, are just `train`."""
+    """Write a text whose first nine tenths, which become the train split, are exactly `train`."""
     held_out = int(len(train) / _TRAIN_SHARE) + 1 - len(train)
     valid = (valid * (held_out // len(valid) + 1))[:held_out]
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -110,7 +112,7 @@ def compose(path: Path, train: bytes, valid: bytes) -> Path:
 
 
 def ship(options: argparse.Namespace, texts: Sequence[bytes]) -> None:
-    """Score the run's last model as it will be read back, and save it with its card."""
+    """Score the run's last model as it will be after loading, and save it with its card."""
     trained = load_model(RunFolder(options.run).last)
     known = trained.card
     card = {
@@ -132,7 +134,7 @@ def ship(options: argparse.Namespace, texts: Sequence[bytes]) -> None:
 
 
 def bits_per_byte(data: bytes, loaded: LoadedModel, path: Path) -> float:
-    """Return the strict score of a text, which is written to `path` to be read."""
+    """Return the strict score of a text; it is written to `path` first."""
     path.write_bytes(data)
     split = prepare([str(path)], tokenizer=loaded.tokenizer).split("all")
     return evaluate_static(loaded.model, loaded.tokenizer, split).bits_per_byte
