@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -25,6 +26,18 @@ def stop_in_training(argv: list[str], run: Path) -> None:
     assert process.returncode == 130
     records = [json.loads(line) for line in read(run / "metrics.jsonl").splitlines()]
     assert records[-1]["reason"] == "interrupted"
+
+
+def kill_in_training(argv: list[str], run: Path) -> None:
+    """Call a verb, and kill it and its processes once its run has taken a step."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "sharnn", *argv], stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    with process:
+        while '"kind": "train"' not in read(run / "metrics.jsonl"):
+            assert process.poll() is None
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def read(path: Path) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.stopping import stop_in_training
+from cli.stopping import kill_in_training, stop_in_training
 from sharnn.cli.main import main
 from sharnn.files import read_json
 from texts import write_text
@@ -55,6 +55,19 @@ def test_a_stopped_experiment_continues_the_run_it_was_in(
     assert stopped["steps"] == whole["steps"] > 100
     for key in ("bits_per_byte", "by_place", "within_words"):
         assert str(stopped[key]) == str(whole[key])
+
+
+def test_a_killed_experiment_continues_in_the_folder_of_its_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_text(tmp_path, 8_000)
+    call = ["tokenization-attack", "text.txt", *SMALL, "--train-bytes", "60000"]
+    name = "lstm-byte-bytes-60000tokens-seed0"
+    kill_in_training(call, tmp_path / "attack" / "runs" / name)
+    assert main(call) == 0
+    kept = sorted(path.name for path in (tmp_path / "attack" / "runs").iterdir())
+    assert kept == [name, f"{name}.log"]
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,14 @@
 """A run of a comparison: from its plan to its figures.
 
 Each run trains in its own process, which is set up as `sharnn train` is. Then the run's best model is
-scored in this process. A training that is stopped saves a checkpoint; its key is written beside its
-folder, and a later plan with the same key resumes it.
+scored in this process. Until it is finished, its key lies beside its folder: a later plan with the same
+key resumes a run that was stopped (which saves a checkpoint) or killed.
 
 FOLDER/
   NAME                a run folder
   NAME.yaml           the recipe, until the run folder has it
   NAME.log            what its process printed
-  NAME.stopped.json   there while it waits to be resumed
+  NAME.stopped.json   its key, until it is finished
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -31,7 +30,7 @@ from sharnn import machine
 from sharnn.checkpoint import LoadedModel, RunFolder, load_model
 from sharnn.config import DataConfig
 from sharnn.data.corpus import Corpus, Split
-from sharnn.errors import DataError, SharnnError, TrainingError
+from sharnn.errors import CheckpointError, DataError, SharnnError, TrainingError
 from sharnn.evaluate import SEGMENT_LENGTH, evaluate_static
 from sharnn.experiments.comparison.contenders import Plan
 from sharnn.experiments.comparison.processes import Processes, StoppedError
@@ -98,10 +97,12 @@ class Runner:
             **plan.facts,
         }
         folder = self._folder_of(plan)
+        write_json(_beside(folder, _STOPPED), key_of(plan.key), DataError)
         try:
             figures = self._train_and_score(plan, folder)
         except StoppedError as stop:
-            self._leave_stopped(plan, folder)
+            if not RunFolder(folder).exists():
+                _remove(folder)
             raise StoppedError(f"{plan}: {stop}") from stop
         except SharnnError as failure:
             self._clear(folder)
@@ -110,7 +111,7 @@ class Runner:
         return {**facts, **figures}
 
     def _folder_of(self, plan: Plan) -> Path:
-        """Return the folder of a stopped run with the same key, or else a new one.
+        """Return the folder of an unfinished run with the same key, or else a new one.
 
         Folders that an earlier command kept are not used again.
         """
@@ -118,7 +119,7 @@ class Runner:
         number = 1
         while True:
             folder = self.folder / (stem if number == 1 else f"{stem}-{number}")
-            if _stopped_key(folder) == key_of(plan.key):
+            if _can_resume(folder, plan):
                 return folder
             try:
                 folder.mkdir(parents=True)
@@ -128,17 +129,11 @@ class Runner:
             except OSError as failure:
                 raise DataError(explain_os_error(failure, folder, "write")) from failure
 
-    def _leave_stopped(self, plan: Plan, folder: Path) -> None:
-        """Let a later command resume a run, or remove it if it has not got so far."""
-        if RunFolder(folder).exists():
-            write_json(_beside(folder, _STOPPED), key_of(plan.key), DataError)
-        else:
-            _remove(folder)
-
     def _clear(self, folder: Path) -> None:
-        """Remove the files of a run, unless they are kept."""
-        _beside(folder, _STOPPED).unlink(missing_ok=True)
-        if not self.keeps:
+        """Remove the files of a run; if they are kept, only its key."""
+        if self.keeps:
+            _beside(folder, _STOPPED).unlink(missing_ok=True)
+        else:
             _remove(folder)
 
     def _train_and_score(self, plan: Plan, folder: Path) -> Run:
@@ -205,13 +200,20 @@ def _beside(folder: Path, ending: str) -> Path:
 
 def _remove(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
-    _beside(folder, ".log").unlink(missing_ok=True)
+    for ending in (".log", _STOPPED):
+        _beside(folder, ending).unlink(missing_ok=True)
 
 
-def _stopped_key(folder: Path) -> dict[str, Any] | None:
-    """Return the key of the stopped run in a folder, None if there is none to resume."""
-    path = _beside(folder, _STOPPED)
-    return read_json(path, DataError) if path.is_file() and RunFolder(folder).exists() else None
+def _can_resume(folder: Path, plan: Plan) -> bool:
+    """Return whether a folder has an unfinished run with a plan's key that no process is training."""
+    path, run = _beside(folder, _STOPPED), RunFolder(folder)
+    if not (path.is_file() and run.exists() and read_json(path, DataError) == key_of(plan.key)):
+        return False
+    try:
+        with run.locked():
+            return True
+    except CheckpointError:
+        return False
 
 
 def environment_for(threads: int | None, jobs: int) -> tuple[dict[str, str], int]:
