@@ -40,7 +40,7 @@ def test_a_smaller_dtype_takes_less_space(model: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("argv", "code", "message"),
     [
-        ([], 2, "there is no --out"),
+        ([], 2, "--out is missing"),
         (["--out", "model"], 2, "model exists"),
         (["--out", "new", "--to", "pickle"], 2, "--to"),
         (["--out", "new", "--dtype", "fp8"], 2, "--dtype"),

@@ -369,6 +369,11 @@ def test_a_text_larger_than_the_disk_is_refused_at_once(
         prepare([str(write_text(tmp_path, 101))])
 
 
+def test_a_tokenizer_of_subwords_needs_a_size(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="vocab_size is None: give the number of tokens for bpe"):
+        train_tokenizer([str(write_text(tmp_path, 100))], "bpe")
+
+
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's /proc")
 def test_memory_stays_flat(tmp_path: Path) -> None:
     """Twenty times the text may not take much more memory (the benchmark does it with 2 GB)."""

@@ -1,4 +1,4 @@
-"""`sharnn export`: write a model as a folder to give away."""
+"""`sharnn export`: write a model to a folder for sharing."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from typing import Literal
 from sharnn.cli.common import add_model, chosen_model, error_console, make_parser
 from sharnn.errors import ConfigError
 
-HELP = "write a model as a folder to give away"
+HELP = "write a model to a folder for sharing"
 
 _DESCRIPTION = """\
-Write MODEL to a folder of its own: weights, settings, tokenizer and card, without the training state. Any
-verb reads such a folder, on any machine. int8 takes a quarter of the space of fp32, bf16 half."""
+Write MODEL to a folder for sharing: weights, settings, tokenizer and card, without the training state.
+Every verb that takes a model reads such a folder, on any machine. int8 takes a quarter of the space of
+fp32, bf16 half."""
 
 _EXAMPLES = """\
 examples:
@@ -21,7 +22,7 @@ examples:
 
 
 def run(argv: list[str]) -> int:
-    """Parse, write the folder, and say how large it is."""
+    """Parse, write the folder, and print its size."""
     usage = "[MODEL] --out FOLDER [--dtype fp32|bf16|int8]"
     parser = make_parser("export", usage, _DESCRIPTION, _EXAMPLES)
     add_model(parser)
@@ -34,10 +35,10 @@ def run(argv: list[str]) -> int:
     })  # fmt: skip
     options = parser.parse_args(argv)
     if not options.out:
-        raise ConfigError("there is no --out: name the folder to write")
+        raise ConfigError("--out is missing: give the folder to write")
     out = Path(options.out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ConfigError(f"{out} exists: choose an --out that is new or empty")
+        raise ConfigError(f"--out {out} exists: give a folder that is new or empty")
 
     from sharnn.checkpoint import load_model, save_model
 

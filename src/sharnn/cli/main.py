@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
-        if arguments[:1] != ["compare"]:  # which has an option of that name, for each of its runs
+        if arguments[:1] != ["compare"]:  # its --threads is for each of its runs
             arguments = _take_threads(arguments)
         tune_process(drawing=arguments[:1] == ["generate"])
         return _dispatch(arguments)
@@ -80,9 +80,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _take_threads(arguments: list[str]) -> list[str]:
-    """Obey `--threads N`, and return the arguments without it.
+    """Set the number of threads by `--threads N`, and return the other arguments.
 
-    OpenMP and MKL read the number when torch is imported, so no parser can take it: the verbs import it.
+    OpenMP and MKL read the number when torch is imported, so it is set before a verb runs.
 
     Raises:
         ConfigError: N is missing, or not a positive whole number.

@@ -1,4 +1,4 @@
-"""What nanoGPT, litgpt, llama.cpp and Hugging Face call our verbs and options, for suggestions."""
+"""Names of verbs and options in nanoGPT, litgpt, llama.cpp and Hugging Face, for suggestions."""
 
 from __future__ import annotations
 
@@ -93,5 +93,5 @@ def _suggestion(name: str, meant: Mapping[str, str], known: Iterable[str], befor
     if plain.replace("_", "") not in [option.strip("-").replace("-", "") for option in known]:
         for ours, theirs in meant.items():
             if plain in theirs.split():
-                return f" (here it is: {before}{ours})"
+                return f" (use {before}{ours})"
     return did_you_mean(name, known)

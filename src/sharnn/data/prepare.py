@@ -177,12 +177,14 @@ def train_tokenizer(
     Raises:
         DataError: As for `prepare`; or the text does not fill the vocabulary (the message says how many
             tokens it gives).
-        ConfigError: As for `prepare`; or the vocabulary is too small, or the library is not installed.
+        ConfigError: As for `prepare`; or the vocabulary is too small or not given, or the library is not
+            installed.
     """
     with _found(texts, local_source, progress) as (plan, content):
         if kind == WordTokenizer.name:
             return _make_tokenizer(kind, plan, content)
-        assert vocab_size is not None
+        if vocab_size is None:
+            raise ConfigError(f"vocab_size is None: give the number of tokens for {kind}")
         if kind == SpelledWordTokenizer.name:
             blocks = _train_blocks(plan, content, SpelledWordTokenizer.last_cut, progress)
             return SpelledWordTokenizer.build(blocks, vocab_size)
