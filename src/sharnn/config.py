@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import encodings.aliases
 import itertools
 import math
 import re
@@ -351,6 +352,26 @@ def check_tokenizer(tokenizer: str) -> None:
     )
 
 
+def check_encoding(encoding: str) -> None:
+    """Check a `data.encoding`.
+
+    Raises:
+        ConfigError: Python has no such encoding of text.
+    """
+    if encoding in ("auto", "bytes"):
+        return
+    try:
+        bytes(4).decode(encoding)
+    except UnicodeError:
+        return
+    except (LookupError, ValueError):
+        known = ("auto", "bytes", *(name.replace("_", "-") for name in encodings.aliases.aliases))
+        raise ConfigError(
+            f"there is no encoding '{encoding}'{did_you_mean(encoding, known)}: give auto, bytes, or one "
+            "that Python knows, such as utf-8, latin-1, cp1252 or koi8-r"
+        ) from None
+
+
 @dataclass(frozen=True)
 class DataConfig:
     """The text, and how it is split into lanes and segments."""
@@ -360,6 +381,14 @@ class DataConfig:
     tokenizer: str | None = None
     """byte, word (for texts in WikiText's tokenised form), or a file made by 'sharnn tokenizer train'
     (NAME.json); default the corpus's own."""
+    encoding: str = "auto"
+    """Encoding of the texts, such as latin-1 or cp1252; it is converted to UTF-8. auto recognises UTF-16
+    and leaves all other bytes as they are; bytes leaves all bytes as they are, also those of files that
+    are not text."""
+    include: list[str] = field(default_factory=list)
+    """Patterns: read only files of folders and archives that match one of these, such as ['*.md']."""
+    exclude: list[str] = field(default_factory=list)
+    """Patterns: leave out files of folders and archives that match one of these."""
     num_lanes: int = 16
     """Lanes B, the rows of a batch: contiguous parts of the text that are read in parallel, each with its
     own state."""
@@ -381,6 +410,7 @@ class DataConfig:
         """
         if self.tokenizer is not None:
             check_tokenizer(self.tokenizer)
+        check_encoding(self.encoding)
         _require_positive(self, "data", "num_lanes", "segment_length")
         _require(
             self.max_train_tokens >= 0,

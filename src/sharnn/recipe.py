@@ -50,6 +50,7 @@ RETIRED_SETTINGS = ("data.digest", "train.init_digest")
 #: Options of `sharnn train` that are short for a setting.
 SHORT_OPTIONS = {
     "--budget": "train.budget", "--device": "train.device", "--from": "train.init_from",
+    "--encoding": "data.encoding",
 }  # fmt: skip
 #: The parser's names of types, in plain words.
 _KINDS = {

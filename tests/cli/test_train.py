@@ -44,6 +44,18 @@ def printed_recipe(argv: list[str], capsys: pytest.CaptureFixture[str]) -> dict[
     return yaml.safe_load(capsys.readouterr().out)
 
 
+def test_options_say_how_texts_are_read(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--encoding", "latin-1", "--include", "*.md", "--exclude", "a", "--exclude", "b/*"]
+    data = printed_recipe(["x", *options], capsys)["data"]
+    assert (data["encoding"], data["include"], data["exclude"]) == (
+        "latin-1",
+        ["*.md"],
+        ["a", "b/*"],
+    )
+    assert main(["train", "x", "--encoding", "latn1", "--print-recipe"]) == 2
+    assert "there is no encoding 'latn1' (did you mean 'latin1'?)" in capsys.readouterr().err
+
+
 def test_it_goes_on_from_what_was_learnt(
     tmp_path: Path, text: str, learnt: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

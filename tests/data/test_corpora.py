@@ -159,3 +159,36 @@ def test_the_standard_library() -> None:
 def test_a_library_without_source_is_told(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no library source"):
         StdlibCorpus().locate(tmp_path, tmp_path, None)
+
+
+def test_digests_stay_what_they_were(
+    wikitext: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Prepared corpora, and runs that recorded the digest of theirs, depend on them."""
+    content = bytes(index % 251 for index in range(1000))
+    monkeypatch.setitem(KNOWN_CORPORA, "enwik8", small_enwik(content))
+    (tmp_path / "enwik8").write_bytes(content)
+    library = tmp_path / "library"
+    library.mkdir()
+    for index in range(60):
+        (library / f"m{index}.py").write_bytes(b"x = %d" % index)
+    (library / "n.py").write_bytes(b"x = 1")  # equal files and missing line ends stay as they are
+    for name in ("one", "two"):
+        (tmp_path / name).write_bytes(f"{name} line\n".encode() * 100)
+    one, two = (str(tmp_path / name) for name in ("one", "two"))
+    digests = [
+        prepare(["wikitext-2"], local_source=wikitext).digest,
+        prepare(["wikitext-2"], local_source=wikitext, tokenizer="byte").digest,
+        prepare(["enwik8"], local_source=tmp_path / "enwik8").digest,
+        prepare(["python-stdlib"], local_source=library).digest,
+        prepare([one]).digest,
+        prepare([one, two]).digest,
+    ]
+    assert digests == [
+        "c3de50dd81c33d49cd8b7c5ca3bf62fdf6a07463d300389f7e4bcb10c3e0b3f6",
+        "d251100198566d59994444e2b9b8be5ebefa384a5d60a120a5a9af3f4c776676",
+        "c07a7cc2f2de3f8f9dc3799a52ce63e73c8f220f66861faa5a7f35d910287315",
+        "bbab306c213a23f3a70da577a9044fccbb5d849d1ac5923116120d6712b03587",
+        "e333d0c87abc4018e6908f2ef41ff1d62a722b41830e5b963da67866b92bc585",
+        "5af6899b61ba70149e8d8e11c554cf2aa72dd78424c9e40e26212d2b6feb82fe",
+    ]

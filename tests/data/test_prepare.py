@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -20,8 +21,9 @@ from hypothesis import strategies as st
 
 from sharnn.data.corpus import SPLITS, Corpus
 from sharnn.data.counting import TextCounter
-from sharnn.data.prepare import _cut, _whole, prepare, train_tokenizer
-from sharnn.data.sources import CHUNK_BYTES
+from sharnn.data.prepare import prepare, train_tokenizer
+from sharnn.data.splits import cut_at, whole_blocks
+from sharnn.data.unpack import CHUNK_BYTES
 from sharnn.errors import ConfigError, DataError
 from sharnn.files import cache_folder
 from sharnn.text import (
@@ -78,9 +80,9 @@ def test_texts_are_joined_in_the_order_given(tmp_path: Path) -> None:
     for name, data in {"b.txt": b"second ", "a/c.txt": b"first ", "d.md": b"third"}.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(data)
-    assert content(prepare([str(tmp_path)])) == b"first second third"
+    assert content(prepare([str(tmp_path)])) == b"first \nsecond \nthird"
     corpus = prepare([str(tmp_path / "d.md"), str(tmp_path / "**" / "*.txt")])
-    assert content(corpus) == b"thirdfirst second "
+    assert content(corpus) == b"third\nfirst \nsecond "
 
 
 def test_standard_input_and_pipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,7 +96,7 @@ def test_standard_input_and_pipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     writer.start()
     corpus = prepare(["-", str(named)])
     writer.join()
-    assert content(corpus) == b"piped text and more"
+    assert content(corpus) == b"piped text\n and more"
     assert not list(cache_folder().glob(".*"))
     with pytest.raises(ConfigError, match="named twice"):
         prepare(["-", "-"])
@@ -107,8 +109,12 @@ def test_a_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ag
     Path("b").mkdir()
     Path("a.txt").write_text("a text\n" * 50)
     Path("link.txt").symlink_to("a.txt")
-    with pytest.raises(ConfigError, match=r"named twice.*name each file once"):
-        prepare(["a.txt", again])
+    lines: list[str] = []
+    corpus = prepare(["a.txt", again], notice=lines.append)
+    assert content(corpus) == Path("a.txt").read_bytes()
+    assert re.search(
+        r"1 file, 350 bytes, UTF-8; left out \d files?, equal to others: \S+ = a\.txt", lines[0]
+    )
 
 
 def test_the_cache_goes_by_content(tmp_path: Path) -> None:
@@ -142,7 +148,9 @@ def test_cutting_by_line_keeps_lines_whole(lines: list[bytes], sizes: list[int])
         chunks.append(chunk)
     ends = [int(len(text) * 0.9), int(len(text) * 0.95), len(text)]
     parts = dict.fromkeys(SPLITS, b"")
-    for split, block in _cut(_whole(chunks, WordTokenizer.last_cut, "text"), ends, by_line=True):
+    for split, block in cut_at(
+        whole_blocks(chunks, WordTokenizer.last_cut, "text"), ends, by_line=True
+    ):
         parts[split] += block
     expected, start = dict.fromkeys(SPLITS, b""), 0
     for line in [line + b"\n" for line in text.split(b"\n")[:-1]]:
@@ -182,7 +190,7 @@ def test_a_text_that_words_cannot_say_is_shown_by_file_and_line(tmp_path: Path) 
 def test_a_text_without_lines_is_refused_before_it_fills_the_memory() -> None:
     endless = itertools.repeat(b" word" * 200_000)
     with pytest.raises(DataError, match=r"a stretch of more than 64 MiB without a line's end"):
-        next(_whole(endless, WordTokenizer.last_cut, "text"))
+        next(whole_blocks(endless, WordTokenizer.last_cut, "text"))
 
 
 @pytest.mark.parametrize("kind", ["bpe", "wordpiece", "unigram", "spelled-word"])

@@ -10,19 +10,26 @@ import resource
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import zstandard
 
-from sharnn.data.sources import CHUNK_BYTES, chunks_of, file_reader, find_readers
+from sharnn.data.sources import Finder, Found, Patterns
+from sharnn.data.unpack import CHUNK_BYTES, Scratch, file_reader
 from sharnn.errors import DataError
 from texts import reference_text
 
 
+def find(text: str | Path, patterns: Patterns | None = None) -> list[Found]:
+    with tempfile.TemporaryDirectory() as folder, Scratch(Path(folder) / "scratch") as scratch:
+        return list(Finder(scratch, patterns).find(str(text)))
+
+
 def content(text: str | Path) -> bytes:
-    return b"".join(chunks_of(find_readers(str(text))))
+    return b"".join(b"".join(file.reader.chunks()) for file in find(text))
 
 
 def zstd_frames(data: bytes) -> bytes:
@@ -101,7 +108,7 @@ def test_what_unpacks_to_far_more_is_read_in_small_pieces(tmp_path: Path) -> Non
     assert path.stat().st_size < 50_000
     program = (
         "import resource, sys\nfrom pathlib import Path\n"
-        "from sharnn.data.sources import file_reader\n"
+        "from sharnn.data.unpack import file_reader\n"
         "print(sum(len(chunk) for chunk in file_reader(Path(sys.argv[1])).chunks()))\n"
     )
     limit = 400 << 20
@@ -132,7 +139,7 @@ def test_bad_texts(
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / ".hidden").touch()
     with pytest.raises(DataError, match=message):
-        find_readers(text)
+        find(text)
 
 
 def test_what_is_no_file_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,7 +147,7 @@ def test_what_is_no_file_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with socket.socket(socket.AF_UNIX) as unix:
         unix.bind("socket")
         with pytest.raises(DataError, match="neither a file nor a folder"):
-            find_readers("socket")
+            find("socket")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
@@ -150,7 +157,7 @@ def test_what_may_not_be_read_is_told(tree: Path, text: str) -> None:
     (tree / "a" / "b").chmod(0)
     try:
         with pytest.raises(DataError, match="permission denied"):
-            find_readers(str(tree / text))
+            find(str(tree / text))
     finally:
         (tree / "a" / "b").chmod(0o700)
 
@@ -169,7 +176,7 @@ def test_a_folder_that_cannot_be_listed_is_told_not_left_out(tree: Path) -> None
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "scandir", scandir)
         with pytest.raises(DataError, match=r"cannot read .*no such file"):
-            find_readers(str(tree))
+            find(str(tree))
 
 
 def test_a_file_that_goes_away_is_told(tmp_path: Path) -> None:

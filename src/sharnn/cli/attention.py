@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sharnn.cli.common import (
     DEVICE,
     MODEL_OR_TEXT,
+    READING,
     WINDOW,
     add_model_and_texts,
     chosen_model,
@@ -15,9 +16,11 @@ from sharnn.cli.common import (
     make_parser,
     model_and_texts,
     named,
+    notice_on,
     output_folder,
     print_facts,
     progress_bar,
+    reading_of,
 )
 from sharnn.errors import ConfigError
 
@@ -68,10 +71,9 @@ def run(argv: list[str]) -> int:
     loaded = load_model(chosen_model(model, console), resolve_device(options.device))
     heads_to_read(loaded.model, options.layer, options.window)  # fails before a long text is read
     with progress_bar(console) as progress:
-        corpus = prepare(texts, tokenizer=loaded.tokenizer, progress=progress)
-        context = options.context and prepare(
-            options.context, tokenizer=loaded.tokenizer, progress=progress
-        )
+        how = {"tokenizer": loaded.tokenizer, **reading_of(options), "progress": progress}
+        corpus = prepare(texts, **how, notice=notice_on(console))
+        context = options.context and prepare(options.context, **how)
     split_name = "test" if corpus.own_splits else "all"
     split = corpus.split(split_name)
     with progress_bar(console) as progress:
@@ -111,6 +113,7 @@ def _parse(argv: list[str]) -> Namespace:
         "--max-bytes": (4000, "bytes shown on the page; the statistics are of the whole text"),
         "--context": ([], "text to read first, not counted or shown; can be repeated", "TEXT"),
         "--layer": (int, "block to show, from 0 (default: all with a head)"),
+        **READING,
         **WINDOW,
         **DEVICE,
         "--json": (False, "print the statistics as a JSON object"),

@@ -36,6 +36,13 @@ TEXT, and the model is 'base', which comes with sharnn."""
 #: Options of several verbs, see `VerbParser.add_options`.
 DEVICE = {"--device": ("auto", "auto, cpu, cuda or cuda:N")}
 WINDOW = {"--window": (int, "memory rows in reach (default: the model's)")}
+READING = {
+    "--encoding": (str, "encoding of the texts, such as latin-1, or bytes to take all bytes as they are "
+                        "(default: auto)", "NAME"),
+    "--include": ([], "read only files of folders and archives that match, such as '*.md'; can be "
+                      "repeated", "PATTERN"),
+    "--exclude": ([], "leave out files of folders and archives that match; can be repeated", "PATTERN"),
+}  # fmt: skip
 SOURCE = {
     "--from": (str, "local copy of a known corpus: its archive, the unpacked folder, or the file in it",
                "PATH"),
@@ -111,6 +118,12 @@ def add_model_and_texts(parser: VerbParser, aim: str) -> None:
     parser.add_argument(
         "names", nargs="*", metavar="[MODEL] TEXT", help=f"{MODEL_HELP}; texts {aim}: {TEXT_HELP}"
     )
+
+
+def reading_of(options: Namespace) -> dict[str, Any]:
+    """Return the arguments of `prepare` that the options `READING` give."""
+    given = {name: options[name] for name in ("encoding", "include", "exclude")}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def local_source(options: Namespace) -> Path | None:
@@ -219,6 +232,11 @@ def error_console() -> Console:
     from rich.console import Console
 
     return Console(stderr=True, soft_wrap=True)
+
+
+def notice_on(console: Console) -> Callable[[str], None]:
+    """Return a callback that prints a line as it is."""
+    return lambda line: console.print(line, highlight=False, markup=False)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sharnn.cli.common import (
+    READING,
     SOURCE,
     TEXT_HELP,
     error_console,
@@ -18,6 +19,7 @@ from sharnn.cli.common import (
     new_file,
     print_rich,
     progress_bar,
+    reading_of,
     run_subverb,
 )
 from sharnn.errors import ConfigError
@@ -161,6 +163,7 @@ def _text_parser(verb: str) -> VerbParser:
         "--tokenizer": (str, "byte, word, or NAME.json made by 'sharnn tokenizer train' (default: the "
                              "corpus's)"),
         **SOURCE,
+        **READING,
     })  # fmt: skip
     return parser
 
@@ -181,8 +184,11 @@ def _opened(options: Namespace) -> Corpus | None:
     )
     if len(options.texts) > 1 or parts < 2:
         return None
-    if options.tokenizer or options["from"]:
-        raise ConfigError(f"{folder} is prepared already: leave out --tokenizer and --from")
+    if options.tokenizer or options["from"] or reading_of(options):
+        raise ConfigError(
+            f"{folder} is prepared already: leave out --tokenizer, --from, --encoding, --include and "
+            "--exclude"
+        )
     return Corpus.open(Path(folder))
 
 
@@ -193,6 +199,7 @@ def _prepared(options: Namespace) -> Corpus:
         return prepare(
             options.texts,
             tokenizer=options.tokenizer,
+            **reading_of(options),
             local_source=local_source(options),
             progress=progress,
         )
@@ -208,6 +215,8 @@ def _print_corpus(corpus: Corpus) -> None:
         counts = (entry[f"num_{what}"] for what in ("bytes", "chars", "words", "tokens"))
         table.add_row(name, *(f"{count:,}" for count in counts), entry["sha256"][:12])
     tokenizer = corpus.tokenizer
+    if corpus.reading:
+        print(corpus.reading)
     print(f"{corpus.name}: {tokenizer.name} tokens, vocabulary of {tokenizer.vocab_size:,}")
     print_rich(table)
     if corpus.manifest["licence"]:

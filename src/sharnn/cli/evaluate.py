@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from sharnn.cli.common import (
     DEVICE,
     MODEL_OR_TEXT,
+    READING,
     WINDOW,
     add_model_and_texts,
     chosen_model,
@@ -17,7 +18,9 @@ from sharnn.cli.common import (
     model_and_texts,
     named,
     naming_options,
+    notice_on,
     progress_bar,
+    reading_of,
 )
 from sharnn.errors import CheckpointError, ConfigError, DataError
 
@@ -129,11 +132,10 @@ def _run(options: Namespace) -> int:
         _check_adaptable(loaded)
     trained_on = None
     with progress_bar(console) as progress:
-        corpus = prepare(texts, tokenizer=loaded.tokenizer, progress=progress)
+        how = {"tokenizer": loaded.tokenizer, **reading_of(options), "progress": progress}
+        corpus = prepare(texts, **how, notice=notice_on(console))
         if options.statistics is not None:
-            trained_on = prepare(
-                [options.statistics], tokenizer=loaded.tokenizer, progress=progress
-            )
+            trained_on = prepare([options.statistics], **how)
     split_name = options.split or ("test" if corpus.own_splits else "all")
     if trained_on is not None:
         _check_statistics(trained_on, corpus, split_name)
@@ -158,6 +160,7 @@ def _parser() -> VerbParser:
     parser.add_argument("--protocol", type=protocols, default="strict", help="see above")
     parser.add_options({
         "--split": (str, "train, valid, test or all (default: test of a known corpus, else all)"),
+        **READING,
         **WINDOW,
         "--recall-slots": (int, "slots of each recall table, a power of two (default: the model's)"),
         "--segment-length": (int, "tokens per forward pass (default: 512, with paper 1024); with "

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sharnn.cli.common import (
+    READING,
     SOURCE,
     TEXT_HELP,
     error_console,
@@ -14,8 +15,10 @@ from sharnn.cli.common import (
     make_parser,
     naming_options,
     new_file,
+    notice_on,
     print_facts,
     progress_bar,
+    reading_of,
     run_subverb,
 )
 from sharnn.config import did_you_mean, names_tokenizer_file
@@ -76,6 +79,7 @@ def _train(argv: list[str]) -> int:
         "--vocab-size": (int, "number of tokens, single bytes included; not for 'word'"),
         **_OUT,
         **SOURCE,
+        **READING,
     })  # fmt: skip
     options = parser.parse_args(argv)
     out = _new_file(options.out)
@@ -84,13 +88,16 @@ def _train(argv: list[str]) -> int:
     from sharnn.data.prepare import train_tokenizer
     from sharnn.text import save_tokenizer
 
-    with progress_bar(error_console()) as progress, naming_options({"local_source": "--from"}):
+    console = error_console()
+    with progress_bar(console) as progress, naming_options({"local_source": "--from"}):
         tokenizer = train_tokenizer(
             options.texts,
             options.kind,
             options.vocab_size,
+            **reading_of(options),
             local_source=local_source(options),
             progress=progress,
+            notice=notice_on(console),
         )
     save_tokenizer(tokenizer, out)
     _print(_describe(tokenizer))
@@ -155,6 +162,7 @@ def _info(argv: list[str]) -> int:
     parser = make_parser("tokenizer info", "NAME.json [TEXT…]", _ABOUT, _EXAMPLES)
     parser.add_argument("file", metavar="NAME.json", help="tokenizer file, also of a model folder")
     parser.add_argument("texts", nargs="*", metavar="TEXT", help="texts to measure it on")
+    parser.add_options(READING)
     options = parser.parse_args(argv)
 
     from sharnn.data.prepare import prepare
@@ -163,8 +171,15 @@ def _info(argv: list[str]) -> int:
     tokenizer = load_tokenizer(Path(options.file).expanduser())
     facts = _describe(tokenizer)
     if options.texts:
-        with progress_bar(error_console()) as progress:
-            corpus = prepare(options.texts, tokenizer=tokenizer, progress=progress)
+        console = error_console()
+        with progress_bar(console) as progress:
+            corpus = prepare(
+                options.texts,
+                tokenizer=tokenizer,
+                **reading_of(options),
+                progress=progress,
+                notice=notice_on(console),
+            )
         # The corpus may come from the cache: check that it is what this tokenizer makes of the text.
         corpus.verify()
         facts |= _measure(load_tokenizer(Path(options.file).expanduser()), corpus)

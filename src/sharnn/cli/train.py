@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sharnn.cli.common import TEXT_HELP, error_console, make_parser, progress_bar
+from sharnn.cli.common import READING, TEXT_HELP, error_console, make_parser, progress_bar
 from sharnn.errors import ConfigError
 from sharnn.recipe import (
     DEFAULT_RECIPE,
@@ -66,6 +66,7 @@ def _parser() -> VerbParser:
         "--budget": (str, "length of training: 90s, 10m, 2h, 5000steps, 3epochs or 50Mtokens "
                           "(default: the recipe's)"),
         "--device": (str, "auto, cpu, cuda or cuda:N (default: auto)"),
+        **READING,
         "--print-recipe": (False, "print all settings as a recipe, and exit"),
     })  # fmt: skip
     add_settings(parser)
@@ -84,6 +85,9 @@ def _start(options: dict[str, Any]) -> int:
     for option, setting in SHORT_OPTIONS.items():
         if (value := options.get(option.removeprefix("--"))) is not None:
             given[setting] = value
+    for name in ("include", "exclude"):
+        if options.get(name) is not None:
+            given[f"data.{name}"] = options[name]
     if options.get("texts"):
         given["data.texts"] = list(options["texts"])
     sections = resolve_settings(options.get("recipe"), given, _settings_of)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, Literal
 
 from sharnn.data.download import Progress, download
-from sharnn.data.sources import Reader, file_reader
+from sharnn.data.unpack import Reader, file_reader
 from sharnn.errors import DataError
 
 

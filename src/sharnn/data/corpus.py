@@ -142,6 +142,16 @@ class Corpus:
         except DataError:
             return None
 
+    @property
+    def reading(self) -> str:
+        """One line that says what was read and left out; empty if it is not known."""
+        return (self.manifest.get("read") or {}).get("line", "")
+
+    @property
+    def is_utf8(self) -> bool:
+        """Whether the whole text is valid UTF-8, as far as it is known."""
+        return not (self.manifest.get("read") or {}).get("invalid_utf8_bytes", 0)
+
     def _check_files(self) -> None:
         """Check everything that can be checked without reading the tokens.
 

@@ -1,163 +1,190 @@
-"""Byte streams from what the user names: files, folders, globs, standard input, compressed files."""
+"""From what the user names to files: files, folders, globs, pipes and standard input."""
 
 from __future__ import annotations
 
-import bz2
+import fnmatch
 import glob
-import gzip
-import io
-import lzma
 import os
 import stat
 import sys
-import zipfile
-import zlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import IO, Any, BinaryIO, cast
 
-import zstandard
-
+from sharnn.data.unpack import CHUNK_BYTES, Reader, Scratch, plain_reader, unpacked
 from sharnn.errors import DataError
 from sharnn.files import explain_os_error
 
 STDIN = "-"
-CHUNK_BYTES = 1 << 20
-#: Compressed bytes read at once. Four bytes of zstd can represent 128 KiB, so these decompress to 32 MiB
-#: at most, whatever the compression ratio.
-_ZST_BYTES = 1 << 10
-
-_BROKEN = (
-    EOFError,
-    gzip.BadGzipFile,
-    lzma.LZMAError,
-    zipfile.BadZipFile,
-    zlib.error,
-    zstandard.ZstdError,
-)
+#: Folders that hold no texts of their owner. Hidden ones, such as .git, are left out too.
+_IGNORED_FOLDERS = frozenset({"__pycache__", "node_modules", "__MACOSX"})
 
 
 @dataclass(frozen=True)
-class Reader:
-    """A piece of text that can be read several times, each time from its start.
+class Found:
+    """A file that may be a text.
 
     Attributes:
-        name: Name in messages.
-        open: Returns a new binary stream.
+        reader: What is in it.
+        relative: Its path in the folder, glob or archive that was named.
+        named: Whether the user named this very file.
     """
 
-    name: str
-    open: Callable[[], IO[bytes]]
+    reader: Reader
+    relative: str
+    named: bool
 
-    def chunks(self) -> Iterator[bytes]:
-        """Yield the content in chunks.
+    @property
+    def shown(self) -> str:
+        """Its name for people."""
+        return self.reader.name if self.named else self.relative
+
+
+@dataclass(frozen=True)
+class Patterns:
+    """Globs that choose files of folders and archives.
+
+    A pattern without `/` is compared with the name of the file and of each folder above it, one with `/`
+    with the path from the folder or archive that was named. `*` also matches `/`.
+
+    Attributes:
+        include: Only files that match one of these are read; empty for all.
+        exclude: Files that match one of these are not.
+    """
+
+    include: Sequence[str] = ()
+    exclude: Sequence[str] = ()
+
+    def want(self, relative: str) -> bool:
+        """Return whether the file at this path is read."""
+        included = not self.include or any(_matches(relative, one) for one in self.include)
+        return included and not any(_matches(relative, one) for one in self.exclude)
+
+
+def _matches(relative: str, pattern: str) -> bool:
+    parts = relative.split("/")
+    floating = "/" not in pattern or pattern.startswith("**/")
+    pattern = pattern.removeprefix("**/").rstrip("/")
+    return any(
+        fnmatch.fnmatchcase("/".join(parts[start:end]), pattern)
+        for end in range(1, len(parts) + 1)
+        for start in range(end if floating else 1)
+    )
+
+
+class Finder:
+    """Finds the texts in what the user names.
+
+    Args:
+        scratch: Where what can be read only once is copied.
+        patterns: Which files of folders and archives to read.
+
+    Attributes:
+        num_unwanted: Files that the patterns left out.
+    """
+
+    def __init__(self, scratch: Scratch, patterns: Patterns | None = None) -> None:
+        self._scratch = scratch
+        self._patterns = patterns or Patterns()
+        self.num_unwanted = 0
+
+    def find(self, text: str) -> Iterator[Found]:
+        """Yield the files that a text names, in a fixed order, archives unpacked.
+
+        Args:
+            text: `-`; a pipe; a file; a folder, read recursively in order of relative paths, without
+                hidden files and folders; or a glob, read in order of paths, in which `**` matches any
+                depth. `~` is the home folder.
 
         Raises:
-            DataError: The text cannot be read, or is a damaged compressed file.
+            DataError: There is no file, or one cannot be read.
         """
+        for file in self._files(text):
+            for inside, reader in unpacked(
+                file.reader,
+                self._scratch,
+                partial(self._wants, "" if file.named else file.relative),
+            ):
+                if not inside:
+                    yield Found(reader, file.relative, file.named)
+                else:
+                    relative = inside if file.named else f"{file.relative}/{inside}"
+                    yield Found(reader, relative, named=False)
+
+    def _wants(self, folder: str, inside: str) -> bool:
+        if any(_ignored(part) for part in inside.split("/")):
+            return False
+        wanted = self._patterns.want(f"{folder}/{inside}" if folder else inside)
+        self.num_unwanted += not wanted
+        return wanted
+
+    def _files(self, text: str) -> list[Found]:
+        if text == STDIN:
+            name = "standard input"
+            chunks = iter(lambda: sys.stdin.buffer.read(CHUNK_BYTES), b"")
+            return [_named(_renamed(self._scratch.copy(name, chunks), name))]
+        path = Path(os.path.expanduser(text))
         try:
-            with closing(self.open()) as stream:
-                while chunk := stream.read(CHUNK_BYTES):
-                    yield chunk
-        except _BROKEN as failure:
-            raise DataError(
-                f"{self.name} is damaged or cut ({failure}), it cannot be decompressed to its end: get "
-                "the file again"
-            ) from failure
-        except OSError as failure:
-            # bz2, and gzip for some kinds of damage, raise a plain OSError without an error number.
-            if failure.errno is None:
+            if is_pipe(text):
+                with path.open("rb") as pipe:
+                    chunks = iter(lambda: pipe.read(CHUNK_BYTES), b"")
+                    return [_named(_renamed(self._scratch.copy(text, chunks), text))]
+            if path.is_file():
+                return [_named(_checked(path))]
+            if path.is_dir():
+                return self._files_of_folder(text, path)
+            if path.exists():
                 raise DataError(
-                    f"{self.name} is damaged or cut ({failure}): get the file again"
-                ) from failure
-            raise DataError(explain_os_error(failure, Path(self.name), "read")) from failure
+                    f"{text} is neither a file nor a folder: pipe it in and name it '-'"
+                )
+        except OSError as failure:
+            raise DataError(explain_os_error(failure, path, "read")) from failure
+        if glob.has_magic(text):
+            return self._files_of_glob(text, path)
+        raise DataError(f"there is no text at {text}: no such file or folder, check the spelling")
 
+    def _files_of_folder(self, text: str, folder: Path) -> list[Found]:
+        files = dict(
+            sorted((file.relative_to(folder).as_posix(), file) for file in _visible_files(folder))
+        )
+        if not files:
+            raise DataError(
+                f"the folder {text} has no files (hidden ones do not count): give another one"
+            )
+        return self._wanted_files(text, files)
 
-def file_reader(path: Path) -> Reader:
-    """Return a reader of a file; its suffix .gz, .bz2, .xz or .zst selects the decompression."""
-    openers: dict[str, Callable[[Path], Any]] = {
-        ".gz": gzip.open,
-        ".bz2": bz2.open,
-        ".xz": lzma.open,
-        ".zst": _open_zst,
-    }
-    opener = openers.get(path.suffix.lower(), lambda p: p.open("rb"))
-    return Reader(str(path), lambda: opener(path))
+    def _files_of_glob(self, text: str, pattern: Path) -> list[Found]:
+        # A set, because `**/**` matches a file several times.
+        matches = sorted({Path(m) for m in glob.glob(str(pattern), recursive=True)})
+        parts = pattern.parts
+        base = Path(*parts[: next(i for i, part in enumerate(parts) if glob.has_magic(part))])
+        files = {
+            match.relative_to(base).as_posix(): match
+            for match in matches
+            if match.is_file() and not _IGNORED_FOLDERS.intersection(match.relative_to(base).parts)
+        }
+        if not files:
+            raise DataError(f"the pattern {text} matches no file: quote it, and check the folder")
+        return self._wanted_files(text, files)
 
+    def _wanted_files(self, text: str, files: dict[str, Path]) -> list[Found]:
+        """Return the files that the patterns choose.
 
-class ChunkStream(io.RawIOBase):
-    """A binary stream over an iterator of chunks; a read returns the next chunk, whatever its size."""
+        Args:
+            text: What the user named.
+            files: By path relative to it, in the order in which they are read.
 
-    def __init__(self, chunks: Iterator[bytes]) -> None:
-        self._chunks = chunks
-
-    def read(self, size: int = -1) -> bytes:
-        """Return the next chunk, empty at the end."""
-        return next(self._chunks, b"")
-
-
-def _open_zst(path: Path) -> IO[bytes]:
-    return cast(IO[bytes], ChunkStream(_zst_chunks(path)))
-
-
-def _zst_chunks(path: Path) -> Iterator[bytes]:
-    """Decompress frame by frame: zstandard's own reader takes a truncated frame for the text's end."""
-    with path.open("rb") as raw:
-        frame, data = zstandard.ZstdDecompressor().decompressobj(), b""
-        pending: list[bytes] = []
-        while data := data or raw.read(_ZST_BYTES):
-            pending.append(frame.decompress(data))
-            if sum(map(len, pending)) >= CHUNK_BYTES:
-                yield b"".join(pending)
-                pending = []
-            data = b""
-            if frame.eof:
-                data = frame.unused_data
-                frame = zstandard.ZstdDecompressor().decompressobj()
-                if not data and not (data := raw.read(_ZST_BYTES)):
-                    yield b"".join(pending)
-                    return
-        raise EOFError("the last frame is truncated")
-
-
-def spooled_reader(name: str, stream: BinaryIO, spool: Path) -> Reader:
-    """Copy a stream that can be read only once to the file `spool`, and return a reader of the copy.
-
-    Raises:
-        DataError: The stream cannot be read, or the copy cannot be written.
-    """
-    try:
-        spool.parent.mkdir(parents=True, exist_ok=True)
-        with spool.open("wb") as copy:
-            while chunk := stream.read(CHUNK_BYTES):
-                copy.write(chunk)
-    except OSError as failure:
-        raise DataError(explain_os_error(failure, spool, f"copy {name} to")) from failure
-    return Reader(name, lambda: spool.open("rb"))
-
-
-def stdin_reader(spool: Path) -> Reader:
-    """Return a reader of standard input, copied to `spool`.
-
-    Raises:
-        DataError: Standard input cannot be copied.
-    """
-    return spooled_reader("standard input", sys.stdin.buffer, spool)
-
-
-def pipe_reader(text: str, spool: Path) -> Reader:
-    """Return a reader of a named pipe, copied to `spool`.
-
-    Raises:
-        DataError: The pipe cannot be opened or copied.
-    """
-    try:
-        with open(text, "rb") as pipe:
-            return spooled_reader(text, pipe, spool)
-    except OSError as failure:
-        raise DataError(explain_os_error(failure, Path(text), "read")) from failure
+        Raises:
+            DataError: There is none.
+        """
+        wanted = [relative for relative in files if self._patterns.want(relative)]
+        self.num_unwanted += len(files) - len(wanted)
+        if not wanted:
+            raise DataError(
+                f"data.include and data.exclude leave none of the {len(files):,} files in {text}"
+            )
+        return [Found(_checked(files[relative]), relative, named=False) for relative in wanted]
 
 
 def is_pipe(text: str) -> bool:
@@ -168,44 +195,21 @@ def is_pipe(text: str) -> bool:
         return False
 
 
-def find_readers(text: str) -> list[Reader]:
-    """Return readers of the files that a path or glob names, in a fixed order.
+def _named(reader: Reader) -> Found:
+    return Found(reader, Path(reader.name).name, named=True)
 
-    Args:
-        text: A file; a folder, read recursively in order of relative paths, without hidden files and
-            folders; or a glob, read in order of paths, in which `**` matches any depth. `~` is the home
-            folder.
 
-    Raises:
-        DataError: There is no file, or one cannot be read.
-    """
-    path = Path(os.path.expanduser(text))
-    try:
-        if path.is_file():
-            return [_checked(path)]
-        if path.is_dir():
-            files = sorted(_visible_files(path), key=lambda p: p.relative_to(path).as_posix())
-            if not files:
-                raise DataError(
-                    f"the folder {text} has no files (hidden ones do not count): give another one"
-                )
-            return [_checked(file) for file in files]
-        if path.exists():
-            raise DataError(f"{text} is neither a file nor a folder: pipe it in and name it '-'")
-    except OSError as failure:
-        raise DataError(explain_os_error(failure, path, "read")) from failure
-    if glob.has_magic(text):
-        # A set, because `**/**` matches a file several times.
-        matches = sorted({Path(m) for m in glob.glob(str(path), recursive=True)})
-        files = [match for match in matches if match.is_file()]
-        if not files:
-            raise DataError(f"the pattern {text} matches no file: quote it, and check the folder")
-        return [_checked(file) for file in files]
-    raise DataError(f"there is no text at {text}: no such file or folder, check the spelling")
+def _renamed(path: Path, name: str) -> Reader:
+    """Return a reader of a copy that messages call by the name of what was copied."""
+    return Reader(name, lambda: path.open("rb"), path)
+
+
+def _ignored(name: str) -> bool:
+    return name.startswith(".") or name in _IGNORED_FOLDERS
 
 
 def _visible_files(folder: Path) -> Iterator[Path]:
-    """Yield all files that are neither hidden nor in hidden folders, in no particular order.
+    """Yield all files that are neither hidden nor in ignored folders, in no particular order.
 
     Raises:
         OSError: A folder cannot be read; skipping it would silently lose its text.
@@ -215,7 +219,7 @@ def _visible_files(folder: Path) -> Iterator[Path]:
         raise failure
 
     for base, folders, files in os.walk(folder, onerror=refuse):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        folders[:] = [name for name in folders if not _ignored(name)]
         yield from (
             Path(base, name)
             for name in files
@@ -229,10 +233,4 @@ def _checked(path: Path) -> Reader:
         path.open("rb").close()
     except OSError as failure:
         raise DataError(explain_os_error(failure, path, "read")) from failure
-    return file_reader(path)
-
-
-def chunks_of(readers: Sequence[Reader]) -> Iterator[bytes]:
-    """Yield the contents of all readers, one after the other."""
-    for reader in readers:
-        yield from reader.chunks()
+    return plain_reader(path)

@@ -61,7 +61,7 @@ def start_run(
     run.refuse_taken()
     precision, initial = _precision(recipe), _initial_model(recipe)
     tokenizer = recipe.data.tokenizer if initial is None else initial.tokenizer
-    corpus = prepare(recipe.data.texts, tokenizer=tokenizer, progress=progress)
+    corpus = _prepare(recipe, tokenizer, console, progress)
     times, chosen = StepTimes(precision, recipe.train.budget), recipe.train.fit
     recipe = fit(_with_vocabulary(recipe, corpus), times, len(train_tokens(corpus, recipe.data)))
     _announce(recipe, corpus, times, console)
@@ -108,7 +108,7 @@ def resume_run(
         recipe = dataclasses.replace(recipe, train=train)
         precision = _precision(recipe)
         model = _same_initial_model(recipe, run) if run.last_checkpoint() is None else None
-        corpus = _same_corpus(recipe, run, progress)
+        corpus = _same_corpus(recipe, run, console, progress)
         trainer = Trainer(recipe, corpus, run, precision, model)
         trainer.resume()
         if budget is not None:
@@ -204,7 +204,28 @@ def _with_vocabulary(recipe: Recipe, corpus: Corpus) -> Recipe:
     return dataclasses.replace(recipe, model=model)
 
 
-def _same_corpus(recipe: Recipe, run: RunFolder, progress: PrepareProgress | None) -> Corpus:
+def _prepare(
+    recipe: Recipe,
+    tokenizer: Tokenizer | str | None,
+    console: Console,
+    progress: PrepareProgress | None,
+) -> Corpus:
+    """Return the corpus of a recipe's texts, and print what was read."""
+    data = recipe.data
+    return prepare(
+        data.texts,
+        tokenizer=tokenizer,
+        encoding=data.encoding,
+        include=data.include,
+        exclude=data.exclude,
+        progress=progress,
+        notice=lambda line: console.print(line, highlight=False, markup=False),
+    )
+
+
+def _same_corpus(
+    recipe: Recipe, run: RunFolder, console: Console, progress: PrepareProgress | None
+) -> Corpus:
     """Return the corpus that a run began with, from the cache or prepared again.
 
     Raises:
@@ -220,7 +241,7 @@ def _same_corpus(recipe: Recipe, run: RunFolder, progress: PrepareProgress | Non
             "(SHARNN_CACHE): restore the cache, or begin a new run"
         )
     tokenizer = _saved_tokenizer(recipe, run)
-    corpus = prepare(recipe.data.texts, tokenizer=tokenizer, progress=progress)
+    corpus = _prepare(recipe, tokenizer, console, progress)
     if corpus.digest != digest:
         sources = ", ".join(recipe.data.texts)
         if _has_tokenizer_file(recipe):
