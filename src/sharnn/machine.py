@@ -92,7 +92,7 @@ def features() -> frozenset[str]:
 
 
 def _read_cpuinfo(*names: str) -> str:
-    """Return what Linux tells of the first processor under one of the names; empty if it does not."""
+    """Return the first field of one of these names in /proc/cpuinfo, or nothing if there is none."""
     with contextlib.suppress(OSError), _CPUINFO.open() as lines:
         for line in lines:
             name, _, value = line.partition(":")

@@ -264,13 +264,13 @@ def resolve_settings(
     """
     given = dict(given or {})
     check_keys(given, setting_names(), "settings")
-    asked = given.get("train.init_from")
-    default = DEFAULT_RECIPE if asked is None else FINETUNE_RECIPE
+    init_from = given.get("train.init_from")
+    default = DEFAULT_RECIPE if init_from is None else FINETUNE_RECIPE
     sections = load_recipe_settings(name if name is not None else default)
-    if asked is not None:
+    if init_from is not None:
         sections.pop("model", None)  # these are settings of another model
     _check_names(sections.get("train", {}))
-    origin = asked if asked is not None else sections.get("train", {}).get("init_from")
+    origin = init_from if init_from is not None else sections.get("train", {}).get("init_from")
     if origin is not None and read_model is not None:
         _refuse_settings_of_weights(given, origin)
         sections["model"] = {**to_dict(read_model(origin)), **sections.get("model", {})}
