@@ -25,9 +25,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 
 from bench import Report, make_parser
 from recurring_text import Bands, bits
@@ -38,6 +38,7 @@ from sharnn.evaluate import read_attention
 from sharnn.experiments.comparison.contenders import Budget, Contender
 from sharnn.experiments.comparison.processes import Processes, StoppedError, interrupted_by_kill
 from sharnn.files import atomic_file
+from sharnn.report import write_png
 from sharnn.report.tables import mean_cell
 from sharnn.train.worker import resume_command, start_command
 
@@ -219,10 +220,8 @@ def gains(points: dict[Key, list[Point]], name: str) -> dict[Key, tuple[list[int
 
 def draw(points: dict[Key, list[Point]], names: list[str], path: Path) -> None:
     """Draw the gain against tokens: of all bytes, and of those that only a memory can predict."""
-    mpl.use("agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(1, 2, figsize=(11, 4))
+    figure = Figure(figsize=(11, 4), dpi=110, layout="tight")
+    axes = figure.subplots(1, 2)
     colours = {arm: f"C{index}" for index, arm in enumerate(ARMS)}
     titles = {names[0]: "all bytes", names[2]: f"bytes whose last 8 bytes occurred {names[2]}"}
     for axis, (name, title) in zip(axes, titles.items(), strict=True):
@@ -235,9 +234,7 @@ def draw(points: dict[Key, list[Point]], names: list[str], path: Path) -> None:
         axis.set(title=title, xlabel="million tokens read")
     axes[0].set_ylabel("bits per byte less than without a head")
     axes[0].legend()
-    figure.tight_layout()
-    with atomic_file(path) as file:
-        figure.savefig(file, dpi=110, format="png")
+    write_png(figure, path)
 
 
 def main() -> int:

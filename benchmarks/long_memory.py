@@ -13,14 +13,15 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-import matplotlib as mpl
 import torch
+from matplotlib.figure import Figure
 
 from bench import Contender, Report, full_state, make_parser, product_ceiling, race
 from decode_latency import decoder_steps, make_model
 from sharnn.generation import RingDecoder
 from sharnn.ops import FAST
 from sharnn.ops.matmul import has_fast_bf16
+from sharnn.report import write_png
 from sharnn.train.estimate import attention_flops_per_token
 from sharnn.train.precision import resolve_device
 from train_throughput import batch_of, recipe_of, training_step
@@ -100,10 +101,8 @@ def measure(options: argparse.Namespace) -> None:
 
 def draw(windows: list[int], micros: dict[str, list[float]], path: Path, machine: str) -> None:
     """Plot µs per token against the window, both logarithmic; a window of 0 is at the left end."""
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
+    figure = Figure(figsize=(7, 4.5), dpi=120, layout="constrained")
+    axes = figure.add_subplot()
     for name, values in micros.items():
         axes.plot(windows, values, marker="o", label=name)
     least = min((w for w in windows if w), default=1)
@@ -114,8 +113,7 @@ def draw(windows: list[int], micros: dict[str, list[float]], path: Path, machine
     axes.set(xlabel="window (rows)", ylabel="µs a token", title=machine)
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
+    write_png(figure, path)
 
 
 def main() -> None:

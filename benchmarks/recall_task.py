@@ -28,8 +28,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import torch
+from matplotlib.figure import Figure
 
 from bench import Report, make_parser
 from sharnn.config import ModelConfig, OptimConfig
@@ -39,6 +39,7 @@ from sharnn.files import atomic_file
 from sharnn.model import LanguageModel
 from sharnn.model.attention import SingleHeadAttention
 from sharnn.recipe import load_recipe_settings
+from sharnn.report import write_png
 from sharnn.report.tables import mean_cell
 
 _NAME = "task"
@@ -203,12 +204,8 @@ def compare(options: argparse.Namespace, report: Report) -> None:
 
 def draw(runs: Mapping[Key, list[RecallScore]], options: argparse.Namespace, path: Path) -> None:
     """Draw the bits of digits beyond the segment against tokens, a line for each run."""
-    mpl.use("agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(
-        1, len(options.segments), figsize=(5.5 * len(options.segments), 4), squeeze=False
-    )
+    figure = Figure(figsize=(5.5 * len(options.segments), 4), dpi=110, layout="tight")
+    axes = figure.subplots(1, len(options.segments), squeeze=False)
     for axis, length in zip(axes[0], options.segments, strict=True):
         for index, arm in enumerate(options.arms):
             for seed in range(options.seeds):
@@ -222,9 +219,7 @@ def draw(runs: Mapping[Key, list[RecallScore]], options: argparse.Namespace, pat
         axis.set(title=f"segments of {length}", xlabel="tokens", ylim=(0, 5.2))
     axes[0][0].set_ylabel("bits of a digit asked beyond the segment")
     axes[0][-1].legend(fontsize=7)
-    figure.tight_layout()
-    with atomic_file(path) as file:
-        figure.savefig(file, dpi=110, format="png")
+    write_png(figure, path)
 
 
 def reach(options: argparse.Namespace, report: Report) -> None:

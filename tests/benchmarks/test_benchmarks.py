@@ -1,4 +1,4 @@
-"""Every benchmark runs, in small, and keeps its section in the machine's file of results."""
+"""Every benchmark runs at a small size and writes its section into the machine's results file."""
 
 from __future__ import annotations
 
@@ -66,7 +66,9 @@ def run(folder: Path, script: str, *arguments: str) -> str:
         (["split_softmax.py", *SIZES, "--vocab-size", "90000", "--positions", "64"], ["| split, D 16 |"]),
     ],
 )  # fmt: skip
-def test_it_measures(tmp_path: Path, command: list[str], contents: list[str]) -> None:
+def test_a_benchmark_writes_its_section(
+    tmp_path: Path, command: list[str], contents: list[str]
+) -> None:
     text = run(tmp_path, *command)
     assert all(part in text for part in contents), text
     assert "nan" not in text
@@ -104,7 +106,7 @@ def test_heads_are_compared_on_pairs_to_recall(tmp_path: Path) -> None:
     assert "| 200 | " in text
 
 
-def test_bytes_are_told_apart_by_where_their_context_stood(tmp_path: Path, model: str) -> None:
+def test_bytes_are_grouped_by_where_their_context_occurred(tmp_path: Path, model: str) -> None:
     distances = importlib.import_module("recurring_text").distances(b"abcdefgh1abcdefgh2xyz")
     assert distances.tolist() == [0] * 17 + [9] + [0] * 3
     text = write_text(tmp_path, 900)
@@ -112,7 +114,7 @@ def test_bytes_are_told_apart_by_where_their_context_stood(tmp_path: Path, model
     assert "| model | " in found
 
 
-def test_runs_are_watched_while_they_learn(tmp_path: Path) -> None:
+def test_runs_are_scored_while_they_train(tmp_path: Path) -> None:
     text = str(write_text(tmp_path, 200_000))
     few = ["--budget", "16ktokens", "--every", "8ktokens", "--part-bytes", "600"]
     command = ["head_on_text.py", text, "--runs", str(tmp_path / "runs"), *few]
@@ -125,7 +127,7 @@ def test_runs_are_watched_while_they_learn(tmp_path: Path) -> None:
     assert reads_next["points"][-1]["bits"]["all"] < 8
 
 
-def test_what_is_slower_is_told() -> None:
+def test_slower_paths_are_reported() -> None:
     grid = {(1, "fp32"): (400.0, 200.0), (16, "fp32"): (300.0, 900.0), (16, "int8"): (99.0, 100.0)}
     assert importlib.import_module("decode_shipped").findings(grid) == [
         "Kernels are slower than none by more than 5%: fp32, 16 lanes (0.33).",
@@ -159,7 +161,7 @@ def test_a_script_at_a_level_names_it(tmp_path: Path) -> None:
     assert "| inputs × gates |" in text
 
 
-def test_recipes_are_timed_and_taken_apart(tmp_path: Path) -> None:
+def test_recipes_are_timed_and_profiled(tmp_path: Path) -> None:
     text = write_text(tmp_path, 30_000)
     small = "--model.embed_dim 16 --model.window 64 --data.num_lanes 2 --data.segment_length 32"
     found = run(
@@ -179,7 +181,7 @@ def test_the_cost_of_the_window_is_drawn(tmp_path: Path) -> None:
     assert f"({plot.name})" in text
 
 
-def test_a_section_takes_the_place_of_its_older_self(tmp_path: Path, model: str) -> None:
+def test_a_section_replaces_its_older_version(tmp_path: Path, model: str) -> None:
     arguments = [model, str(write_text(tmp_path, 400)), "--lanes", "2"]
     results = tmp_path / "results"
     first = run(results, "quantization_cost.py", *arguments)
@@ -191,7 +193,7 @@ def test_a_section_takes_the_place_of_its_older_self(tmp_path: Path, model: str)
     assert second.rstrip().endswith("## Another\n\nstays")
 
 
-def test_adapting_is_measured(tmp_path: Path, model: str) -> None:
+def test_adaptive_evaluation_is_measured(tmp_path: Path, model: str) -> None:
     named = [model, str(write_text(tmp_path, 2_000))]
     parts = ["--tune-bytes", "40", "--num-bytes", "95"]
     small = ["--cache", "20", "--statistics-tokens", "64"]

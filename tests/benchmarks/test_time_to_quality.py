@@ -1,4 +1,4 @@
-"""What a budget buys, in small: contenders of a few steps, and calls that cannot be meant."""
+"""Time to quality at a small size: contenders of a few steps, and wrong calls."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ SEGMENTED = f"{SMALL} --model.reach segment --model.residual false"
 
 
 def call(folder: Path, *arguments: str) -> int:
-    """Compare in small; return the exit code."""
+    """Compare on a small text; return the exit code."""
     text = write_text(folder)
     return time_to_quality.main([str(text), "--results", str(folder / "results"), *arguments])
 
 
 def results(folder: Path) -> tuple[str, list[dict[str, Any]]]:
-    """Return the tables and the runs; there must be a picture too."""
+    """Return the tables and the runs; a picture must exist too."""
     (markdown,) = (folder / "results").glob("*-time-to-quality.md")
     assert f"({markdown.stem}.png)" in markdown.read_text()
     assert markdown.with_suffix(".png").stat().st_size > 10_000
@@ -31,14 +31,14 @@ def results(folder: Path) -> tuple[str, list[dict[str, Any]]]:
 
 
 def forget_a_setting(folder: Path, runs: list[dict[str, Any]]) -> None:
-    """Make the runs those of a version of the package that had a setting less."""
+    """Make the runs look like those of a version of the package that had one setting less."""
     for run in runs:
         del run["settings"]["train"]["tensorboard"]
     (path,) = (folder / "results").glob("*.json")
     path.write_text(json.dumps({"machine": "this", "runs": runs}))
 
 
-def test_trainings_are_scored_and_not_run_twice(
+def test_trainings_are_scored_and_not_repeated(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["--budget", "30steps", "--seeds", "1"]
@@ -76,7 +76,7 @@ def test_trainings_are_scored_and_not_run_twice(
     assert again[2]["bits_per_byte"] == pytest.approx(first["bits_per_byte"], rel=1e-3)
 
 
-def test_a_failure_is_shown_and_loses_nothing(
+def test_a_failure_is_reported_and_keeps_finished_runs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     good, bad = f"good={SMALL}", f"bad={SMALL} --data.num_lanes 90000"
@@ -100,7 +100,7 @@ def test_a_failure_is_shown_and_loses_nothing(
         (["--budget", "90s", "--contenders", "lstm", "--contender", "lstm=demo"], "two recipes"),
     ],
 )
-def test_what_cannot_be_meant_is_refused(
+def test_wrong_calls_are_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
     assert call(tmp_path, *arguments) == 2

@@ -1,4 +1,4 @@
-"""The text of Debian's documentation: of which files, and how long."""
+"""The text of Debian's documentation: which files it has, and its length."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import documentation_text
 
 
-def test_documentation_becomes_a_text(tmp_path: Path) -> None:
+def test_documentation_is_joined_into_a_text(tmp_path: Path) -> None:
     games, manual = tmp_path / "usr/share/games", tmp_path / "usr/share/man/man1"
     games.mkdir(parents=True)
     manual.mkdir(parents=True)

@@ -19,7 +19,7 @@ train: {validate_every: 2steps, validation_tokens: 300, device: cpu}
 """
 
 
-def test_the_recipe_is_one() -> None:
+def test_the_recipe_can_be_loaded() -> None:
     recipe = recipe_from_settings(load_recipe_settings(str(train_base.RECIPE)))
     assert recipe.model.longest_ngram > 0
 
@@ -48,7 +48,7 @@ def test_a_model_is_trained_scored_and_saved(
     assert load_model(tmp_path / "model").card["steps"] == 5
 
 
-def test_just_the_texts_to_train_on_are_trained_on(tmp_path: Path) -> None:
+def test_the_train_split_is_exactly_the_training_texts(tmp_path: Path) -> None:
     for num_bytes in (90, 91, 899, 1_000, 12_345):
         train = bytes(65 + i % 26 for i in range(num_bytes))
         path = train_base.compose(tmp_path / f"{num_bytes}.txt", train, b"valid\n")
@@ -57,7 +57,7 @@ def test_just_the_texts_to_train_on_are_trained_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["no-such-file", "{}:2", "{}:0.5:0.2", "{}:x"])
-def test_parts_that_are_none_are_refused(
+def test_wrong_parts_of_texts_are_refused(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     name = name.format(write_text(tmp_path, 100))
