@@ -295,7 +295,6 @@ def test_a_changed_text_is_refused_at_resume(
         (["train", "--optim.min_trust", "0.1"], "does nothing with optim.name 'muon'"),
         (["train", "--train.grad_accum_steps", "7"], "must be a multiple"),
         (["train", "--resume", "x", "--optim.lr", "1"], "--optim.lr would do nothing"),
-        (["train", "--resume", "x", "text"], "text would do nothing"),
         (["train", "--resume", "x", "--from", "base"], "--from would do nothing"),
     ],
 )  # fmt: skip

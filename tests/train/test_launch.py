@@ -301,6 +301,24 @@ def test_standard_input_is_not_read_again(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("SHARNN_CACHE", str(tmp_path / "empty"))
     with pytest.raises(DataError, match="read standard input"):
         resume_run(tmp_path / "run", CONSOLE, "40steps")
+    kept = str(write_text(tmp_path, 6_000))
+    assert resume_run(tmp_path / "run", CONSOLE, "40steps", texts=[kept]).counters.step == 40
+
+
+def test_a_text_that_moved_is_named_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text, run = write_text(tmp_path, 3_000), tmp_path / "run"
+    recipe = tiny_recipe(data={"texts": [str(text)]}, train={"budget": "4steps"})
+    start_run(recipe, run, CONSOLE)
+    moved = tmp_path / "moved.txt"
+    text.rename(moved)
+    assert resume_run(run, CONSOLE, "5steps").counters.step == 5  # from the cache
+    monkeypatch.setenv("SHARNN_CACHE", str(tmp_path / "empty"))
+    with pytest.raises(DataError, match="if the run's text has moved, give its new place too"):
+        resume_run(run, CONSOLE, "6steps")
+    assert resume_run(run, CONSOLE, "6steps", texts=[str(moved)]).counters.step == 6
+    other = str(write_text(tmp_path, 2_000, "other.txt"))
+    with pytest.raises(DataError, match="is not the text that the run"):
+        resume_run(run, CONSOLE, "7steps", texts=[other])
 
 
 def test_a_run_of_an_earlier_version_resumes(tmp_path: Path) -> None:

@@ -115,20 +115,18 @@ def _settings_of(model: str) -> ModelConfig:
 def _resume(options: dict[str, Any]) -> int:
     texts = options.pop("texts", None) or []
     given = [f"--{_as_option(name)}" for name, value in options.items() if value is not None]
-    useless = [
-        *texts,
-        *(name for name in given if name not in ("--resume", "--budget", "--device")),
-    ]
+    useless = [name for name in given if name not in ("--resume", "--budget", "--device")]
     if useless:
         raise ConfigError(
             f"--resume takes all settings from the run, so {useless[0]} would do nothing: leave it out, "
-            "or start a new run (only --budget and --device can be given)"
+            "or start a new run (only --budget, --device and the new place of a moved text can be given)"
         )
     from sharnn.train import resume_run
 
     out, console = Path(options["resume"]), error_console()
     with progress_bar(console) as progress:
-        outcome = resume_run(out, console, options.get("budget"), options.get("device"), progress)
+        budget, device = options.get("budget"), options.get("device")
+        outcome = resume_run(out, console, budget, device, progress, texts)
     return _finish(outcome, out)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from operator import attrgetter
 from pathlib import Path
 
@@ -81,6 +81,7 @@ def resume_run(
     budget: str | None = None,
     device: str | None = None,
     progress: PrepareProgress | None = None,
+    texts: Sequence[str] = (),
 ) -> Outcome:
     """Continue a run from its last checkpoint.
 
@@ -93,6 +94,7 @@ def resume_run(
             from 0.
         device: Another device than before.
         progress: Of preparing the corpus, if it is no longer in the cache.
+        texts: Where the run's text is now, if it has moved.
 
     Raises:
         CheckpointError: There is no run, another process is training it, or a checkpoint is incomplete,
@@ -105,10 +107,11 @@ def resume_run(
         recipe = recipe_from_settings(load_recipe_settings(str(run.recipe_path)))
         budget_now, device_now = budget or recipe.train.budget, device or recipe.train.device
         train = dataclasses.replace(recipe.train, budget=budget_now, device=device_now)
-        recipe = dataclasses.replace(recipe, train=train)
+        data = dataclasses.replace(recipe.data, texts=list(texts) or recipe.data.texts)
+        recipe = dataclasses.replace(recipe, train=train, data=data)
         precision = _precision(recipe)
         model = _same_initial_model(recipe, run) if run.last_checkpoint() is None else None
-        corpus = _same_corpus(recipe, run, console, progress)
+        corpus = _same_corpus(recipe, run, console, progress, moved=bool(texts))
         trainer = Trainer(recipe, corpus, run, precision, model)
         trainer.resume()
         if budget is not None:
@@ -224,28 +227,48 @@ def _prepare(
 
 
 def _same_corpus(
-    recipe: Recipe, run: RunFolder, console: Console, progress: PrepareProgress | None
+    recipe: Recipe,
+    run: RunFolder,
+    console: Console,
+    progress: PrepareProgress | None,
+    moved: bool,
 ) -> Corpus:
     """Return the corpus that a run began with, from the cache or prepared again.
+
+    Args:
+        recipe: With the texts to read.
+        run: The run.
+        console: Where what was read is printed.
+        progress: Of preparing.
+        moved: The texts are new places, which are read whether or not the cache has the corpus.
 
     Raises:
         DataError: The text has changed since, or cannot be read again.
     """
     digest = run.facts().corpus_digest
-    cached = Corpus.find(digest)
+    cached = None if moved else Corpus.find(digest)
     if cached is not None:
         return cached
-    if STDIN in recipe.data.texts:
+    if STDIN in recipe.data.texts and not moved:
         raise DataError(
             f"the run {run.path} read standard input, and the prepared text is no longer in the cache "
-            "(SHARNN_CACHE): restore the cache, or begin a new run"
+            "(SHARNN_CACHE): give the same text again, restore the cache, or begin a new run"
         )
     tokenizer = _saved_tokenizer(recipe, run)
-    corpus = _prepare(recipe, tokenizer, console, progress)
+    try:
+        corpus = _prepare(recipe, tokenizer, console, progress)
+    except DataError as failure:
+        hint = "" if moved else " (if the run's text has moved, give its new place too)"
+        raise DataError(f"{failure}{hint}") from failure
     if corpus.digest != digest:
         sources = ", ".join(recipe.data.texts)
         if _has_tokenizer_file(recipe):
             sources += f", or the run's copy of {recipe.data.tokenizer},"
+        if moved:
+            raise DataError(
+                f"{sources} is not the text that the run {run.path} began with (digest {digest[:12]}…, "
+                f"this one has {corpus.digest[:12]}…): give the same text, or begin a new run"
+            )
         raise DataError(
             f"{sources} changed since the run {run.path} began (digest {digest[:12]}…, now "
             f"{corpus.digest[:12]}…): restore the text, or begin a new run"
