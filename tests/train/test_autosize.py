@@ -1,4 +1,4 @@
-"""What a run chooses by itself, and what it leaves as it was given."""
+"""Settings that a run chooses, and settings that it leaves as given."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ CPU = Precision(torch.device("cpu"), torch.float32)
 
 
 class Machine(StepTimes):
-    """A machine of known speed, whatever runs beside the test.
+    """A machine of known speed, independent of other processes.
 
     Args:
-        gflops: Speed of the largest steps; small ones reach less.
-        probes: Steps that there is time to measure.
+        gflops: Speed of large steps; small ones are slower.
+        probes: Number of steps that can be measured.
     """
 
     def __init__(self, recipe: Recipe, gflops: float = 42, probes: int = 100) -> None:
@@ -57,7 +57,7 @@ def size_of(recipe: Recipe) -> tuple[int, int]:
     return recipe.model.embed_dim, recipe.model.num_layers
 
 
-def test_more_time_buys_more_model_and_nothing_is_left_to_choose() -> None:
+def test_a_longer_budget_gets_a_larger_model() -> None:
     sizes = [fit(desktop(b), 10**8) for b in ("1s", "90s", "10m", "1h", "9000h")]
     ranks = [SIZES.index(size_of(recipe)) for recipe in sizes]
     assert ranks == sorted(ranks)
@@ -69,13 +69,13 @@ def test_more_time_buys_more_model_and_nothing_is_left_to_choose() -> None:
         assert recipe.model.attention_layers == [max(recipe.model.num_layers - 2, 0)]
 
 
-def test_a_quicker_machine_takes_more_model() -> None:
+def test_a_faster_machine_gets_a_larger_model() -> None:
     slow, quick = (fit(desktop(), 10**8, gflops=gflops) for gflops in (42, 1_000))
     assert quick.model.embed_dim > slow.model.embed_dim
 
 
 def test_the_sizes_that_decide_are_measured() -> None:
-    """The chosen one and the next larger one, and few others: each costs time."""
+    """The chosen size and the next larger one are measured, and few others, because each costs time."""
     recipe = desktop("20m")
     machine = Machine(recipe)
     chosen = size_of(fit_with(recipe, machine, 10**8))
@@ -85,12 +85,12 @@ def test_the_sizes_that_decide_are_measured() -> None:
 
 
 def test_without_time_to_measure_sizes_follow_from_the_smallest() -> None:
-    """Small steps are slower for what they multiply, so that errs on the side of too small a size."""
-    exact, reckoned = (size_of(fit(desktop(), 10**8, probes=probes)) for probes in (100, 1))
-    assert SIZES.index(exact) - 1 <= SIZES.index(reckoned) <= SIZES.index(exact)
+    """Small steps have fewer FLOP/s, so the error is towards a smaller size."""
+    exact, scaled = (size_of(fit(desktop(), 10**8, probes=probes)) for probes in (100, 1))
+    assert SIZES.index(exact) - 1 <= SIZES.index(scaled) <= SIZES.index(exact)
 
 
-def test_a_short_text_takes_less_model_fewer_rows_and_more_dropout() -> None:
+def test_a_short_text_gets_a_smaller_model_fewer_rows_and_more_dropout() -> None:
     long, short = fit(desktop(), 10**8), fit(desktop(), 10**5)
     assert size_of(short) < size_of(long)
     assert short.model.ngram_rows < long.model.ngram_rows
@@ -114,7 +114,7 @@ def test_memory_bounds_the_size() -> None:
     assert size_of(fit_with(recipe, tight, 10**9)) < size_of(fit_with(recipe, free, 10**9))
 
 
-def test_what_is_not_named_stays() -> None:
+def test_settings_that_are_not_listed_stay() -> None:
     recipe = desktop(fit=["model.hidden_dropout"])
     fitted = fit(recipe, 10**6)
     assert size_of(fitted) == size_of(recipe)

@@ -1,4 +1,4 @@
-"""Beginning and resuming runs: what a run begins with, and what it may ask of a model to begin with."""
+"""Starting and resuming runs, from scratch and from the weights of a model."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ WORDS = ["<eos>", "the", "cat", "dog", "sat", "on", "mat"]
 
 
 class Killed(Exception):
-    """Stands for a kill: nothing is saved on the way out."""
+    """Simulates a kill: nothing is saved when it is raised."""
 
 
 def kill_at(step: int, patch: pytest.MonkeyPatch) -> None:
@@ -47,7 +47,7 @@ def kill_at(step: int, patch: pytest.MonkeyPatch) -> None:
 
 
 def tuning_recipe(model: Path | str, text: Path, **train: Any) -> Recipe:
-    """Return a recipe that fine-tunes, with dropout and a window that the model was not made with."""
+    """Return a recipe that fine-tunes, with another dropout and window than the model has."""
     recipe = tiny_recipe(data={"texts": [str(text)]}, train={"init_from": str(model), **train})
     own = load_model(model).model.config
     free = {name: getattr(recipe.model, name) for name in FREE_MODEL_SETTINGS}
@@ -89,7 +89,7 @@ def test_a_run_says_where_it_came_from(tmp_path: Path) -> None:
     assert (card["fine-tuned from"], card["initial weights"]) == (origin, digest)
 
 
-def test_a_run_from_scratch_came_from_nowhere(tmp_path: Path) -> None:
+def test_a_run_from_scratch_has_no_origin(tmp_path: Path) -> None:
     text = str(write_text(tmp_path, 3_000))
     recipe = tiny_recipe(data={"texts": [text]}, train={"budget": "2steps"})
     start_run(recipe, tmp_path / "run", CONSOLE)
@@ -100,7 +100,7 @@ def test_a_run_from_scratch_came_from_nowhere(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("average", [0.0, 0.2])
-def test_what_a_run_began_with_may_stay_the_best(tmp_path: Path, average: float) -> None:
+def test_the_initial_model_may_stay_the_best(tmp_path: Path, average: float) -> None:
     text = write_text(tmp_path, 3_000)
     recipe = tiny_recipe(
         model={"residual": True}, data={"texts": [str(text)]}, train={"budget": "60steps"}
@@ -117,7 +117,7 @@ def test_what_a_run_began_with_may_stay_the_best(tmp_path: Path, average: float)
 
 
 @pytest.mark.parametrize("step", [0, 2, 7])
-def test_a_killed_run_goes_on_exactly_without_the_model(
+def test_a_killed_run_resumes_exactly_without_the_initial_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
     write_model(tmp_path / "model")
@@ -175,7 +175,7 @@ def test_a_saved_recipe_makes_the_same_run_again(tmp_path: Path) -> None:
     assert one.initial_digest != three.initial_digest
 
 
-def test_the_shipped_model_can_be_begun_with(
+def test_a_run_can_start_from_the_shipped_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -189,7 +189,7 @@ def test_the_shipped_model_can_be_begun_with(
 def test_texts_are_read_with_the_models_own_vocabulary(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also when they are prepared again at a resume: the text alone has fewer words."""
+    """Also when they are prepared again on resume: the text alone has fewer words."""
     write_model(tmp_path / "model", tokenizer=WordTokenizer(WORDS))
     text = tmp_path / "text.txt"
     text.write_text(" the cat sat \n the mat \n" * 80)
@@ -216,7 +216,7 @@ def write_bpe(path: Path, text: Path, vocab_size: int) -> None:
 def test_a_run_keeps_the_tokenizer_that_its_file_held(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_at: int
 ) -> None:
-    """Whether or not there is a checkpoint yet; the corpus is not in the cache any more."""
+    """With and without a checkpoint, when the corpus is no longer in the cache."""
     text, file = write_text(tmp_path, 9_000), tmp_path / "bpe.json"
     write_bpe(file, text, 300)
     recipe = tiny_recipe(
@@ -254,7 +254,7 @@ def test_a_run_whose_copy_of_the_tokenizer_was_altered_stops(
         resume_run(tmp_path / "run", CONSOLE)
 
 
-def test_a_model_reads_with_its_own_tokenizer_not_with_a_file(tmp_path: Path) -> None:
+def test_a_tokenizer_file_is_refused_with_an_initial_model(tmp_path: Path) -> None:
     write_model(tmp_path / "model")
     text = write_text(tmp_path, 1_500)
     recipe = tuning_recipe(tmp_path / "model", text)
@@ -265,7 +265,7 @@ def test_a_model_reads_with_its_own_tokenizer_not_with_a_file(tmp_path: Path) ->
         dataclasses.replace(recipe.data, tokenizer="bpe")
 
 
-def test_models_that_cannot_be_begun_with(tmp_path: Path) -> None:
+def test_models_that_a_run_cannot_start_from(tmp_path: Path) -> None:
     write_model(tmp_path / "model")
     recipe, out = tuning_recipe(tmp_path / "model", write_text(tmp_path, 1_500)), tmp_path / "run"
     wider = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, embed_dim=24))
@@ -283,7 +283,7 @@ def test_models_that_cannot_be_begun_with(tmp_path: Path) -> None:
     assert not out.exists()
 
 
-def test_a_run_without_patience_left_goes_on_with_a_new_budget(tmp_path: Path) -> None:
+def test_a_new_budget_renews_the_patience_of_early_stop(tmp_path: Path) -> None:
     text, out = write_text(tmp_path, 6_000), tmp_path / "run"
     steady = {"budget": "90steps", "validate_every": "2steps", "early_stop": 1}
     recipe = tiny_recipe(data={"texts": [str(text)]}, optim={"lr": 1.0}, train=steady)

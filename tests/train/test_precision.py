@@ -1,4 +1,4 @@
-"""What a dtype means on a device."""
+"""Which dtypes a device supports, and what `auto` selects."""
 
 from __future__ import annotations
 

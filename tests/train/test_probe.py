@@ -1,4 +1,4 @@
-"""What a step takes is measured on the real model, briefly."""
+"""Steps of the real model are timed, in a small share of the budget."""
 
 from __future__ import annotations
 
@@ -30,7 +30,9 @@ def test_a_step_takes_what_was_measured(groups: int, tmp_path: Path) -> None:
     recipe = recipe_of(64, grad_accum_steps=groups)
     trainer = make_trainer(tmp_path / "run", recipe, tiny_corpus(tmp_path, 30_000))
     found, taken = [], []
-    for _ in range(6):  # in turn, and the quickest of each: other processes hold some up
+    for _ in range(
+        6
+    ):  # alternating, and the fastest of each counts: other processes slow some down
         times = StepTimes(CPU, "1h")
         assert times.measure(recipe)
         found.append(times.seconds(recipe))
@@ -38,7 +40,7 @@ def test_a_step_takes_what_was_measured(groups: int, tmp_path: Path) -> None:
             started = time.perf_counter()
             trainer.step()
             taken.append(time.perf_counter() - started)
-    # Right to a factor: how near it comes is for benchmarks to say, on a quiet machine.
+    # Only to a factor: the accuracy is measured by benchmarks, on a quiet machine.
     assert min(taken) / 3 < min(found) + 0.01
     assert min(found) < 3 * min(taken) + 0.01
 
@@ -63,7 +65,7 @@ def test_every_model_is_timed_with_full_memories(model: dict[str, object]) -> No
 
 
 class Step:
-    """Takes a second for each token of a lane, and the update ten."""
+    """Takes one second for each token of a lane, and ten for the update."""
 
     def __init__(self, recipe: Recipe, precision: Precision) -> None:
         self.segment_length = recipe.data.segment_length
@@ -91,7 +93,7 @@ def slow_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("slow_steps")
 def test_probes_take_a_small_share_of_the_budget() -> None:
     times = StepTimes(CPU, "1h")
-    assert times.measure(recipe_of(16))  # the first one, whatever it takes
+    assert times.measure(recipe_of(16))  # the first one in any case
     assert Step.lengths == [8, 8]
     assert times.seconds(recipe_of(16)) == 42
     assert not times.measure(recipe_of(32))  # there is no time left
@@ -100,7 +102,7 @@ def test_probes_take_a_small_share_of_the_budget() -> None:
 
 
 @pytest.mark.usefixtures("slow_steps")
-def test_what_is_known_is_not_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_size_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probe, "_MOST_SECONDS", 1e6)
     times = StepTimes(CPU, "1000h")
     assert times.measure(recipe_of(16))
@@ -110,6 +112,6 @@ def test_what_is_known_is_not_measured_again(monkeypatch: pytest.MonkeyPatch) ->
     assert times.seconds(recipe_of(32)) == 42
 
 
-def test_the_share_is_that_of_a_budget_in_time() -> None:
+def test_the_share_is_that_of_a_time_budget() -> None:
     assert StepTimes(CPU, "20s")._seconds_left == pytest.approx(1)
     assert StepTimes(CPU, "10m")._seconds_left == StepTimes(CPU, "5steps")._seconds_left == 3

@@ -1,4 +1,4 @@
-"""The training loop: it learns, it goes on exactly, it refuses what is not finite."""
+"""The training loop learns, resumes exactly, and skips steps that are not finite."""
 
 from __future__ import annotations
 
@@ -68,13 +68,13 @@ def test_activation_checkpointing_changes_no_bit(tmp_path: Path, architecture: s
 def test_resume_is_exact(
     tmp_path: Path, optimizer: str, model: dict[str, object], average: float
 ) -> None:
-    """Stopped at any step and gone on, every loss is bit for bit that of a run never stopped."""
+    """After a resume at any step, every loss equals that of an uninterrupted run, bit for bit."""
     recipe = tiny_recipe(
         model=model,
         optim={"name": optimizer, "weight_decay": 0.01, "warmup": "5steps", "average": average},
         train={"budget": "24steps", "grad_accum_steps": 2},
     )
-    corpus = tiny_corpus(tmp_path, 1_500)  # short, so that lanes begin again in the middle
+    corpus = tiny_corpus(tmp_path, 1_500)  # short, so that the lanes start again in between
     make_trainer(tmp_path / "whole", recipe, corpus).run()
     expected = losses(tmp_path / "whole")
 
@@ -91,8 +91,8 @@ def test_resume_is_exact(
         assert whole.read_bytes() == parts.read_bytes()
 
 
-def test_lanes_in_training_remember_less_than_a_text_to_read(tmp_path: Path) -> None:
-    """A checkpoint holds their tables; the model that is saved has as many slots as was asked for."""
+def test_training_lanes_have_fewer_slots_than_the_saved_model(tmp_path: Path) -> None:
+    """Checkpoints contain the tables of the lanes; the saved model has the slots of the recipe."""
     recipe = tiny_recipe(model={"recall_orders": [2]}, train={"budget": "2steps"})
     trainer = make_trainer(tmp_path / "run", recipe, tiny_corpus(tmp_path))
     trainer.run()
@@ -131,7 +131,7 @@ def test_a_step_that_is_not_finite_is_skipped_and_counted(tmp_path: Path) -> Non
     assert [nats is None for _, nats in losses(tmp_path / "run")] == [False, True, True, False]
 
 
-def test_it_stops_where_no_step_is_finite(tmp_path: Path) -> None:
+def test_it_stops_if_no_step_is_finite(tmp_path: Path) -> None:
     recipe = tiny_recipe(train={"max_skipped_steps": 3})
     trainer = make_trainer(tmp_path / "run", recipe, tiny_corpus(tmp_path))
     poison(trainer, set(range(5, 100)))
@@ -196,7 +196,7 @@ def test_a_text_shorter_than_its_lanes_is_refused(tmp_path: Path) -> None:
         make_trainer(tmp_path / "run", tiny_recipe(), tiny_corpus(tmp_path, 4))
 
 
-def test_a_text_too_short_to_validate_is_trained_on_all_the_same(tmp_path: Path) -> None:
+def test_a_text_too_short_to_validate_can_be_trained_on(tmp_path: Path) -> None:
     recipe = tiny_recipe(train={"budget": "3steps", "validate_every": "1steps"})
     outcome = make_trainer(tmp_path / "run", recipe, tiny_corpus(tmp_path, 30)).run()
     assert outcome.counters.step == 3

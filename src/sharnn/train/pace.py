@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from sharnn.amounts import Amount, Progress
@@ -61,7 +61,7 @@ class Cadence:
     """
 
     every: Amount
-    count: int = field(default=0)
+    count: int = 0
 
     def due(self, progress: Progress) -> bool:
         """Return whether an interval has ended since the last call, and count it."""
