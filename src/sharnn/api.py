@@ -134,10 +134,11 @@ class Model(LoadedModel):
         for session, text in zip(sessions, prompts, strict=True):
             session.prefill(text)
         pieces: list[list[bytes]] = [[] for _ in prompts]
-        drawn = generate_together(sessions, sampling or Sampling(), max_bytes, seed, stop)
+        raw = not self.writes_utf8
+        drawn = generate_together(sessions, sampling or Sampling(), max_bytes, seed, stop, raw)
         for index, piece in drawn:
             pieces[index].append(piece)
-        texts = [b"".join(parts).decode() for parts in pieces]
+        texts = [b"".join(parts).decode(errors="replace") for parts in pieces]
         return texts[0] if isinstance(prompt, str) else texts
 
     def session(self, dtype: str | None = None, memory_dtype: str | None = None) -> Session:

@@ -12,13 +12,15 @@ from pathlib import Path
 import pytest
 import torch
 
+import sharnn
 from cli.calls import fails
 from models import ship, write_model
-from sharnn.checkpoint import save_model
+from sharnn.checkpoint import VALID_UTF8, save_model
 from sharnn.cli.generate import run
 from sharnn.cli.main import main
 from sharnn.config import ModelConfig
 from sharnn.errors import CheckpointError, ConfigError, DataError
+from sharnn.generation import Sampling
 from sharnn.model import LanguageModel
 from sharnn.text import ByteTokenizer, WordTokenizer
 
@@ -105,6 +107,38 @@ def test_prompt_bytes_that_are_no_text(folder: str, tmp_path: Path, capfdbinary:
     out.decode()
     assert run([folder, f"--prompt={os.fsdecode(cut)}", "--max-bytes", "9"]) == 0
     assert capfdbinary.readouterr().out == out
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig", "utf-16-le"])
+def test_a_prompt_file_in_utf16(
+    folder: str, encoding: str, tmp_path: Path, capfdbinary: Capture
+) -> None:
+    text = "a prompt of some length"
+    (tmp_path / "prompt").write_bytes(text.encode(encoding))
+    assert run([folder, "--prompt-file", str(tmp_path / "prompt"), "--max-bytes", "20"]) == 0
+    out = capfdbinary.readouterr().out
+    assert run([folder, "--prompt", text, "--max-bytes", "20"]) == 0
+    assert capfdbinary.readouterr().out == out
+
+
+def test_a_model_of_another_encoding_is_not_forced_into_utf8(
+    tmp_path: Path, capfdbinary: Capture
+) -> None:
+    """What it draws is what it learnt, as with --raw; JSON and Python hold text."""
+    model = write_model(tmp_path / "utf8")
+    save_model(tmp_path / "latin", model, ByteTokenizer(), {VALID_UTF8: False})
+    call = ["--prompt", "x", "--max-bytes", "60", "--temperature", "2"]
+    outs = {}
+    for name, options in (("utf8", []), ("latin", []), ("utf8", ["--raw"]), ("latin", ["--json"])):
+        assert run([str(tmp_path / name), *call, *options]) == 0
+        outs[name, *options] = capfdbinary.readouterr().out
+    outs["utf8",].decode()
+    assert outs["latin",] == outs["utf8", "--raw"] + b"\n"
+    text = json.loads(outs["latin", "--json"])["text"]
+    assert "x" + text + "\n" == outs["latin",].decode(errors="replace")
+    sampling = Sampling(temperature=2)
+    made = sharnn.load_model(tmp_path / "latin").generate("x", 60, sampling=sampling)
+    assert made == text
 
 
 def test_window_changes_the_text(folder: str, capfdbinary: Capture) -> None:

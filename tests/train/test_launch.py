@@ -15,8 +15,9 @@ import yaml
 from rich.console import Console
 
 from models import ship, write_model
-from sharnn.checkpoint import RunFolder, load_model
+from sharnn.checkpoint import VALID_UTF8, RunFolder, load_model
 from sharnn.config import Recipe
+from sharnn.data.corpus import MANIFEST, corpus_folder
 from sharnn.data.prepare import train_tokenizer
 from sharnn.errors import CheckpointError, ConfigError, DataError
 from sharnn.recipe import FREE_MODEL_SETTINGS, load_recipe_settings, recipe_from_settings
@@ -340,6 +341,39 @@ def test_a_run_of_an_earlier_version_resumes(tmp_path: Path) -> None:
     run.facts_path.write_text('{"corpus": "x"}')
     with pytest.raises(CheckpointError, match=r"run\.json does not contain the facts of a run"):
         resume_run(run.path, CONSOLE, "9steps")
+
+
+def test_texts_are_read_again_as_they_were_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the run's encoding and patterns; what was read is said each time it is read."""
+    folder = tmp_path / "notes"
+    folder.mkdir()
+    (folder / "a.md").write_bytes("la façade à côté du café\n".encode("latin-1") * 100)
+    (folder / "b.txt").write_text("no\n")
+    data = {"texts": [str(folder)], "encoding": "latin-1", "include": ["*.md"]}
+    console = Console(file=io.StringIO(), width=1000)
+    start_run(tiny_recipe(data=data, train={"budget": "2steps"}), tmp_path / "run", console)
+    assert not load_model(tmp_path / "run").card.get(VALID_UTF8)
+    monkeypatch.setenv("SHARNN_CACHE", str(tmp_path / "empty"))
+    resume_run(tmp_path / "run", console, "4steps")
+    said = console.file.getvalue()  # type: ignore[attr-defined]
+    assert said.count("1 file, 3,000 bytes, latin-1; left out 1 file by data.include") == 2
+
+
+def test_a_run_knows_whether_its_text_was_utf8(tmp_path: Path) -> None:
+    (tmp_path / "text").write_bytes("la façade à côté du café\n".encode("latin-1") * 100)
+    recipe = tiny_recipe(data={"texts": [str(tmp_path / "text")]}, train={"budget": "2steps"})
+    start_run(recipe, tmp_path / "run", CONSOLE)
+    assert not load_model(tmp_path / "run").writes_utf8
+    # A corpus of an earlier version does not say so, and is read all the same.
+    manifest = corpus_folder(RunFolder.open(tmp_path / "run").facts().corpus_digest) / MANIFEST
+    facts = json.loads(manifest.read_text())
+    del facts["read"]
+    manifest.write_text(json.dumps(facts))
+    (tmp_path / "text").unlink()
+    resume_run(tmp_path / "run", CONSOLE, "4steps")
+    assert len(losses(tmp_path / "run")) == 4
 
 
 def test_a_run_records_what_it_chose(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """Models and training states on disk, as safetensors and JSON with digests; never as pickles."""
 
-from sharnn.checkpoint.format import is_checkpoint, read_counters, tensor_bytes
+from sharnn.checkpoint.format import VALID_UTF8, is_checkpoint, read_counters, tensor_bytes
 from sharnn.checkpoint.load import (
     BASE,
     LoadedModel,
@@ -18,6 +18,7 @@ from sharnn.checkpoint.save import save_checkpoint, save_model
 
 __all__ = [
     "BASE",
+    "VALID_UTF8",
     "LoadedModel",
     "ModelFolder",
     "RunFacts",

@@ -35,6 +35,9 @@ FORMAT_VERSION = 1
 CONFIG, WEIGHTS, TOKENIZER, CARD = "config.json", "model.safetensors", "tokenizer.json", "README.md"
 TRAINER, TRAINER_TENSORS = "trainer.json", "trainer.safetensors"
 
+#: The card's fact of this name is False for a model whose text was not valid UTF-8.
+VALID_UTF8 = "text is valid UTF-8"
+
 _TENSOR_KEY = "$tensor"
 
 

@@ -42,6 +42,11 @@ class ModelFolder:
     dtype: str
     digest: str
 
+    @property
+    def writes_utf8(self) -> bool:
+        """Whether the model was trained on valid UTF-8, as far as it is known."""
+        return self.card.get(fmt.VALID_UTF8, True) is not False
+
 
 @dataclass(frozen=True)
 class LoadedModel(ModelFolder):

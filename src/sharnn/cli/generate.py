@@ -80,10 +80,12 @@ def _run(options: Namespace) -> int:
         loaded.model.set_window(options.window)
     session = Session(loaded.model, loaded.tokenizer, options.dtype, options.memory_dtype)
     session.prefill(prompt)
+    # A model of another encoding has not learnt UTF-8, and its own accents are not valid.
+    any_bytes = options.raw or not loaded.writes_utf8
     try:
         for first in range(0, options.num_samples, _TOGETHER):
             indices = range(first, min(first + _TOGETHER, options.num_samples))
-            samples = _Samples(session, sampling, options, indices)
+            samples = _Samples(session, sampling, options, indices, any_bytes)
             for index in indices:
                 _write_sample(samples, prompt, options, index)
         sys.stdout.flush()
@@ -153,7 +155,7 @@ def _parser() -> VerbParser:
         **DEVICE,
         "--dtype": (str, "weights as fp32, bf16 or int8: less memory, faster steps (default: fp32)"),
         "--memory-dtype": (str, "attention memory likewise (default: as --dtype)"),
-        "--raw": (False, "allow bytes that are not valid UTF-8"),
+        "--raw": (False, "allow bytes that are not valid UTF-8 (default: if MODEL was trained on such)"),
         "--json": (False, "print a JSON object for each sample"),
     })  # fmt: skip
     return parser
@@ -162,15 +164,17 @@ def _parser() -> VerbParser:
 def _prompt(options: Namespace) -> bytes:
     if options.prompt:
         return str(options.prompt[0]).encode("utf-8", "surrogateescape")
+    from sharnn.data.encoding import as_utf8
+
     file = options.prompt_file
     if file is not None and file != "-":
         try:
-            return Path(file).read_bytes()
+            return as_utf8(Path(file).read_bytes())
         except OSError as failure:
             raise DataError(explain_os_error(failure, Path(file), "read")) from failure
     if sys.stdin is None or (sys.stdin.isatty() and file is None):
         return b""
-    return sys.stdin.buffer.read()
+    return as_utf8(sys.stdin.buffer.read())
 
 
 class _Samples:
@@ -181,13 +185,19 @@ class _Samples:
         sampling: How tokens are drawn.
         options: The options of the verb.
         indices: The numbers of the samples; each has a seed of its own.
+        any_bytes: Whether bytes that are not valid UTF-8 may be drawn.
 
     Attributes:
         seconds: Time until the end of each sample, by its number.
     """
 
     def __init__(
-        self, session: Session, sampling: Sampling, options: Namespace, indices: range
+        self,
+        session: Session,
+        sampling: Sampling,
+        options: Namespace,
+        indices: range,
+        any_bytes: bool,
     ) -> None:
         from sharnn.generation import generate_together
 
@@ -202,7 +212,7 @@ class _Samples:
             options.max_bytes,
             seeds,
             options.stop or [],
-            options.raw,
+            any_bytes,
         )
 
     def pieces(self, index: int) -> Iterator[bytes]:

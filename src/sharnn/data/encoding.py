@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import io
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -145,6 +146,16 @@ def decoded(reader: Reader, codec: str | None, strict: bool) -> Reader:
     if codec == "utf-8-sig" and not strict:
         return chunk_reader(reader.name, partial(_without_mark, reader))
     return chunk_reader(reader.name, partial(_decode, reader, codec))
+
+
+def as_utf8(data: bytes) -> bytes:
+    """Return a short text as UTF-8 if it is recognised as UTF-16 or UTF-32, and without a mark.
+
+    Raises:
+        DataError: It begins so, and has an error later.
+    """
+    reader = Reader("the text", lambda: io.BytesIO(data))
+    return b"".join(decoded(reader, form_of(data[:HEAD_BYTES]).codec, strict=False).chunks())
 
 
 def _without_mark(reader: Reader) -> Iterator[bytes]:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sharnn import machine
-from sharnn.checkpoint import RunFolder
+from sharnn.checkpoint import VALID_UTF8, RunFolder
 from sharnn.config import Recipe
 from sharnn.data.corpus import Corpus
 from sharnn.evaluate.score import LN2
@@ -151,6 +151,7 @@ class Journal:
             **origin,
             "corpus": self._corpus.name,
             "corpus digest": self._corpus.digest,
+            **({} if self._corpus.is_utf8 else {VALID_UTF8: False}),
             "steps": counters.step,
             "tokens seen": counters.tokens_seen,
             "training seconds": round(counters.seconds, 1),

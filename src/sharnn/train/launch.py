@@ -271,7 +271,8 @@ def _same_corpus(
             )
         raise DataError(
             f"{sources} changed since the run {run.path} began (digest {digest[:12]}…, now "
-            f"{corpus.digest[:12]}…): restore the text, or begin a new run"
+            f"{corpus.digest[:12]}…), or an earlier version of sharnn read them in another way: restore "
+            "the text or the cache, or begin a new run"
         )
     return corpus
 
