@@ -35,7 +35,13 @@ def test_a_run_shows_each_validation_and_its_end(tmp_path: Path) -> None:
 
 
 def test_scores_and_losses_that_are_not_finite_are_shown_as_such() -> None:
-    place = {"step": 7, "seconds": 61.0, "best_bits_per_byte": None, "bits_per_byte": None}
+    place = {
+        "step": 7,
+        "seconds": 61.0,
+        "best_bits_per_byte": None,
+        "bits_per_byte": None,
+        "smooth": None,
+    }
     assert shown({"kind": "valid", **place}).split() == [
         "step",
         "7",
@@ -50,7 +56,8 @@ def test_scores_and_losses_that_are_not_finite_are_shown_as_such() -> None:
     }  # fmt: skip
     for terminal in (False, True):
         text = shown(step, terminal=terminal)
-        assert "step 7 · 1,234 tokens/s · 1.0 GiB · 3 skipped · ? left" in text
+        assert "step 7 · 1,234 tokens/s · 1.0 GiB · 3 skipped" in text
+        assert "? left" in text
         assert "25%" in text
 
 
@@ -78,3 +85,23 @@ def test_a_plan_is_one_sentence(plan: tuple[Any, ...], sentence: str) -> None:
 def test_durations() -> None:
     seconds = (None, -0.5, 42.9, 185, 7_800)
     assert [format_seconds(s) for s in seconds] == ["?", "0s", "42s", "3m05s", "2h10m"]
+
+
+def test_a_narrow_terminal_keeps_the_time_left_and_what_the_run_does() -> None:
+    output = io.StringIO()
+    step = {
+        "kind": "train", "step": 1_234, "best_bits_per_byte": 2.5, "bits_per_byte": 2.0, "smooth": 2.25,
+        "tokens_per_second": 12_345.0, "memory_bytes": 2**31, "skipped_steps": 0, "seconds_left": 75,
+        "budget_used": 0.4,
+    }  # fmt: skip
+    console = Console(file=output, width=70, force_terminal=True)
+    with TerminalLogger(console) as logger:
+        logger.log(step)
+    with TerminalLogger(console) as logger:
+        logger.note("step 1,234 · validating")
+        logger.note("stopping", lasting=True)
+    text = output.getvalue()
+    assert " 40%" in text
+    assert "1m15s left · step 1,234" in text
+    assert "step 1,234 · validating" in text
+    assert "\nstopping\n" in text.replace("\r", "\n").replace("\x1b[2K", "")

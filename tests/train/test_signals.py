@@ -13,10 +13,12 @@ from sharnn.train.signals import stop_signals
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_second_signal_interrupts(number: signal.Signals) -> None:
     before = signal.getsignal(number)
-    with stop_signals() as stopped:
+    announced = []
+    with stop_signals(lambda: announced.append(number)) as stopped:
         assert not stopped.is_set()
         signal.raise_signal(number)
         assert stopped.is_set()
+        assert announced == [number]
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(number)
     assert signal.getsignal(number) is before
@@ -26,7 +28,7 @@ def test_other_threads_leave_signals_alone() -> None:
     handlers = []
 
     def enter() -> None:
-        with stop_signals():
+        with stop_signals(lambda: None):
             handlers.append(signal.getsignal(signal.SIGTERM))
 
     thread = threading.Thread(target=enter)

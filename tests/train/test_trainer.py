@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +13,12 @@ import pytest
 import torch
 from rich.console import Console
 
-from sharnn.checkpoint import load_model
+from sharnn.checkpoint import RunFolder, load_model
 from sharnn.errors import CheckpointError, DataError, TrainingError
+from sharnn.evaluate.score import smoothed
+from sharnn.report import read_run
 from sharnn.train import resume_run, start_run
+from sharnn.train.learner import Learner
 from sharnn.train.trainer import Trainer
 from train.runs import losses, make_trainer, tiny_corpus, tiny_recipe
 
@@ -258,3 +263,47 @@ def test_a_resume_stays_in_the_beginning(tmp_path: Path) -> None:
     outcome = resume_run(tmp_path / "parts", console, budget="30steps")
     assert outcome.counters.epoch > 2
     assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
+
+
+def test_a_signal_interrupts_a_validation_which_stays_due(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = tiny_recipe(train={"budget": "12steps", "validate_every": "5steps"})
+    corpus = tiny_corpus(tmp_path)
+    trainer = make_trainer(tmp_path / "run", recipe, corpus)
+    score = trainer.validation_text.score
+
+    def signalled(learner: Learner, lengths: Iterator[int]) -> tuple[float, int]:
+        signal.raise_signal(signal.SIGINT)
+        bits, rows = score(learner, lengths)
+        assert rows == 0
+        return bits, rows
+
+    monkeypatch.setattr(trainer.validation_text, "score", signalled)
+    outcome = trainer.run()
+    assert outcome.interrupted
+    assert outcome.counters.step == 5
+    assert outcome.counters.best_bits_per_byte is None
+    resumed = make_trainer(tmp_path / "run", recipe, corpus, resume=True)
+    counters = resumed.run().counters
+    assert counters.step == 12
+    assert [step for step, _ in losses(tmp_path / "run")] == list(range(1, 13))
+    lines = map(json.loads, (tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
+    assert [record["step"] for record in lines if record["kind"] == "valid"] == [6, 10, 12]
+
+
+def test_the_smoothed_score_is_one_number(tmp_path: Path) -> None:
+    """Of the terminal, the metrics and the report, also over a restart."""
+    recipe, corpus = tiny_recipe(train={"budget": "20steps"}), tiny_corpus(tmp_path)
+    trainer = make_trainer(tmp_path / "run", recipe, corpus)
+    for _ in range(10):
+        trainer.step()
+    trainer.save()
+    resumed = make_trainer(tmp_path / "run", recipe, corpus, resume=True)
+    counters = resumed.run().counters
+    smooth = None
+    for record in RunFolder.open(tmp_path / "run").read_metrics():
+        if record["kind"] == "train":
+            smooth = smoothed(smooth, record["bits_per_byte"], record["step"])
+            assert record["smooth"] == smooth
+    assert counters.smooth == smooth == read_run(tmp_path / "run").last["smooth"]

@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 LN2 = math.log(2)
+#: A training score is smoothed over this share of the steps so far, and over this many at most.
+_SMOOTHED_SHARE, _SMOOTHED_STEPS = 0.1, 50
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,23 @@ class Score:
         }
         finite = {k: v if math.isfinite(v) else None for k, v in ratios.items()}
         return {**asdict(self), **finite}
+
+
+def smoothed(before: float | None, bits_per_byte: float, step: int) -> float:
+    """Return the running mean of a training score after a step.
+
+    It covers a tenth of the steps so far, and 50 at most: a fixed number would lag behind the steep
+    beginning of a short run.
+
+    Args:
+        before: The mean before the step; None before the first.
+        bits_per_byte: Score of the step.
+        step: Its number, from 1.
+    """
+    if before is None:
+        return bits_per_byte
+    steps = max(min(_SMOOTHED_SHARE * step, _SMOOTHED_STEPS), 1)
+    return before + (bits_per_byte - before) / steps
 
 
 def _ratio(amount: float, count: float) -> float:

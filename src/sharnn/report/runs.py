@@ -8,13 +8,12 @@ from typing import Any
 
 from sharnn.checkpoint import RunFolder
 from sharnn.errors import CheckpointError
+from sharnn.evaluate.score import smoothed
 
 #: Points kept per curve; a picture cannot show more.
 MAX_POINTS = 1500
 #: Values of a training record that are drawn.
 SERIES = ("bits_per_byte", "lr", "grad_norm", "tokens_per_second")
-#: The training curve is smoothed over this share of the steps so far, and at most this many steps.
-_LOOK_BACK_SHARE, _LOOK_BACK_STEPS = 0.1, 50
 
 
 @dataclass
@@ -122,14 +121,10 @@ def _take(run: RunRecord, record: dict[str, Any]) -> None:
         if run.best is None or point[2] < run.best[2]:
             run.best = point
     elif kind == "train":
-        smooth = run.last.get("smooth")
+        if "smooth" not in record:  # records of earlier versions
+            bits, before = record["bits_per_byte"], run.last.get("smooth")
+            record["smooth"] = before if bits is None else smoothed(before, bits, record["step"])
         run.last = record
-        bits = record["bits_per_byte"]
-        if bits is not None:
-            # With a fixed weight the curve would lag behind the steep beginning for much of a short run.
-            steps = max(min(_LOOK_BACK_SHARE * record["step"], _LOOK_BACK_STEPS), 1)
-            smooth = bits if smooth is None else smooth + (bits - smooth) / steps
-        record["smooth"] = smooth
         for name, curve in run.curves.items():
             if record.get(name) is not None:
                 curve.add(record["tokens_seen"], record["seconds"], record[name])

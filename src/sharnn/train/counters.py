@@ -27,6 +27,7 @@ class Counters:
         last_bits_per_byte: Of the latest validation; None if it was not finite.
         seconds_validating: Part of `seconds` that was spent on scoring.
         seconds_saving: Part of `seconds` that was spent on writing checkpoints and best models.
+        smooth: Smoothed bits per byte of the training steps; None before the first finite one.
     """
 
     step: int = 0
@@ -41,6 +42,7 @@ class Counters:
     last_bits_per_byte: float | None = None
     seconds_validating: float = 0.0
     seconds_saving: float = 0.0
+    smooth: float | None = None
 
     @property
     def spent(self) -> float:

@@ -11,7 +11,7 @@ from sharnn import machine
 from sharnn.checkpoint import VALID_UTF8, RunFolder
 from sharnn.config import Recipe
 from sharnn.data.corpus import Corpus
-from sharnn.evaluate.score import LN2
+from sharnn.evaluate.score import LN2, smoothed
 from sharnn.train.counters import Counters
 from sharnn.train.estimate import used_memory_bytes
 from sharnn.train.logger import RunLogger
@@ -72,6 +72,20 @@ class Journal:
         for logger in self.loggers:
             logger.log({"kind": kind, **progress, **values})
 
+    def note(self, doing: str) -> None:
+        """Show what the run is doing now, which is not recorded."""
+        for logger in self.loggers:
+            logger.note(doing)
+
+    def announce_stop(self) -> None:
+        """Show that a signal was received."""
+        for logger in self.loggers:
+            logger.note(
+                "stopping: saving after this step (a second Ctrl-C stops at once and loses what was "
+                "trained since the last checkpoint)",
+                lasting=True,
+            )
+
     def log_start(self, counters: Counters, num_parameters: int) -> None:
         """Record the versions, the machine, and what the run trains on."""
         train = self._recipe.train
@@ -98,18 +112,21 @@ class Journal:
         """Record a training step.
 
         Args:
-            counters: After the step.
+            counters: After the step; the score is added to their smoothed one.
             result: What it computed.
             seconds: Its duration.
             budget_used: Share of the budget for training.
         """
         left = counters.seconds * (1 - budget_used) / budget_used if budget_used > 0 else None
         bits_per_byte = result.nats / LN2 / self._bytes_per_token
+        if result.finite:
+            counters.smooth = smoothed(counters.smooth, bits_per_byte, counters.step)
         self.log(
             "train",
             counters,
             nats=result.nats if result.finite else None,
             bits_per_byte=bits_per_byte if result.finite else None,
+            smooth=counters.smooth,
             best_bits_per_byte=counters.best_bits_per_byte,
             lr=result.lr,
             grad_norm=result.grad_norm if result.finite else None,

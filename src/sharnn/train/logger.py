@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.table import Column
 
 from sharnn.errors import ConfigError, TrainingError
 from sharnn.files import explain_os_error
@@ -23,6 +24,10 @@ class RunLogger(Protocol):
 
     def log(self, record: dict[str, Any]) -> None:
         """Receive one record."""
+        ...
+
+    def note(self, doing: str, lasting: bool = False) -> None:
+        """Show what the run is doing, if this logger shows anything; `lasting` keeps it in view."""
         ...
 
     def close(self) -> None:
@@ -52,6 +57,9 @@ class MetricsFile:
         except OSError as failure:
             raise TrainingError(explain_os_error(failure, self.path, "write")) from failure
 
+    def note(self, doing: str, lasting: bool = False) -> None:
+        """Do nothing: only records are written."""
+
     def close(self) -> None:
         """Close the file."""
         self._file.close()
@@ -79,6 +87,9 @@ class TensorBoardLogger:
             if isinstance(value, int | float) and name != "step":
                 self._writer.add_scalar(f"{record['kind']}/{name}", value, record["step"])
 
+    def note(self, doing: str, lasting: bool = False) -> None:
+        """Do nothing: only records are written."""
+
     def close(self) -> None:
         """Flush and close."""
         self._writer.close()
@@ -92,16 +103,17 @@ class TerminalLogger:
         self._bar: Progress | None = None
         self._task: TaskID | None = None
         self._last_line = 0.0
-        self._bits: float | None = None
 
     def __enter__(self) -> TerminalLogger:
         """Show the bar."""
         if self.console.is_terminal:
             self._bar = Progress(
-                TextColumn("{task.percentage:>3.0f}%"),
-                BarColumn(bar_width=24),
-                TextColumn("{task.description}"),
+                TextColumn("{task.percentage:>3.0f}%", table_column=Column(min_width=4)),
+                BarColumn(bar_width=None, table_column=Column(width=16, min_width=16)),
+                # Only the description is cut off on a narrow terminal.
+                TextColumn("{task.description}", table_column=Column(ratio=1, no_wrap=True)),
                 console=self.console,
+                expand=True,
             )
             self._bar.start()
             self._task = self._bar.add_task("starting", total=1.0)
@@ -127,6 +139,13 @@ class TerminalLogger:
         elif record["kind"] == "end":
             self._print_end(record)
 
+    def note(self, doing: str, lasting: bool = False) -> None:
+        """Show it in the bar, or if it is `lasting` as a line."""
+        if lasting:
+            self.console.print(doing, highlight=False)
+        elif self._bar is not None and self._task is not None:
+            self._bar.update(self._task, description=doing, refresh=True)
+
     def close(self) -> None:
         """Remove the bar."""
         if self._bar is not None:
@@ -134,28 +153,25 @@ class TerminalLogger:
             self._bar = None
 
     def _show_step(self, record: dict[str, Any]) -> None:
-        bits = record["bits_per_byte"]
-        if bits is not None:
-            # Smoothed over about twenty steps, to be readable.
-            self._bits = bits if self._bits is None else 0.95 * self._bits + 0.05 * bits
-        text = self._describe(record)
+        left, text = f"{format_seconds(record['seconds_left'])} left", self._describe(record)
         if self._bar is not None and self._task is not None:
+            # The end of the line is cut off on a narrow terminal, so the time left goes first.
+            text = f"{left} · {text}"
             self._bar.update(self._task, completed=record["budget_used"], description=text)
         elif time.monotonic() - self._last_line >= _LINE_SECONDS:
             self._last_line = time.monotonic()
-            self.console.print(f"{record['budget_used']:4.0%}  {text}", highlight=False)
+            self.console.print(f"{record['budget_used']:4.0%}  {text} · {left}", highlight=False)
 
     def _describe(self, record: dict[str, Any]) -> str:
         parts = [f"step {record['step']:,}"]
-        if self._bits is not None:
-            parts.append(f"{self._bits:.3f} bits/byte")
+        if record["smooth"] is not None:
+            parts.append(f"{record['smooth']:.3f} bits/byte")
         if record["best_bits_per_byte"] is not None:
             parts.append(f"best valid {record['best_bits_per_byte']:.3f}")
         parts.append(f"{record['tokens_per_second']:,.0f} tokens/s")
         parts.append(f"{record['memory_bytes'] / 2**30:.1f} GiB")
         if record["skipped_steps"]:
             parts.append(f"{record['skipped_steps']} skipped")
-        parts.append(f"{format_seconds(record['seconds_left'])} left")
         return " · ".join(parts)
 
     def _print_valid(self, record: dict[str, Any]) -> None:

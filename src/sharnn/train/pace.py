@@ -210,6 +210,10 @@ class Pace:
             return self._validating.due(self.progress(counters))
         return self._passed(self.measured.validated, self.plan(counters).validations, counters)
 
+    def postpone_validation(self) -> None:
+        """Let a validation that was interrupted be due again."""
+        self._validating.count = max(self._validating.count - 1, 0)
+
     def checkpoint_due(self, counters: Counters) -> bool:
         """Return whether to save before the next step; the last checkpoint is not included."""
         if "checkpoint_every" not in self._adapt:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 
 @contextlib.contextmanager
-def stop_signals() -> Iterator[threading.Event]:
+def stop_signals(announce: Callable[[], None]) -> Iterator[threading.Event]:
     """Yield an event that the first SIGINT or SIGTERM sets; a second one raises `KeyboardInterrupt`.
 
     Outside the main thread, where Python handles no signals, the event is never set.
+
+    Args:
+        announce: Called at the first signal.
     """
     stopped = threading.Event()
     if threading.current_thread() is not threading.main_thread():
@@ -24,6 +27,7 @@ def stop_signals() -> Iterator[threading.Event]:
         if stopped.is_set():
             raise KeyboardInterrupt
         stopped.set()
+        announce()
 
     previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

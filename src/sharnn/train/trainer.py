@@ -7,6 +7,8 @@ the states are empty again.
 
 from __future__ import annotations
 
+import itertools
+import threading
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -123,6 +125,7 @@ class Trainer:
         self._saved: tuple[int, int] | None = None  # step and validated step of the last checkpoint
         self._saved_best: tuple[int, Path | None] = -1, None  # step and folder of the best model
         self._started = time.monotonic()
+        self._stopped = threading.Event()
 
     # ----------------------------------------------------------------------------------- the run
 
@@ -136,18 +139,18 @@ class Trainer:
         self.journal.log_start(self.counters, self.model.num_parameters())
         self._started = time.monotonic() - self.counters.seconds
         self.pace.model_bytes = tensor_bytes(self.model.state_dict())
-        with stop_signals() as stopped:
+        with stop_signals(self.journal.announce_stop) as self._stopped:
             if self.recipe.train.init_from is not None and self.counters.step == 0:
                 # The initial model may stay the best, and a resume no longer needs the original.
                 self._validate_if_stale()
                 self.save()
-            while (reason := self._reason_to_end()) is None and not stopped.is_set():
+            while (reason := self._reason_to_end()) is None and not self._stopped.is_set():
                 self.step()
                 self._validate_and_save_if_due()
-            if not stopped.is_set():
+            if not self._stopped.is_set():
                 self._validate_if_stale()
             self.save()
-        if reason is None or stopped.is_set():
+        if reason is None or self._stopped.is_set():
             reason = _INTERRUPTED
         self._tick()
         self.journal.log_end(self.counters, reason)
@@ -189,15 +192,23 @@ class Trainer:
             )
 
     def validate(self) -> float:
-        """Score the validation text, and save the model if it is the best; return bits per byte."""
+        """Score the validation text, and save the model if it is the best; return bits per byte.
+
+        A signal ends it at once; a score of a part is not recorded, and the validation stays due.
+        """
         counters, started = self.counters, time.monotonic()
         self._tick()
+        self.journal.note(f"step {counters.step:,} · validating")
         lengths = self.pace.lengths(counters, time.monotonic)
+        lengths = itertools.takewhile(lambda _: not self._stopped.is_set(), lengths)
         bits, rows = self.validation_text.score(self.learner, lengths)
-        self._validated_step = counters.step
         seconds = time.monotonic() - started
         counters.seconds_validating += seconds
         self._tick()
+        if self._stopped.is_set():
+            self.pace.postpone_validation()
+            return bits
+        self._validated_step = counters.step
         self.pace.validated(rows, seconds, counters.seconds)
         is_best = counters.add_validation(bits)
         self.journal.log_validation(counters)
@@ -270,6 +281,7 @@ class Trainer:
         started = time.monotonic()
         now = self.counters.step, self._validated_step
         if self.run_folder.last_checkpoint() is None or self._saved != now:
+            self.journal.note(f"step {self.counters.step:,} · saving")
             folder = self.run_folder.next_checkpoint(self.counters.step)
             state, card = self._state_dict(), self.journal.card(self.counters)
             best_step, best = self._saved_best

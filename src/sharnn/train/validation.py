@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import torch
@@ -40,11 +41,14 @@ class ValidationText:
 
         Args:
             learner: Its model is scored with the averaged weights, if it averages them.
-            lengths: Tokens of a lane that are read at once, until the end of one of the two.
+            lengths: Tokens of a lane that are read at once, until the end of one of the two. If there
+                are none, the score is not a number.
         """
         learner.model.eval()
         with learner.averaged(), torch.inference_mode(), learner.precision.autocast():
             nats, count = score_lanes(learner.model, self.tokens, self.num_lanes, lengths)
         learner.model.train()
+        if count == 0:
+            return math.nan, 0
         bytes_per_token = self._split.num_bytes / self._split.num_tokens
         return nats / LN2 / (count * bytes_per_token), count // self.num_lanes
