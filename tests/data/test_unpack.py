@@ -108,6 +108,14 @@ def test_archives_in_archives(tmp_path: Path) -> None:
     assert [name for name, _ in texts_in(path)] == ["a/a/a/a"]
 
 
+def test_copies_show_their_progress(tmp_path: Path) -> None:
+    done: list[tuple[str, int, int | None]] = []
+    with Scratch(tmp_path / "scratch", lambda *told: done.append(told)) as scratch:
+        path = scratch.copy("pipe", iter([b"ab", b"cde"]))
+        assert path.read_bytes() == b"abcde"
+    assert done == [("unpacking", 2, None), ("unpacking", 5, None)]
+
+
 def test_unwanted_members_are_not_opened(tmp_path: Path) -> None:
     path = tmp_path / "tar"
     path.write_bytes(tar_of({"a.gz": b"\x1f\x8b\x08 damaged", "b": b"good"}))

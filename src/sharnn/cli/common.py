@@ -47,7 +47,7 @@ SOURCE = {
     "--from": (str, "local copy of a known corpus: its archive, the unpacked folder, or the file in it",
                "PATH"),
 }  # fmt: skip
-TEXT_HELP = "known corpus, file, folder, glob in quotes, or - for standard input"
+TEXT_HELP = "known corpus, file, archive, folder, glob in quotes, or - for standard input"
 
 
 def make_parser(verb: str, usage: str, description: str, examples: str) -> VerbParser:

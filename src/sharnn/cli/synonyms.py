@@ -20,7 +20,12 @@ _VERBS = {
     "tokenizer": "tokenize bpe",
 }
 
-_EVERYWHERE = {"--out": "output output_dir out_dir save save_dir dest"}
+_EVERYWHERE = {
+    "--out": "output output_dir out_dir save save_dir dest",
+    "--encoding": "charset codec",
+    "--exclude": "ignore skip",
+    "--include": "glob ext only",
+}
 _OPTIONS = {
     "train": {
         "--optim.lr": "lr learning_rate max_lr",

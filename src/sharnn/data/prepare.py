@@ -231,7 +231,7 @@ def _read(
         )
     if list(texts).count(STDIN) > 1:
         raise ConfigError("standard input (-) was named twice, it can be read only once")
-    with Scratch(cache_folder() / f".input.{os.getpid()}.partial") as scratch:
+    with Scratch(cache_folder() / f".input.{os.getpid()}.partial", progress) as scratch:
         with _cache_told():
             source = _read_texts(list(texts), encoding, Finder(scratch, patterns), progress)
         yield source

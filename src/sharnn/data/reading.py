@@ -222,6 +222,8 @@ class FirstPass:
         read, pieces = TextsRead(name), list[Piece]()
         whole = None
         first_of: dict[str, str] = {}
+        if self._progress is not None:
+            self._progress("reading", 0, None)  # to find the files may take a while
         for file in found:
             form = form_of(file.reader.head(HEAD_BYTES), self._encoding)
             if form.not_text and not _taken(file, form, self._encoding):

@@ -19,6 +19,7 @@ from typing import IO, Any, cast
 
 import zstandard
 
+from sharnn.data.download import Progress
 from sharnn.errors import DataError
 from sharnn.files import explain_os_error
 
@@ -210,10 +211,12 @@ class Scratch:
 
     Args:
         folder: Where the copies are written; it is removed at the end.
+        progress: Called with the number of bytes of a copy.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, progress: Progress | None = None) -> None:
         self._folder = folder
+        self._progress = progress
         self._open = ExitStack()
         self._num_copies = 0
 
@@ -232,10 +235,14 @@ class Scratch:
         """
         path = self._folder / f"{self._num_copies}"
         self._num_copies += 1
+        num_bytes = 0
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             with path.open("wb") as copy:
-                copy.writelines(chunks)
+                for chunk in chunks:
+                    num_bytes += copy.write(chunk)
+                    if self._progress is not None:
+                        self._progress("unpacking", num_bytes, None)
         except OSError as failure:
             raise DataError(explain_os_error(failure, path, f"copy {name} to")) from failure
         return path
