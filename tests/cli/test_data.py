@@ -167,27 +167,25 @@ def test_how_texts_are_read(tmp_path: Path, text: str, capsys: pytest.CaptureFix
     """The options reach the library, and what was read is said on standard output."""
     folder = tmp_path / "notes"
     folder.mkdir()
-    (folder / "a.md").write_bytes("à côté\n".encode("latin-1") * 20)
+    (folder / "a.md").write_bytes("la façade à côté\n".encode("latin-1") * 20)
     (folder / "b.txt").write_text("other\n")
     (folder / "c.md").write_bytes(b"\x89PNG\r\n\x1a\n")
     code, out, _ = run(capsys, "prepare", str(folder))
     assert code == 0
-    assert (
-        f"read {folder}: 2 files, 146 bytes, 1 file in UTF-8; 60 bytes are not UTF-8 in a.md: "
-        in out
-    )
+    assert f"read {folder}: 2 files, 346 bytes, 1 file in UTF-8; 80 bytes are not UTF-8" in out
+    assert "80 bytes are not UTF-8 in a.md, probably latin-1: " in out
     assert "left out 1 file, not text: c.md" in out
     options = ("--encoding", "latin-1", "--include", "*.md", "--exclude", "c.*", "--exclude", "x")
     for verb in ("prepare", "info"):
         code, out, _ = run(capsys, verb, str(folder), *options)
         assert code == 0
         assert out.startswith(
-            f"read {folder}: 1 file, 200 bytes, latin-1; left out 2 files by data."
+            f"read {folder}: 1 file, 420 bytes, latin-1; left out 2 files by data."
         )
     facts = json.loads(run(capsys, "info", str(folder), *options, "--json")[1])
     assert facts["read"]["num_unwanted"] == 2
     code, out, _ = run(capsys, "info", facts["folder"])
-    assert "1 file, 200 bytes, latin-1" in out
+    assert "1 file, 420 bytes, latin-1" in out
     code, _, err = run(capsys, "info", facts["folder"], "--encoding", "latin-1")
     assert (code, "is prepared already: leave out --tokenizer" in err) == (2, True)
     code, _, err = run(capsys, "prepare", text, "--encoding", "latn-1")

@@ -99,7 +99,7 @@ def test_text_that_is_not_utf8_is_said_and_can_be_decoded(tmp_path: Path, encodi
     corpus = prepare([str(path)])
     assert text_of(corpus) == data
     assert not corpus.is_utf8
-    assert f"{num_invalid} bytes are not UTF-8: they look like {encoding}, " in corpus.reading
+    assert f"{num_invalid} bytes are not UTF-8, probably {encoding}: " in corpus.reading
     corpus = prepare([str(path)], encoding=encoding)
     assert text_of(corpus) == text.encode()
     assert corpus.is_utf8
@@ -111,7 +111,7 @@ def test_text_that_is_not_utf8_is_said_and_can_be_decoded(tmp_path: Path, encodi
 
 def test_other_scripts_are_not_called_latin(tmp_path: Path) -> None:
     write(tmp_path, {"text": ("съешь ещё этих мягких булок\n" * 9).encode("koi8-r")})
-    assert "set data.encoding to its encoding" in read(tmp_path / "text")[1]
+    assert "not UTF-8: set data.encoding to their encoding, such as" in read(tmp_path / "text")[1]
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-8-sig", "utf-32"])

@@ -154,12 +154,12 @@ class TextsRead:
             yield f"not text, read byte for byte: {self.as_bytes}"
         if self.not_utf8.count:
             where = f" in {self.not_utf8}" if self.num_files > 1 else ""
-            cure = (
-                f"they look like {self.looks_like}, which data.encoding {self.looks_like} reads as text"
-                if self.looks_like
-                else "if they are text, set data.encoding to its encoding, such as koi8-r or shift_jis"
+            probably = f", probably {self.looks_like}" if self.looks_like else ""
+            encoding = self.looks_like or "their encoding, such as koi8-r or shift_jis,"
+            yield (
+                f"{self.invalid_utf8_bytes:,} bytes are not UTF-8{where}{probably}: set data.encoding to "
+                f"{encoding} to read them as text"
             )
-            yield f"{self.invalid_utf8_bytes:,} bytes are not UTF-8{where}: {cure}"
         if self.not_text.count:
             yield f"left out {_files(self.not_text.count)}, not text: {self.not_text}"
         if self.equal.count:
