@@ -62,6 +62,7 @@ def test_prompts_together_get_what_each_gets_alone(model: sharnn.Model) -> None:
     assert other[0] == together[0]
     assert other[1:] != together[1:]
     assert model.generate([]) == []
+    assert model.generate(b"the cat", 40, seed=3) == together[0]
     greedy = sharnn.Sampling(temperature=0)
     assert model.generate("a", 9, sampling=greedy) == model.generate(
         "a", 9, seed=7, sampling=greedy

@@ -99,7 +99,7 @@ class Model(LoadedModel):
 
     @overload
     def generate(  # type: ignore[overload-overlap]  # a string is a sequence of strings, too
-        self, prompt: str = "", max_bytes: int = 200, *, seed: int = 0,
+        self, prompt: str | bytes = "", max_bytes: int = 200, *, seed: int = 0,
         sampling: Sampling | None = None, stop: Sequence[str] = (), dtype: str | None = None,
     ) -> str: ...  # fmt: skip
 
@@ -110,8 +110,9 @@ class Model(LoadedModel):
     ) -> list[str]: ...  # fmt: skip
 
     def generate(
-        self, prompt: str | Sequence[str] = "", max_bytes: int = 200, *, seed: int | Sequence[int] = 0,
-        sampling: Sampling | None = None, stop: Sequence[str] = (), dtype: str | None = None,
+        self, prompt: str | bytes | Sequence[str] = "", max_bytes: int = 200, *,
+        seed: int | Sequence[int] = 0, sampling: Sampling | None = None, stop: Sequence[str] = (),
+        dtype: str | None = None,
     ) -> str | list[str]:  # fmt: skip
         """Continue a prompt, or several at once; return the continuations.
 
@@ -127,7 +128,8 @@ class Model(LoadedModel):
             ConfigError: A setting is out of range.
             DataError: The tokenizer cannot encode a prompt.
         """
-        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        single = isinstance(prompt, str | bytes)
+        prompts = [prompt] if isinstance(prompt, str | bytes) else list(prompt)
         if not prompts:
             return []
         sessions = [self.session(dtype) for _ in prompts]
@@ -139,7 +141,7 @@ class Model(LoadedModel):
         for index, piece in drawn:
             pieces[index].append(piece)
         texts = [b"".join(parts).decode(errors="replace") for parts in pieces]
-        return texts[0] if isinstance(prompt, str) else texts
+        return texts[0] if single else texts
 
     def session(self, dtype: str | None = None, memory_dtype: str | None = None) -> Session:
         """Return a new session; the packed weights are shared with earlier ones of that precision.

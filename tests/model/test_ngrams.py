@@ -120,3 +120,9 @@ def test_only_rows_of_the_text_get_a_gradient() -> None:
 def test_settings_that_make_no_sense_are_refused(settings: dict[str, int], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         ModelConfig(embed_dim=16, **settings)
+
+
+@pytest.mark.parametrize("num_tokens", [0, 1, 3])
+def test_a_text_shorter_than_an_ngram_has_none(num_tokens: int) -> None:
+    keys = frequent_ngrams(np.arange(num_tokens), longest=4, min_count=1)
+    assert [len(k) for k in keys] == [0, 0, 0]

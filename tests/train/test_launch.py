@@ -306,6 +306,24 @@ def test_standard_input_is_not_read_again(tmp_path: Path, monkeypatch: pytest.Mo
     assert resume_run(tmp_path / "run", CONSOLE, "40steps", texts=[kept]).counters.step == 40
 
 
+def test_a_raised_budget_is_kept_and_what_is_used_is_told(tmp_path: Path) -> None:
+    recipe = tiny_recipe(
+        data={"texts": [str(write_text(tmp_path, 3_000))]}, train={"budget": "4steps"}
+    )
+    run, output = tmp_path / "run", io.StringIO()
+    start_run(recipe, run, CONSOLE)
+    console = Console(file=output, width=300)
+    with pytest.MonkeyPatch.context() as patch:
+        kill_at(6, patch)
+        with pytest.raises(Killed):
+            resume_run(run, console, "8steps", device="cpu")
+    assert resume_run(run, console).counters.step == 8
+    resume_run(run, console)
+    told = output.getvalue()
+    assert "at step 4, 50% of 8steps used" in told
+    assert "100% of 8steps used; a budget counts from the beginning of the run" in told
+
+
 def test_a_text_that_moved_is_named_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text, run = write_text(tmp_path, 3_000), tmp_path / "run"
     recipe = tiny_recipe(data={"texts": [str(text)]}, train={"budget": "4steps"})
@@ -317,6 +335,7 @@ def test_a_text_that_moved_is_named_again(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(DataError, match="if the run's text has moved, give its new place too"):
         resume_run(run, CONSOLE, "6steps")
     assert resume_run(run, CONSOLE, "6steps", texts=[str(moved)]).counters.step == 6
+    assert load_recipe_settings(str(run / "recipe.yaml"))["data"]["texts"] == [str(moved)]
     other = str(write_text(tmp_path, 2_000, "other.txt"))
     with pytest.raises(DataError, match="is not the text that the run"):
         resume_run(run, CONSOLE, "7steps", texts=[other])
@@ -338,6 +357,7 @@ def test_a_run_of_an_earlier_version_resumes(tmp_path: Path) -> None:
     assert run.facts().initial_digest == facts.initial_digest
     resume_run(run.path, CONSOLE, "8steps")
     assert len(losses(run.path)) == 8
+    assert run.facts().corpus_digest == facts.corpus_digest  # now in run.json
     run.facts_path.write_text('{"corpus": "x"}')
     with pytest.raises(CheckpointError, match=r"run\.json does not contain the facts of a run"):
         resume_run(run.path, CONSOLE, "9steps")

@@ -92,12 +92,28 @@ class RunFolder:
         """
         run = cls(path)
         run.refuse_taken()
-        write_json(run.facts_path, asdict(facts), CheckpointError)
+        run._write_facts(facts)
         if tokenizer is not None:
             save_tokenizer(tokenizer, run.tokenizer_path)
-        with atomic_file(run.recipe_path, CheckpointError) as file:  # last: it marks the folder
-            file.write(recipe.to_yaml().encode())
+        run._write_recipe(recipe)  # last: it marks the folder
         return run
+
+    def change_recipe(self, recipe: Recipe) -> None:
+        """Replace the settings.
+
+        Raises:
+            CheckpointError: A file cannot be written.
+        """
+        if not self.facts_path.exists():  # earlier versions have the facts in the recipe alone
+            self._write_facts(self.facts())
+        self._write_recipe(recipe)
+
+    def _write_facts(self, facts: RunFacts) -> None:
+        write_json(self.facts_path, asdict(facts), CheckpointError)
+
+    def _write_recipe(self, recipe: Recipe) -> None:
+        with atomic_file(self.recipe_path, CheckpointError) as file:
+            file.write(recipe.to_yaml().encode())
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:

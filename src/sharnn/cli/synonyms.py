@@ -14,7 +14,7 @@ _VERBS = {
     "evaluate": "eval score test perplexity ppl validate",
     "report": "plot curves draw graph",
     "info": "show inspect describe summary",
-    "export": "convert save pack",
+    "export": "convert save pack quantize",
     "compare": "bench benchmark sweep",
     "data prepare": "prepare download encode",
     "tokenizer": "tokenize bpe",

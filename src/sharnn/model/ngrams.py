@@ -94,6 +94,8 @@ def frequent_ngrams(text: npt.NDArray[Any], longest: int, min_count: int) -> lis
         The keys of each order 2 … N, int32.
     """
     tokens = torch.from_numpy(_stretches(text).astype(np.int64))[None]
+    if tokens.shape[1] < longest:
+        return [torch.empty(0, dtype=torch.int32)] * (longest - 1)
     frequent = []
     for key_1T in _keys(tokens, longest):
         keys, counts = key_1T[0].unique(return_counts=True)

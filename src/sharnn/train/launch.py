@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from sharnn.amounts import Amount
 from sharnn.checkpoint import LoadedModel, RunFacts, RunFolder, load_model, read_model_folder
 from sharnn.config import ModelConfig, Recipe, names_tokenizer_file, to_dict
 from sharnn.data.corpus import Corpus
@@ -90,8 +91,8 @@ def resume_run(
     Args:
         out: The run folder.
         console: Where progress is shown.
-        budget: A new budget: the learning-rate schedule is stretched over it, and `early_stop` counts
-            from 0.
+        budget: A new budget, counted from the beginning of the run, which the run keeps: the
+            learning-rate schedule is stretched over it, and `early_stop` counts from 0.
         device: Another device than before.
         progress: Of preparing the corpus, if it is no longer in the cache.
         texts: Where the run's text is now, if it has moved.
@@ -105,10 +106,11 @@ def resume_run(
     with run.locked():
         run.mend()
         recipe = recipe_from_settings(load_recipe_settings(str(run.recipe_path)))
-        budget_now, device_now = budget or recipe.train.budget, device or recipe.train.device
-        train = dataclasses.replace(recipe.train, budget=budget_now, device=device_now)
+        train = dataclasses.replace(recipe.train, budget=budget or recipe.train.budget)
         data = dataclasses.replace(recipe.data, texts=list(texts) or recipe.data.texts)
-        recipe = dataclasses.replace(recipe, train=train, data=data)
+        kept = dataclasses.replace(recipe, train=train, data=data)
+        train = dataclasses.replace(train, device=device or train.device)  # for this time
+        recipe = dataclasses.replace(kept, train=train)
         precision = _precision(recipe)
         model = _same_initial_model(recipe, run) if run.last_checkpoint() is None else None
         corpus = _same_corpus(recipe, run, console, progress, moved=bool(texts))
@@ -116,8 +118,20 @@ def resume_run(
         trainer.resume()
         if budget is not None:
             trainer.counters.validations_without_best = 0
-        console.print(f"resuming {out} at step {trainer.counters.step:,}", highlight=False)
+        if budget is not None or texts:
+            run.change_recipe(kept)  # so that the next resume has them too
+        console.print(_describe_resumed(trainer), highlight=False)
         return _train(trainer, console)
+
+
+def _describe_resumed(trainer: Trainer) -> str:
+    """Return where a run is resumed, and how much of its budget is left."""
+    budget, counters = trainer.recipe.train.budget, trainer.counters
+    share = counters.progress(Amount.parse(budget, "train.budget")).budget
+    text = f"resuming {trainer.run_folder.path} at step {counters.step:,}, {share:.0%} of {budget} used"
+    if share >= 1:
+        text += "; a budget counts from the beginning of the run: give a larger one to train on"
+    return text
 
 
 def _train(trainer: Trainer, console: Console) -> Outcome:
@@ -324,5 +338,12 @@ def _announce(recipe: Recipe, corpus: Corpus, times: StepTimes, console: Console
         f"{cost.tokens / 1e6:,.1f}M tokens ({cost.tokens / num_tokens:.2g} epochs)",
         highlight=False,
     )
+    budget, step = Amount.parse(recipe.train.budget, "train.budget"), times.seconds(recipe)
+    if budget.unit == "seconds" and step > budget.value / 10:
+        console.print(
+            f"a step takes about {step:.1f}s, so this budget buys few steps: use a smaller recipe or a "
+            "longer budget",
+            highlight=False,
+        )
     if not ValidationText(corpus, recipe.train.validation_tokens).can_be_scored:
         console.print("no validation: the text leaves fewer than two tokens for its valid split")
