@@ -88,6 +88,38 @@ def test_sessions_are_independent_and_share_packed_weights(
         assert model.session(dtype).num_tokens == 0
 
 
+def test_changed_weights_are_packed_again(tmp_path: Path) -> None:
+    write_model(tmp_path / "model")
+    model = sharnn.load_model(tmp_path / "model")
+    before = model.top_k("abc", 3)
+    with torch.no_grad():
+        for weight in model.model.parameters():
+            weight.mul_(1.5)
+    model.save(tmp_path / "changed")
+    changed = sharnn.load_model(tmp_path / "changed")
+    assert model.top_k("abc", 3) == changed.top_k("abc", 3) != before
+    assert model.generate("abc", 20) == changed.generate("abc", 20)
+    assert len(model._fresh) == 1
+
+
+def test_what_is_no_text_is_refused(model: sharnn.Model) -> None:
+    for method in (model.bits, model.hidden, model.evaluate, model.top_k):
+        with pytest.raises(ConfigError, match="3 is no text"):
+            method(3)
+        with pytest.raises(DataError, match="not valid Unicode"):
+            method("\ud800")
+    with pytest.raises(ConfigError, match="97 is no text"):
+        model.generate([97])
+    with pytest.raises(ConfigError, match="k is -1"):
+        model.top_k(k=-1)
+    assert model.evaluate(memoryview(b"abc")).nats == model.evaluate("abc").nats
+
+
+def test_one_stop_string_is_one(model: sharnn.Model) -> None:
+    text = model.generate("the cat", 60, seed=1)
+    assert model.generate("the cat", 60, seed=1, stop=text[5:8]) == text[: text.index(text[5:8])]
+
+
 def test_a_changed_window_makes_other_sessions(tmp_path: Path) -> None:
     write_model(tmp_path / "model", window=16)
     model = sharnn.load_model(tmp_path / "model")

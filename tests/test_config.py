@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
-from sharnn.config import DataConfig, ModelConfig, OptimConfig, to_dict
+from sharnn.config import DataConfig, ModelConfig, OptimConfig, TrainConfig, to_dict
 from sharnn.errors import ConfigError
 
 
@@ -72,3 +74,13 @@ def test_a_head_that_reaches_nothing_is_refused() -> None:
 def test_less_than_nothing_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"max_train_tokens is -1"):
         DataConfig(max_train_tokens=-1)
+
+
+@pytest.mark.parametrize("config", [ModelConfig, DataConfig, OptimConfig, TrainConfig])
+def test_null_is_refused_where_a_value_is_needed(config: type) -> None:
+    for field in dataclasses.fields(config):
+        if field.default is None:
+            config(**{field.name: None})
+        else:
+            with pytest.raises(ConfigError, match=rf"\.{field.name} is null"):
+                config(**{field.name: None})

@@ -21,7 +21,7 @@ from torch import Tensor
 from sharnn import checkpoint
 from sharnn.checkpoint import LoadedModel, save_model
 from sharnn.data.corpus import Split
-from sharnn.errors import DataError
+from sharnn.errors import ConfigError, DataError
 from sharnn.evaluate import Score, evaluate_static
 from sharnn.generation import Sampling, Session, generate_together
 
@@ -35,7 +35,7 @@ _SEGMENT = 512
 class Model(LoadedModel):
     """A model folder in memory, with methods on texts; see `load_model`."""
 
-    _fresh: dict[tuple[str | None, ...], Session] = field(default_factory=dict, repr=False)
+    _fresh: dict[tuple[object, ...], Session] = field(default_factory=dict, repr=False)
 
     def evaluate(self, text: str | bytes, window: int | None = None) -> Score:
         """Score a text; every token is scored once.
@@ -89,9 +89,12 @@ class Model(LoadedModel):
         """Return the k likeliest next tokens and their probabilities, likeliest first.
 
         Raises:
+            ConfigError: `k` is below 1.
             DataError: The tokenizer cannot encode the prefix.
         """
         session = self.session()
+        if k < 1:
+            raise ConfigError(f"k is {k}: it must be at least 1")
         probabilities_V = session.prefill(prefix).float().softmax(-1)
         top = probabilities_V.topk(min(k, self.tokenizer.vocab_size))
         tokens = [self.tokenizer.token_bytes(token) for token in top.indices.tolist()]
@@ -153,13 +156,11 @@ class Model(LoadedModel):
         Raises:
             ConfigError: The model can't be decoded in that precision.
         """
-        settings = (
-            dtype,
-            memory_dtype,
-            str(self.model.window),
-            str(self.model.config.recall_slots),
-        )
+        weights = tuple((weight.data_ptr(), weight._version) for weight in self.model.parameters())
+        settings = dtype, memory_dtype, self.model.window, self.model.config.recall_slots, weights
         if settings not in self._fresh:
+            for old in [key for key in self._fresh if key[-1] != weights]:
+                del self._fresh[old]  # packed from weights that have changed since
             self._fresh[settings] = Session(self.model, self.tokenizer, dtype, memory_dtype)
         return self._fresh[settings].fork()
 

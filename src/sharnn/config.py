@@ -62,6 +62,19 @@ def _require(ok: bool, message: str) -> None:
         raise ConfigError(message)
 
 
+def _refuse_null(owner: Any, section: str) -> None:
+    """Refuse None for settings that always have a value.
+
+    Raises:
+        ConfigError: Names the setting.
+    """
+    for setting in dataclasses.fields(owner):
+        if getattr(owner, setting.name) is None and setting.default is not None:
+            raise ConfigError(
+                f"{section}.{setting.name} is null: give a value, or leave it out for its default"
+            )
+
+
 def _require_positive(owner: Any, section: str, *names: str) -> None:
     for name in names:
         value = getattr(owner, name)
@@ -156,6 +169,7 @@ class ModelConfig:
         Raises:
             ConfigError: A value is out of range, or would have no effect.
         """
+        _refuse_null(self, "model")
         _require_positive(self, "model", "vocab_size", "embed_dim", "num_layers")
         _require_probability(
             self, "model", "input_dropout", "hidden_dropout", "output_dropout", "attention_dropout"
@@ -408,6 +422,7 @@ class DataConfig:
         Raises:
             ConfigError: A value is out of range.
         """
+        _refuse_null(self, "data")
         if self.tokenizer is not None:
             check_tokenizer(self.tokenizer)
         check_encoding(self.encoding)
@@ -470,6 +485,7 @@ class OptimConfig:
         Raises:
             ConfigError: A value is out of range, or contradicts another.
         """
+        _refuse_null(self, "optim")
         for name in ("lr", "matrix_lr"):
             value = getattr(self, name)
             _require(
@@ -576,6 +592,7 @@ class TrainConfig:
         Raises:
             ConfigError: A value is out of range.
         """
+        _refuse_null(self, "train")
         _require_positive(self, "train", "grad_accum_steps", "max_skipped_steps")
         for name in ("validation_tokens", "early_stop", "seed"):
             value = getattr(self, name)

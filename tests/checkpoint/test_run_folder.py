@@ -87,6 +87,35 @@ def test_a_disk_without_symbolic_links_has_files_in_their_place(
         load_model(other)
 
 
+@pytest.mark.parametrize("content", [b"", b"\xff\x00" * 300, b"elsewhere", b"\n"])
+def test_a_damaged_link_file_is_as_a_lost_link(run: Path, content: bytes) -> None:
+    digest = load_model(run).digest
+    for name in ("best", "last"):
+        os.remove(run / name)
+        (run / name).write_bytes(content)
+    assert load_model(run).digest == digest
+    assert steps_after(run, "14steps") == [13, 14]
+
+
+def test_damaged_facts_and_records_are_told(run: Path) -> None:
+    facts = (run / "run.json").read_text()
+    (run / "run.json").write_text(
+        facts.replace('"corpus_digest": "', '"corpus_digest": null, "x": "')
+    )
+    with pytest.raises(CheckpointError, match="does not contain the facts of a run"):
+        RunFolder(run).facts()
+    (run / "run.json").write_text('{"corpus": null, "corpus_digest": null}')
+    with pytest.raises(CheckpointError, match="does not contain the facts of a run"):
+        RunFolder(run).facts()
+    os.remove(run / "run.json")
+    with pytest.raises(CheckpointError, match=r"run\.json is missing"):
+        resume_run(run, CONSOLE, "14steps")
+    with (run / "metrics.jsonl").open("ab") as file:
+        file.write(b"\xff\n")
+    with pytest.raises(CheckpointError, match=r"line \d+ is damaged"):
+        list(RunFolder(run).read_metrics())
+
+
 def test_a_checkpoint_that_is_gone_is_told_and_nothing_is_lost(run: Path) -> None:
     shutil.rmtree(run / "checkpoints")
     metrics = (run / "metrics.jsonl").read_text()

@@ -40,6 +40,8 @@ from sharnn.files import (
 from sharnn.text import Tokenizer, save_tokenizer
 
 _CHECKPOINTS = "checkpoints"
+#: More bytes than the path in a file in place of a link has.
+_LONGEST_LINK = 100
 #: How names of folders under `checkpoints` begin; their step follows.
 _CHECKPOINT, _MODEL = "step", "best"
 
@@ -160,13 +162,20 @@ class RunFolder:
         """
         if self.facts_path.exists():
             try:
-                return RunFacts(**read_json(self.facts_path, CheckpointError))
-            except TypeError as failure:
+                facts = RunFacts(**read_json(self.facts_path, CheckpointError))
+                facts.corpus_digest.encode()
+            except (TypeError, AttributeError) as failure:
                 raise CheckpointError(
                     f"{self.facts_path} does not contain the facts of a run ({failure}): restore it"
                 ) from failure
+            return facts
         sections = yaml.safe_load(self.recipe_path.read_text(encoding="utf-8"))
         data, train = sections["data"], sections["train"]
+        if data.get("digest") is None:
+            raise CheckpointError(
+                f"{self.facts_path} is missing: restore it, or begin a new run from "
+                f"{self.recipe_path}"
+            )
         return RunFacts(", ".join(data["texts"]), data["digest"], train.get("init_digest"))
 
     def locked(self) -> contextlib.AbstractContextManager[None]:
@@ -200,7 +209,8 @@ class RunFolder:
         last = self.last_checkpoint()
         if last is not None and self._linked(self.last) is None:
             self._link(self.last, last)
-        elif last is None and (named := _named_by(self.last)) is not None:
+        if last is None and (self.last.is_symlink() or self.last.exists()):
+            named = _named_by(self.last) or "no checkpoint"
             raise CheckpointError(
                 f"{self.last} points to {named}, which is gone, and there is no other checkpoint: "
                 "restore it, or begin a new run"
@@ -334,15 +344,15 @@ class RunFolder:
             CheckpointError: The file is missing or unreadable, or another line is damaged.
         """
         try:
-            with self.metrics_path.open(encoding="utf-8") as file:
+            with self.metrics_path.open("rb") as file:
                 for number, line in enumerate(file, start=1):
-                    if not line.endswith("\n"):
+                    if not line.endswith(b"\n"):
                         return
                     yield self._record(line, number)
         except OSError as failure:
             raise CheckpointError(explain_os_error(failure, self.metrics_path, "read")) from failure
 
-    def _record(self, line: str, number: int) -> dict[str, Any]:
+    def _record(self, line: bytes, number: int) -> dict[str, Any]:
         try:
             record: dict[str, Any] = json.loads(line)
             record["kind"], record["step"]
@@ -371,7 +381,10 @@ def _named_by(link: Path) -> str | None:
     """Return what a symbolic link or a file in place of one points to; None if it is neither."""
     if link.is_symlink():
         return os.readlink(link)
-    return link.read_text(encoding="utf-8").strip() if link.is_file() else None
+    if not link.is_file():
+        return None
+    text = link.read_bytes()[:_LONGEST_LINK].decode(errors="replace").strip()
+    return text if text.startswith(f"{_CHECKPOINTS}/") else None
 
 
 def _name_of(kind: str, step: int) -> str:

@@ -61,7 +61,7 @@ def _parser() -> VerbParser:
     parser.add_options({
         "--out": (str, "folder of the run (default: runs/TEXT)", "RUN"),
         "--from": (str, "model to fine-tune: base, a model folder or a run folder", "MODEL"),
-        "--resume": (str, "run folder to resume; only --budget and --device can be given with it", "RUN"),
+        "--resume": (str, "run folder to resume; takes only --budget, --device and a moved TEXT", "RUN"),
         "--recipe": (str, "recipe to start from, see below", "NAME|FILE"),
         "--budget": (str, "length of training: 90s, 10m, 2h, 5000steps, 3epochs or 50Mtokens "
                           "(default: the recipe's)"),
@@ -72,7 +72,7 @@ def _parser() -> VerbParser:
     add_settings(parser)
     parser.show_settings(
         "model.embed_dim", "model.num_layers", "model.window", "model.attention_layers",
-        "model.hidden_dropout", "data.tokenizer", "data.num_lanes", "data.segment_length", "optim.name",
+        "model.hidden_dropout", "data.tokenizer", "data.num_lanes", "optim.name",
         "optim.lr", "train.seed", "train.dtype",
     )  # fmt: skip
     for section, values in load_recipe_settings(DEFAULT_RECIPE).items():  # only shown by --help

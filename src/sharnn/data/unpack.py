@@ -33,6 +33,8 @@ _TAR_HEADER_BYTES = tarfile.BLOCKSIZE
 
 _BROKEN = (
     EOFError,
+    NotImplementedError,  # zipfile's word for versions and methods that it does not know
+    UnicodeDecodeError,  # of a name in a zip
     gzip.BadGzipFile,
     lzma.LZMAError,
     tarfile.TarError,

@@ -85,6 +85,7 @@ def generate_together(
             not one seed for each, or sessions have different models, windows or dtypes.
         StreamError: During iteration: the largest logit is not finite.
     """
+    stop = [stop] if isinstance(stop, str) else stop
     seeds = [seed] * len(sessions) if isinstance(seed, int) else list(seed)
     if len(seeds) != len(sessions):
         raise ConfigError(

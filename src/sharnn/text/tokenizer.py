@@ -8,6 +8,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
+from sharnn.errors import ConfigError, DataError
+
 
 @runtime_checkable
 class Tokenizer(Protocol):
@@ -56,5 +58,17 @@ class Tokenizer(Protocol):
 
 
 def as_bytes(data: bytes | str) -> bytes:
-    """Return a string as UTF-8, and bytes as they are."""
-    return data.encode() if isinstance(data, str) else data
+    """Return a string as UTF-8, and bytes as they are.
+
+    Raises:
+        ConfigError: It is neither.
+        DataError: The string has half of a surrogate pair, which UTF-8 cannot represent.
+    """
+    if isinstance(data, bytes | bytearray | memoryview):
+        return bytes(data)
+    if not isinstance(data, str):
+        raise ConfigError(f"{data!r} is no text: give a string or bytes")
+    try:
+        return data.encode()
+    except UnicodeEncodeError as failure:
+        raise DataError(f"the text is not valid Unicode: {failure}") from failure
