@@ -56,6 +56,7 @@ def test_the_help_of_training_begins_with_what_most_people_need(
     assert len(short.splitlines()) < 85 < len(whole.splitlines()) / 2
     for name in ("-o RUN, --out RUN", "--optim.lr", "--budget", "--help-all"):
         assert name in short
+    assert "(default: chosen by the run)" in " ".join(short.split())
     assert "--optim.betas" in whole
     assert "--optim.betas" not in short
     for unwanted in ("type:", "null", "+ "):

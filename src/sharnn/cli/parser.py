@@ -70,11 +70,13 @@ class VerbParser(ArgumentParser):
     Attributes:
         verb: Its name.
         shown_settings: Settings that the help shows; None shows all.
+        chosen_settings: Settings whose default a run chooses.
     """
 
     def __init__(self, verb: str, usage: str, description: str, examples: str) -> None:
         self.verb = verb
         self.shown_settings: frozenset[str] | None = None
+        self.chosen_settings: frozenset[str] = frozenset()
         super().__init__(
             prog=f"sharnn {verb}",
             usage=f"sharnn {verb} {usage}",
@@ -120,21 +122,17 @@ class VerbParser(ArgumentParser):
 
     def format_help(self, formatter: argparse.HelpFormatter | None = None) -> str:
         """Return the help, without the settings that are not to be shown."""
-        shown = self.shown_settings
-        hidden = [
-            action
-            for action in self._actions
-            if shown is not None
-            and action.dest.split(".")[0] in SECTIONS
-            and action.dest not in shown
-        ]
-        texts = [action.help for action in hidden]
-        for action in hidden:
-            action.help = argparse.SUPPRESS
+        shown, texts = self.shown_settings, [action.help for action in self._actions]
+        for action in self._actions:
+            is_setting = action.dest.split(".")[0] in SECTIONS
+            if shown is not None and is_setting and action.dest not in shown:
+                action.help = argparse.SUPPRESS
+            elif action.dest in self.chosen_settings:
+                action.help = f"{action.help} (default: chosen by the run)"
         try:
             return super().format_help(formatter)
         finally:
-            for action, text in zip(hidden, texts, strict=True):
+            for action, text in zip(self._actions, texts, strict=True):
                 action.help = text
 
     def parse_args(self, args: Iterable[str], **settings: Any) -> Namespace:  # type: ignore[override]

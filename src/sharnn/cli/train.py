@@ -75,8 +75,10 @@ def _parser() -> VerbParser:
         "model.hidden_dropout", "data.tokenizer", "data.num_lanes", "optim.name",
         "optim.lr", "train.seed", "train.dtype",
     )  # fmt: skip
-    for section, values in load_recipe_settings(DEFAULT_RECIPE).items():  # only shown by --help
+    recipe = load_recipe_settings(DEFAULT_RECIPE)  # its values are only shown by --help
+    for section, values in recipe.items():
         parser.set_defaults({f"{section}.{key}": value for key, value in values.items()})
+    parser.chosen_settings = frozenset(recipe["train"]["fit"])
     return parser
 
 
