@@ -33,7 +33,7 @@ from bench import Report, make_parser
 from recurring_text import Bands, bits
 from sharnn.checkpoint import LoadedModel, RunFolder, is_checkpoint, load_model, read_counters
 from sharnn.data.prepare import prepare
-from sharnn.errors import CheckpointError
+from sharnn.errors import INTERRUPTED, CheckpointError
 from sharnn.evaluate import read_attention
 from sharnn.experiments.comparison.contenders import Budget, Contender
 from sharnn.experiments.comparison.processes import Processes, StoppedError, interrupted_by_kill
@@ -274,7 +274,7 @@ def main() -> int:
                 watch(list(runs.values()), Judge(valid, options.part_bytes), options.jobs)
         except (KeyboardInterrupt, StoppedError):
             print("stopped: the same command resumes", file=sys.stderr)
-            return 130
+            return INTERRUPTED
     tell(runs, report, options.budget)
     report.save()
     return 0

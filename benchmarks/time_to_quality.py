@@ -31,7 +31,7 @@ from rich.console import Console
 
 from bench import STDLIB, Report, make_parser, own_command
 from sharnn.data.prepare import prepare
-from sharnn.errors import DataError, SharnnError
+from sharnn.errors import INTERRUPTED, DataError, SharnnError
 from sharnn.experiments.comparison.contenders import Budget, Contender, named_contenders
 from sharnn.experiments.comparison.processes import interrupted_by_kill
 from sharnn.experiments.comparison.run_store import Run, Shown, Store, all_runs
@@ -248,7 +248,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except KeyboardInterrupt:
         print("time_to_quality: stopped; the same command resumes", file=sys.stderr)
-        return 130
+        return INTERRUPTED
     except SharnnError as failure:
         print(f"time_to_quality: error: {failure}", file=sys.stderr)
         return failure.exit_code

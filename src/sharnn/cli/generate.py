@@ -21,7 +21,7 @@ from sharnn.cli.common import (
     make_parser,
     naming_options,
 )
-from sharnn.errors import CheckpointError, ConfigError, DataError
+from sharnn.errors import INTERRUPTED, CheckpointError, ConfigError, DataError
 from sharnn.files import explain_os_error
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def _run(options: Namespace) -> int:
         with contextlib.suppress(OSError):
             _end_line(options)
             sys.stdout.flush()
-        return 130
+        return INTERRUPTED
     return 0
 
 

@@ -15,7 +15,7 @@ from types import ModuleType
 
 from sharnn import __version__
 from sharnn.cli.synonyms import like_verb
-from sharnn.errors import ConfigError, SharnnError
+from sharnn.errors import INTERRUPTED, ConfigError, SharnnError
 from sharnn.files import explain_os_error
 from sharnn.machine import tune_process, use_threads
 
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _dispatch(arguments)
     except KeyboardInterrupt:
         print("sharnn: interrupted", file=sys.stderr)
-        return 130
+        return INTERRUPTED
     except BrokenPipeError:
         # The reader of a pipe is gone (`sharnn info … | head`): discard what is buffered, so that Python
         # does not try to write it at exit.

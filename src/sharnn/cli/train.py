@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sharnn.cli.common import READING, TEXT_HELP, error_console, make_parser, progress_bar
-from sharnn.errors import ConfigError
+from sharnn.errors import INTERRUPTED, ConfigError
 from sharnn.recipe import (
     DEFAULT_RECIPE,
     FINETUNE_RECIPE,
@@ -150,7 +150,7 @@ def _finish(outcome: Any, out: Path) -> int:
         print(
             f"stopped and saved at step {counters.step:,}; resume with: sharnn train --resume {out}"
         )
-        return 130
+        return INTERRUPTED
     best = counters.best_bits_per_byte
     print(f"{outcome.reason} after {counters.step:,} steps and {counters.tokens_seen:,} tokens")
     if best is not None:
