@@ -20,22 +20,22 @@ from torch import Tensor
 
 from sharnn import checkpoint
 from sharnn.checkpoint import LoadedModel, save_model
-from sharnn.data.corpus import Split
+from sharnn.data.corpus import Split, Tokens
 from sharnn.errors import ConfigError, DataError
-from sharnn.evaluate import Score, evaluate_static
+from sharnn.evaluate import SEGMENT_LENGTH, Score, evaluate_static
+from sharnn.evaluate.lane_reader import Reader, reading, segments
+from sharnn.evaluate.score import LN2
 from sharnn.generation import Sampling, Session, generate_together
-
-#: Bits in a nat.
-_BITS = 1 / torch.log(torch.tensor(2.0)).item()
-#: Tokens that are read at once.
-_SEGMENT = 512
 
 
 @dataclass(frozen=True)
 class Model(LoadedModel):
     """A model folder in memory, with methods on texts; see `load_model`."""
 
-    _fresh: dict[tuple[object, ...], Session] = field(default_factory=dict, repr=False)
+    #: A session that has read nothing, by dtypes, and what it was begun with.
+    _fresh: dict[tuple[str | None, str | None], tuple[object, Session]] = field(
+        default_factory=dict, repr=False
+    )
 
     def evaluate(self, text: str | bytes, window: int | None = None) -> Score:
         """Score a text; every token is scored once.
@@ -57,17 +57,12 @@ class Model(LoadedModel):
         Raises:
             DataError: The tokenizer cannot encode the text.
         """
-        tokens_1T = self._tokens(text)
-        with torch.inference_mode():
-            nats_1T, state = [], self.model.initial_state(1)
-            for inputs, targets in zip(
-                tokens_1T[:, :-1].split(_SEGMENT, 1),
-                tokens_1T[:, 1:].split(_SEGMENT, 1),
-                strict=True,
-            ):
-                segment, state = self.model.nats(inputs, targets, state)
-                nats_1T.append(segment)
-        return torch.cat(nats_1T, 1)[0] * _BITS
+        tokens = self._tokens(text)
+        with reading(self.model, None):
+            reader = Reader(self.model)
+            parts = segments(tokens, self.tokenizer.start_token, SEGMENT_LENGTH, self.model.device)
+            nats = [reader.read(inputs_1T, targets_1T)[1] for inputs_1T, targets_1T in parts]
+        return torch.cat(nats, 1)[0] / LN2
 
     def hidden(self, text: str | bytes) -> Tensor:
         """Return the last layer's output after each token, `[T, D]`: embeddings of the text so far.
@@ -77,10 +72,11 @@ class Model(LoadedModel):
         Raises:
             DataError: The tokenizer cannot encode the text.
         """
-        tokens_1T = self._tokens(text)
-        with torch.inference_mode():
-            rows, state = [], self.model.initial_state(1)
-            for segment in tokens_1T.split(_SEGMENT, 1):
+        tokens = [self.tokenizer.start_token, *self._tokens(text).tolist()]
+        tokens_1T = torch.tensor(tokens, device=self.model.device)[None]
+        with reading(self.model, None):
+            rows, state = [], None
+            for segment in tokens_1T.split(SEGMENT_LENGTH, 1):
                 rows_1SD, state = self.model.hidden(segment, state)
                 rows.append(rows_1SD)
         return torch.cat(rows, 1)[0, 1:]  # without the start token's
@@ -92,10 +88,9 @@ class Model(LoadedModel):
             ConfigError: `k` is below 1.
             DataError: The tokenizer cannot encode the prefix.
         """
-        session = self.session()
         if k < 1:
             raise ConfigError(f"k is {k}: it must be at least 1")
-        probabilities_V = session.prefill(prefix).float().softmax(-1)
+        probabilities_V = self.session().prefill(prefix).float().softmax(-1)
         top = probabilities_V.topk(min(k, self.tokenizer.vocab_size))
         tokens = [self.tokenizer.token_bytes(token) for token in top.indices.tolist()]
         return list(zip(tokens, top.values.tolist(), strict=True))
@@ -156,13 +151,14 @@ class Model(LoadedModel):
         Raises:
             ConfigError: The model can't be decoded in that precision.
         """
+        # A session keeps what it began with, so another window or changed weights need another one.
         weights = tuple((weight.data_ptr(), weight._version) for weight in self.model.parameters())
-        settings = dtype, memory_dtype, self.model.window, self.model.config.recall_slots, weights
-        if settings not in self._fresh:
-            for old in [key for key in self._fresh if key[-1] != weights]:
-                del self._fresh[old]  # packed from weights that have changed since
-            self._fresh[settings] = Session(self.model, self.tokenizer, dtype, memory_dtype)
-        return self._fresh[settings].fork()
+        begun = self.model.window, self.model.config.recall_slots, weights
+        known = self._fresh.get((dtype, memory_dtype))
+        if known is None or known[0] != begun:
+            known = begun, Session(self.model, self.tokenizer, dtype, memory_dtype)
+            self._fresh[dtype, memory_dtype] = known
+        return known[1].fork()
 
     def save(self, folder: str | Path, dtype: str = "fp32") -> None:
         """Write the model as a folder; see `sharnn.save_model`.
@@ -173,13 +169,11 @@ class Model(LoadedModel):
         """
         save_model(folder, self.model, self.tokenizer, self.card, dtype)
 
-    def _tokens(self, text: str | bytes) -> Tensor:
-        """Return the start token and those of a text, `[1, 1 + T]`."""
+    def _tokens(self, text: str | bytes) -> Tokens:
         tokens = self.tokenizer.encode(text)
         if len(tokens) == 0:
             raise DataError("the text is empty: give a text of at least one token")
-        start = torch.tensor([self.tokenizer.start_token])
-        return torch.cat([start, torch.from_numpy(tokens).long()])[None].to(self.model.device)
+        return tokens
 
 
 def load_model(path: str | Path, device: str | torch.device = "cpu") -> Model:

@@ -10,17 +10,15 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from sharnn.data.corpus import Split
+from sharnn.data.corpus import Split, Tokens
 from sharnn.errors import ConfigError, DataError
 from sharnn.evaluate.continuous_cache import ContinuousCache
 from sharnn.model import LanguageModel, RecurrentState
 from sharnn.text import Tokenizer
 
-Tokens = npt.NDArray[np.unsignedinteger[Any]]
 #: Called with the number of tokens done and the total number.
 Report = Callable[[int, int], None]
 
