@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from sharnn.amounts import Amount, Progress
+from sharnn.evaluate.score import smoothed
 
 
 @dataclass
@@ -54,19 +55,24 @@ class Counters:
         units = self.seconds, self.step, self.epoch, self.tokens_seen
         return Progress(*units, budget.share_of(Progress(*units)))
 
-    def add_step(self, num_tokens: int, epoch: float, finite: bool) -> None:
+    def add_step(
+        self, num_tokens: int, epoch: float, finite: bool, bits_per_byte: float | None = None
+    ) -> None:
         """Count a step.
 
         Args:
             num_tokens: Tokens of its segment over all lanes.
             epoch: Passes over the lanes after it.
             finite: Whether loss and gradient were finite; it is a skipped step otherwise.
+            bits_per_byte: Its score, which is added to the smoothed one; None if there is none.
         """
         self.step += 1
         self.tokens_seen += num_tokens
         self.epoch = epoch
         self.skipped_steps += not finite
         self.skipped_in_a_row = 0 if finite else self.skipped_in_a_row + 1
+        if finite and bits_per_byte is not None:
+            self.smooth = smoothed(self.smooth, bits_per_byte, self.step)
 
     def add_validation(self, bits_per_byte: float) -> bool:
         """Count a validation; return whether it is the best so far."""

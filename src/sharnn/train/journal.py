@@ -11,7 +11,6 @@ from sharnn import machine
 from sharnn.checkpoint import VALID_UTF8, RunFolder
 from sharnn.config import Recipe
 from sharnn.data.corpus import Corpus
-from sharnn.evaluate.score import LN2, smoothed
 from sharnn.train.counters import Counters
 from sharnn.train.estimate import used_memory_bytes
 from sharnn.train.logger import RunLogger
@@ -24,12 +23,14 @@ class StepResult:
 
     Attributes:
         nats: Mean loss of its tokens.
+        bits_per_byte: The same by byte of the text.
         grad_norm: Norm of the gradient before clipping.
         lr: Learning rate.
         num_tokens: Tokens over all lanes.
     """
 
     nats: float
+    bits_per_byte: float
     grad_norm: float
     lr: float
     num_tokens: int
@@ -57,8 +58,6 @@ class Journal:
         self, recipe: Recipe, corpus: Corpus, run: RunFolder, precision: Precision
     ) -> None:
         self._recipe, self._corpus, self._run, self._precision = recipe, corpus, run, precision
-        train = corpus.split("train")
-        self._bytes_per_token = train.num_bytes / max(train.num_tokens, 1)
         self.loggers: list[RunLogger] = []
 
     def log(self, kind: str, counters: Counters, **values: Any) -> None:
@@ -112,20 +111,17 @@ class Journal:
         """Record a training step.
 
         Args:
-            counters: After the step; the score is added to their smoothed one.
+            counters: After the step.
             result: What it computed.
             seconds: Its duration.
             budget_used: Share of the budget for training.
         """
         left = counters.seconds * (1 - budget_used) / budget_used if budget_used > 0 else None
-        bits_per_byte = result.nats / LN2 / self._bytes_per_token
-        if result.finite:
-            counters.smooth = smoothed(counters.smooth, bits_per_byte, counters.step)
         self.log(
             "train",
             counters,
             nats=result.nats if result.finite else None,
-            bits_per_byte=bits_per_byte if result.finite else None,
+            bits_per_byte=result.bits_per_byte if result.finite else None,
             smooth=counters.smooth,
             best_bits_per_byte=counters.best_bits_per_byte,
             lr=result.lr,

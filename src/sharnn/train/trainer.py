@@ -29,6 +29,7 @@ from sharnn.config import DataConfig, Recipe
 from sharnn.data.corpus import Corpus
 from sharnn.data.lanes import LaneStream, Segment, Tokens
 from sharnn.errors import CheckpointError, DataError, TrainingError
+from sharnn.evaluate.score import LN2
 from sharnn.model import LanguageModel, RecurrentState
 from sharnn.optim import lr_factor
 from sharnn.train.counters import Counters
@@ -111,6 +112,8 @@ class Trainer:
             recipe.train.seed,
             data.block_length,
         )
+        train = corpus.split("train")
+        self._bytes_per_token = train.num_bytes / max(train.num_tokens, 1)
         self.states = self.learner.initial_states()
         self.counters = Counters()
         self.validation_text = ValidationText(corpus, recipe.train.validation_tokens)
@@ -175,10 +178,11 @@ class Trainer:
         grad_norm = self.learner.clip_gradients()
         # The only place where the host waits for the device.
         nats_value, norm_value = torch.stack([nats, grad_norm]).tolist()
-        result = StepResult(nats_value, norm_value, lr, segment.inputs.size)
+        bits_per_byte = nats_value / LN2 / self._bytes_per_token
+        result = StepResult(nats_value, bits_per_byte, norm_value, lr, segment.inputs.size)
         self.learner.update(result.finite)
         self.states = after if result.finite else before
-        self.counters.add_step(segment.inputs.size, segment.epoch, result.finite)
+        self.counters.add_step(segment.inputs.size, segment.epoch, result.finite, bits_per_byte)
         self._tick()
         seconds = time.monotonic() - started
         self.pace.took_step(seconds)
