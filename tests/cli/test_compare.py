@@ -226,3 +226,12 @@ def test_wrong_calls(
     assert main(["compare", *argv]) == code
     assert message in capsys.readouterr().err
     assert not (here / "comparison").exists()
+
+
+def test_a_text_in_another_encoding_is_announced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "latin.txt").write_bytes("caf\xe9 cr\xe8me\n".encode("latin-1") * 20)
+    assert main(["compare", "desktop", "latin.txt", "--scale", "0.001"]) != 0  # too short to score
+    assert "bytes are not UTF-8" in capsys.readouterr().err

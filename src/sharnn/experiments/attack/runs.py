@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from rich.console import Console
 
 from sharnn.checkpoint import LoadedModel, load_model
 from sharnn.data.corpus import Corpus
-from sharnn.data.prepare import prepare, train_tokenizer
+from sharnn.data.prepare import Notice, prepare, train_tokenizer
 from sharnn.errors import ConfigError, DataError
 from sharnn.evaluate.score import LN2
 from sharnn.experiments.attack.dropout import encode_perturbed
@@ -100,7 +101,8 @@ def run_attack(
         )
     store = Store(out / RESULTS, {"command": command})
     finished = store.runs()  # damaged results are refused before any work
-    read = read_text(text, settings.score_bytes)
+    notice = partial(console.print, highlight=False, markup=False)
+    read = read_text(text, settings.score_bytes, notice)
     tokenizers = make_tokenizers(settings.tokenizations, read, out / TOKENIZERS, console.print)
     tokenizations = [t for t, _ in tokenizers.values()]
     plans = make_plans(
@@ -133,17 +135,18 @@ def _spent(
 # ----------------------------------------------------------------------------------------- text
 
 
-def read_text(text: str, score_bytes: int) -> AttackText:
+def read_text(text: str, score_bytes: int, notice: Notice | None = None) -> AttackText:
     """Return the bytes to train on and those to score, the same for every tokenizer.
 
     Args:
         text: A file or a known corpus.
         score_bytes: Most bytes of the test split.
+        notice: Called with a line that says what was read, see `prepare`.
 
     Raises:
         DataError: It is missing, or has nothing to score.
     """
-    corpus = prepare([text], tokenizer=ByteTokenizer.name)
+    corpus = prepare([text], tokenizer=ByteTokenizer.name, notice=notice)
     test = _bytes_of(corpus, "test")
     if not corpus.own_splits:
         # Such a split may begin in the middle of a line; a closed vocabulary of words needs whole ones.

@@ -6,6 +6,7 @@ import contextlib
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from html import escape
 from pathlib import Path
 
@@ -112,7 +113,9 @@ def compare(comparison: Comparison, console: Console) -> list[Table]:
     recipes = {name: _recipe_of(name, c, comparison) for name, c in contenders.items()}
     store = Store(comparison.out / RESULTS, {"command": comparison.command})
     store.runs()  # damaged results are refused before any work
-    corpus = prepare([comparison.text])
+    corpus = prepare(
+        [comparison.text], notice=partial(console.print, highlight=False, markup=False)
+    )
     _check_text(corpus, comparison)
     _check_tokenizers(recipes, corpus, comparison)
     changed = {name: _changes(recipe, corpus, comparison) for name, recipe in recipes.items()}
