@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from cli.calls import fails
 from models import write_model
 from sharnn.checkpoint import load_model
 from sharnn.cli.main import main
@@ -53,7 +54,6 @@ def test_what_cannot_be_exported_is_told(
 ) -> None:  # fmt: skip
     monkeypatch.chdir(model.parent)
     before = folder_bytes(model)
-    assert main(["export", "model", *argv]) == code
-    assert message in capsys.readouterr().err
+    fails(["export", "model", *argv], code, message, capsys)
     assert folder_bytes(model) == before
     assert not (model.parent / "new").exists()

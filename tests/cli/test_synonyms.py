@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from cli.calls import fails
 from sharnn.cli import synonyms
 from sharnn.cli.main import VERBS, main
 
@@ -30,8 +31,7 @@ from sharnn.cli.main import VERBS, main
 def test_other_names_lead_to_ours(
     argv: list[str], hint: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(argv) == 2
-    assert hint in capsys.readouterr().err
+    fails(argv, 2, hint, capsys)
 
 
 def test_every_suggestion_exists(capsys: pytest.CaptureFixture[str]) -> None:
